@@ -1,0 +1,34 @@
+"""The errors omniqa raises, each with the exit code that the command line ends with.
+
+Every message is one plain sentence or two: what is wrong, and what to do about it.
+"""
+
+
+class OmniqaError(Exception):
+    """Base of every error omniqa raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(OmniqaError):
+    """The request itself makes no sense: an unknown method, an option out of range."""
+
+    exit_code = 2
+
+
+class MediaError(OmniqaError):
+    """The media can't be used: not found, not a video, broken, nothing in the asked range."""
+
+    exit_code = 3
+
+
+class ModelError(OmniqaError):
+    """The model can't be found or loaded: wrong architecture, missing or truncated file."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(OmniqaError):
+    """Not enough memory on the host or the device; the message says what would need less."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""The Thinker: finding and loading it, and driving its encoders and decoder."""

@@ -1,0 +1,1 @@
+"""From grids and audio tokens to the interleaved token layout that the decoder reads."""
