@@ -1,0 +1,136 @@
+"""Write a checkpoint of random weights in Qwen2.5-Omni's architecture and the hub's file layout.
+
+    python benchmarks/make_checkpoint.py small OUT        a few hundred thousand parameters, float32, for tests
+    python benchmarks/make_checkpoint.py 3b OUT           the true 3B shape, bfloat16, real-size vocabulary
+    python benchmarks/make_checkpoint.py 7b OUT           the true 7B shape, likewise
+
+It is a whole Omni checkpoint (Thinker, talker, token2wav; the last two always small, for nothing here runs them),
+saved by transformers itself, with a byte-level tokenizer that numbers the special tokens as the hub's does.
+Its answers mean nothing: it exists to test loading and to measure time and memory.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration, Qwen2Tokenizer
+from transformers.utils import logging
+
+SPECIAL_TOKENS = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|IMAGE|>", "<|VIDEO|>",
+]  # fmt: skip
+FIRST_SPECIAL = {"small": 256, "3b": 151643, "7b": 151643}
+TEXT: dict[str, dict[str, Any]] = {
+    "small": {
+        "vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.08,
+    },
+    "3b": {
+        "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "max_window_layers": 70,
+    },
+    "7b": {
+        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4,
+    },
+}  # fmt: skip
+MROPE_SECTION = {"small": [4, 6, 6], "3b": [16, 24, 24], "7b": [16, 24, 24]}
+VISION: dict[str, dict[str, Any]] = {
+    "small": {
+        "depth": 4, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "fullatt_block_indexes": [1, 3],
+        "initializer_range": 0.08,
+    },
+    "3b": {},
+    "7b": {},
+}  # fmt: skip
+AUDIO: dict[str, dict[str, Any]] = {
+    "small": {
+        "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 128, "d_model": 64,
+        "initializer_range": 0.08,
+    },
+    "3b": {},
+    "7b": {},
+}  # fmt: skip
+ROPE = {"rope_type": "default", "rope_theta": 1e6}
+TALKER = {
+    "vocab_size": 128, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 16, "rope_parameters": ROPE | {"mrope_section": [2, 3, 3]},
+}  # fmt: skip
+TOKEN2WAV = {
+    "dit_config": {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16, "emb_dim": 16,
+        "num_embeds": 20, "enc_emb_dim": 8, "enc_dim": 8, "enc_channels": [8, 8, 8, 8, 24],
+        "enc_attention_channels": 4, "enc_res2net_scale": 2, "enc_se_channels": 4,
+    },
+    "bigvgan_config": {"upsample_initial_channel": 32, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]},
+}  # fmt: skip
+PREPROCESSOR = {
+    "processor_class": "Qwen2_5OmniProcessor", "feature_extractor_type": "WhisperFeatureExtractor",
+    "image_processor_type": "Qwen2VLImageProcessor", "chunk_length": 300, "dither": 0.0, "feature_size": 128,
+    "hop_length": 160, "n_fft": 400, "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "left",
+    "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": 16000,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "max_pixels": 12845056, "min_pixels": 3136, "merge_size": 2, "patch_size": 14, "temporal_patch_size": 2,
+}  # fmt: skip
+
+
+def make_tokenizer(shape: str) -> Qwen2Tokenizer:
+    """Every byte a token, unused entries up to the hub's first special id, then the special tokens."""
+    vocabulary = {char: index for index, char in enumerate(sorted(ByteLevel.alphabet()))}
+    vocabulary |= {f"<unused {index}>": index for index in range(len(vocabulary), FIRST_SPECIAL[shape])}
+    named = {
+        "image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>",
+        "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
+        "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
+    }  # fmt: skip
+    # The special tokens go in by number first; the tokenizer then finds its named ones already there.
+    vocabulary |= {token: FIRST_SPECIAL[shape] + index for index, token in enumerate(SPECIAL_TOKENS)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>", extra_special_tokens=named)
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS], special_tokens=True)
+    return tokenizer
+
+
+def make_config(shape: str, tokenizer: Qwen2Tokenizer) -> Qwen2_5OmniConfig:
+    """The hub's configuration of that shape, ids from the tokenizer."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    width = TEXT[shape]["hidden_size"]
+    shared = {
+        "audio_token_index": ids["<|AUDIO|>"], "image_token_index": ids["<|IMAGE|>"],
+        "video_token_index": ids["<|VIDEO|>"], "audio_start_token_id": ids["<|audio_bos|>"],
+        "audio_end_token_id": ids["<|audio_eos|>"], "vision_start_token_id": ids["<|vision_bos|>"],
+        "vision_end_token_id": ids["<|vision_eos|>"],
+    }  # fmt: skip
+    thinker = shared | {
+        "text_config": TEXT[shape] | {"rope_parameters": ROPE | {"mrope_section": MROPE_SECTION[shape]}},
+        "vision_config": VISION[shape] | {"out_hidden_size": width},
+        "audio_config": AUDIO[shape] | {"output_dim": width},
+        "user_token_id": ids["<|im_start|>"],
+    }
+    talker = TALKER | shared | {"embedding_size": width}
+    return Qwen2_5OmniConfig(thinker_config=thinker, talker_config=talker, token2wav_config=TOKEN2WAV)
+
+
+def make_checkpoint(shape: str, out: Path, seed: int = 0, shard_size: str = "4GB") -> None:
+    """Write the checkpoint of `shape` into the folder `out`."""
+    logging.set_verbosity_error()
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(shape)
+    dtype = torch.float32 if shape == "small" else torch.bfloat16
+    model = Qwen2_5OmniForConditionalGeneration._from_config(make_config(shape, tokenizer), dtype=dtype)
+    model.save_pretrained(out, max_shard_size=shard_size)
+    tokenizer.save_pretrained(out)
+    (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=sorted(TEXT))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    make_checkpoint(arguments.shape, arguments.out, arguments.seed)

@@ -1,0 +1,157 @@
+"""Loading the Thinker alone, through transformers' own module definitions.
+
+The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from omniqa.errors import ModelError
+from omniqa.model.checkpoint import Checkpoint, require_memory
+from omniqa.sequence.template import ChatTemplate
+
+
+@dataclass(frozen=True)
+class Thinker:
+    """A loaded Thinker: transformers' modules by their part in the work, and what surrounds them.
+
+    module: the whole Qwen2_5OmniThinkerForConditionalGeneration.
+    decoder, visual, audio_tower, lm_head: its parts, wherever this version of transformers keeps them.
+    eos: ids that end an answer.
+    """
+
+    module: nn.Module
+    decoder: Any
+    visual: Any
+    audio_tower: Any
+    lm_head: nn.Linear
+    config: Any
+    tokenizer: Any
+    template: ChatTemplate
+    eos: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights, and with them the activations, are stored as."""
+        return self.lm_head.weight.dtype
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers, L."""
+        return len(self.decoder.layers)
+
+
+def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None = None) -> Thinker:
+    """Load the Thinker of a checked checkpoint onto `device`, for inference.
+
+    dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
+    their dtype stay in the mapped files and are paged in as they are first used.
+    Raises ModelError for tensors that are missing or of another shape, OutOfMemoryError where they can't fit.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # its notes are about its own defaults; what matters is checked below
+    logging.disable_progress_bar()
+    dtype = dtype or _stored_dtype(checkpoint)
+    _require_memory(checkpoint, device, dtype)
+    config = _thinker_config(checkpoint)
+    module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
+    inner = module.model if hasattr(module.model, "language_model") else None  # since transformers 5.18 or so
+    tokenizer = _load_tokenizer(checkpoint)
+    template = ChatTemplate.of(tokenizer)
+    _check_ids(checkpoint.name, config, template)
+    return Thinker(
+        module=module,
+        decoder=inner.language_model if inner else module.model,
+        visual=inner.visual if inner else module.visual,
+        audio_tower=inner.audio_tower if inner else module.audio_tower,
+        lm_head=module.lm_head,
+        config=config,
+        tokenizer=tokenizer,
+        template=template,
+        eos=_eos(config, template),
+    )
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    return torch.float32 if checkpoint.stored_bytes >= 4 * checkpoint.elements else torch.bfloat16
+
+
+def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    if device.type == "cuda":
+        require_memory(checkpoint, dtype.itemsize, torch.cuda.mem_get_info(device)[0], f"GPU {device}")
+    else:
+        require_memory(checkpoint, dtype.itemsize, psutil.virtual_memory().available, "host")
+
+
+def _thinker_config(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint.folder)
+    return getattr(config, "thinker_config", config)
+
+
+def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+    module: Any
+    report: dict[str, Any]
+    config._attn_implementation = "sdpa"
+    try:
+        module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
+            None, config=config, state_dict=_read_tensors(checkpoint), dtype=dtype, output_loading_info=True
+        )
+    except RuntimeError as error:  # transformers' way to say that shapes differ
+        raise ModelError(f"{checkpoint.name}: the weights do not fit the configuration. {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(f"{checkpoint.name} lacks {len(missing)} tensors of the Thinker, {missing[0]} among them.")
+    return module
+
+
+def _read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The Thinker's tensors by hub name, still in the mapped files."""
+    by_shard: dict[Any, list[str]] = {}
+    for name, path in checkpoint.tensors.items():
+        by_shard.setdefault(path, []).append(name)
+    tensors: dict[str, torch.Tensor] = {}
+    for path, names in by_shard.items():
+        with safe_open(path, framework="pt") as shard:
+            tensors |= {name: shard.get_tensor(name) for name in names}
+    return tensors
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{checkpoint.name}: the tokenizer can't be read. {error}") from error
+
+
+def _check_ids(name: str, config: Any, template: ChatTemplate) -> None:
+    """The media tokens of tokenizer and configuration must be the same."""
+    special = template.special
+    if (special.audio, special.video) != (config.audio_token_id, config.video_token_id):
+        raise ModelError(
+            f"{name}: the tokenizer numbers audio and video {special.audio} and {special.video}, "
+            f"the configuration {config.audio_token_id} and {config.video_token_id}."
+        )
+
+
+def _eos(config: Any, template: ChatTemplate) -> frozenset[int]:
+    """Ids that end an answer. A Thinker loaded alone has none in its generation configuration."""
+    configured = getattr(config, "eos_token_id", None) or config.get_text_config().eos_token_id
+    ids = configured if isinstance(configured, list) else [] if configured is None else [configured]
+    return frozenset([*ids, template.special.im_end])

@@ -1,0 +1,146 @@
+"""The interleaved token sequence: ids, modality, chunk, time, and 3-D positions.
+
+Audio and video are interleaved in chunks of two seconds by their true times: V1 A1 V2 A2 …. One position is
+40 ms. All of it is computed in integers and fractions, so no chunk border depends on float rounding.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omniqa.sequence.template import ChatTemplate
+
+POSITIONS_PER_SECOND = 25
+SECONDS_PER_CHUNK = 2
+POSITIONS_PER_CHUNK = POSITIONS_PER_SECOND * SECONDS_PER_CHUNK
+
+VIDEO, AUDIO, TEXT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class MediaShape:
+    """How many tokens the media have, and when.
+
+    grid_times: seconds of each temporal grid (two frames) from the range's start, ascending.
+    rows, cols: merged tokens of one grid, top to bottom and left to right.
+    audio_tokens: 40 ms each, from the range's start.
+    """
+
+    grid_times: tuple[Fraction, ...]
+    rows: int
+    cols: int
+    audio_tokens: int
+
+    @property
+    def grids(self) -> int:
+        """Number of temporal grids."""
+        return len(self.grid_times)
+
+    @property
+    def hw(self) -> int:
+        """Tokens of one grid."""
+        return self.rows * self.cols
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of all grids."""
+        return self.grids * self.hw
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The whole prompt, one row a token.
+
+    ids: (N,) int64.
+    positions: (3, N) int64, temporal, height and width.
+    modality: (N,) int8, VIDEO, AUDIO or TEXT.
+    chunk: (N,) int64, the token's two seconds from 0; -1 for text.
+    time_s: (N,) float64, seconds from the range's start; NaN for text.
+    media: the audio and video tokens' place; they stand together.
+    question: the user's words' place. The query span is everything after `media`.
+    shape: what the media are.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    modality: NDArray[np.int8]
+    chunk: NDArray[np.int64]
+    time_s: NDArray[np.float64]
+    media: slice
+    question: slice
+    shape: MediaShape
+
+    @property
+    def prompt(self) -> slice:
+        """The query span: every token after the last audio or video token."""
+        return slice(self.media.stop, len(self.ids))
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first generated token, the same on all three axes."""
+        return int(self.positions.max()) + 1
+
+
+def build_layout(template: ChatTemplate, shape: MediaShape, question: str) -> TokenLayout:
+    """Lay out system prompt, media and question.
+
+    Equal to transformers' processor and `get_rope_index` for the same frames and rate wherever grids lie at
+    most a chunk apart and the last piece is also the latest; where they are not, grids go into the chunk of
+    their true time and the text starts after the highest position of either stream.
+    """
+    head = template.head()
+    bos, eos = _brackets(template, shape)
+    media_at = len(head) + len(bos)
+    first = len(head) + 1  # both opening tokens share one position, as both closing tokens do
+    modality, chunk, seconds, positions = _interleave(shape)
+    closing = first + int(positions.max()) + 1
+    tail, words = template.tail(question)
+
+    special = template.special
+    media_ids = np.where(modality == VIDEO, special.video, special.audio)
+    media = slice(media_at, media_at + len(modality))
+    around = (media_at, len(eos) + len(tail))
+    text_before = [*range(len(head)), *[len(head)] * len(bos)]
+    text_after = [*[closing] * len(eos), *range(closing + 1, closing + 1 + len(tail))]
+    question_at = media.stop + len(eos)
+    return TokenLayout(
+        ids=np.concatenate([[*head, *bos], media_ids, [*eos, *tail]]).astype(np.int64),
+        positions=np.concatenate(
+            [np.tile(text_before, (3, 1)), positions + first, np.tile(text_after, (3, 1))], axis=1
+        ).astype(np.int64),
+        modality=np.pad(modality, around, constant_values=TEXT).astype(np.int8),
+        chunk=np.pad(chunk, around, constant_values=-1),
+        time_s=np.pad(seconds, around, constant_values=np.nan),
+        media=media,
+        question=slice(question_at, question_at + words),
+        shape=shape,
+    )
+
+
+def _brackets(template: ChatTemplate, shape: MediaShape) -> tuple[list[int], list[int]]:
+    """Opening and closing tokens around the media."""
+    special = template.special
+    bos = [special.vision_bos] * bool(shape.grids) + [special.audio_bos] * bool(shape.audio_tokens)
+    eos = [special.audio_eos] * bool(shape.audio_tokens) + [special.vision_eos] * bool(shape.grids)
+    return bos, eos
+
+
+def _interleave(
+    shape: MediaShape,
+) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Modality, chunk, seconds and (3, n) positions of the media tokens, in sequence order, positions from 0."""
+    grid_position = [int(POSITIONS_PER_SECOND * t) for t in shape.grid_times]  # ⌊25·t⌋, t ≥ 0
+    video_t = np.repeat(np.array(grid_position, np.int64), shape.hw)
+    rows, cols = np.divmod(np.arange(shape.video_tokens, dtype=np.int64) % max(shape.hw, 1), max(shape.cols, 1))
+    audio_t = np.arange(shape.audio_tokens, dtype=np.int64)
+
+    modality = np.repeat(np.array([VIDEO, AUDIO], np.int8), [shape.video_tokens, shape.audio_tokens])
+    positions = np.concatenate([np.stack([video_t, rows, cols]), np.tile(audio_t, (3, 1))], axis=1)
+    seconds = np.concatenate(
+        [np.repeat([float(t) for t in shape.grid_times], shape.hw), audio_t / POSITIONS_PER_SECOND]
+    )
+    chunk = positions[0] // POSITIONS_PER_CHUNK
+    order = np.lexsort((modality, chunk))  # stable: within a chunk video first, each stream in its own order
+    return modality[order], chunk[order], seconds[order], positions[:, order]

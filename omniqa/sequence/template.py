@@ -1,0 +1,75 @@
+"""The chat template of Qwen2.5-Omni as token ids, split at the media and at the question."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omniqa.errors import ModelError
+
+SYSTEM_PROMPT = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory "
+    "and visual inputs, as well as generating text and speech."
+)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the tokens that structure the prompt, as the checkpoint's own tokenizer numbers them."""
+
+    im_start: int
+    im_end: int
+    audio: int
+    audio_bos: int
+    audio_eos: int
+    video: int
+    vision_bos: int
+    vision_eos: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "SpecialTokens":
+        """Look every token up by its text. Raises ModelError naming those the tokenizer lacks."""
+        texts = {
+            "im_start": "<|im_start|>",
+            "im_end": "<|im_end|>",
+            "audio": "<|AUDIO|>",
+            "audio_bos": "<|audio_bos|>",
+            "audio_eos": "<|audio_eos|>",
+            "video": "<|VIDEO|>",
+            "vision_bos": "<|vision_bos|>",
+            "vision_eos": "<|vision_eos|>",
+        }
+        vocabulary = tokenizer.get_vocab()
+        missing = [text for text in texts.values() if text not in vocabulary]
+        if missing:
+            raise ModelError(f"The tokenizer lacks {', '.join(missing)}: it is not a Qwen2.5-Omni tokenizer.")
+        return cls(**{name: vocabulary[text] for name, text in texts.items()})
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Turns words into ids around the media.
+
+    `encode` maps a string to ids; with `special=True` it reads `<|…|>` in it as special tokens. A question is
+    always encoded without them, so that no words of a user can open a turn or fake a media token.
+    """
+
+    encode: Callable[[str, bool], list[int]]
+    special: SpecialTokens
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "ChatTemplate":
+        """Build from a transformers tokenizer."""
+
+        def encode(text: str, special: bool) -> list[int]:
+            return tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+
+        return cls(encode, SpecialTokens.of(tokenizer))
+
+    def head(self) -> list[int]:
+        """Ids from the start to the user's turn, the media not included."""
+        return self.encode(f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n", True)
+
+    def tail(self, question: str) -> tuple[list[int], int]:
+        """Ids after the media's end tokens, and how many of them, from the first on, are the user's words."""
+        words = self.encode(question, False)
+        return words + self.encode("<|im_end|>\n<|im_start|>assistant\n", True), len(words)
