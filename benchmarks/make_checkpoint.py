@@ -45,8 +45,8 @@ VISION: dict[str, dict[str, Any]] = {
         "depth": 4, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "fullatt_block_indexes": [1, 3],
         "initializer_range": 0.08,
     },
-    "3b": {},
-    "7b": {},
+    "3b": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
+    "7b": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
 }  # fmt: skip
 AUDIO: dict[str, dict[str, Any]] = {
     "small": {

@@ -1,3 +1,37 @@
-"""omniqa: answers questions about videos, from picture and sound."""
+"""omniqa: answers questions about videos, from picture and sound.
+
+import omniqa
+qa = omniqa.load("Qwen/Qwen2.5-Omni-7B", device="cuda")
+answer = qa.ask("talk.mp4", "Who speaks first?", method="omnidrop", retention=0.3)
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from omniqa.answer import Answer
+    from omniqa.engine import EncodedVideo, OmniQA, load
+    from omniqa.media.clip import SampledClip, Sampling
+    from omniqa.model.decoding import Decoding
+
+__all__ = ["Answer", "Decoding", "EncodedVideo", "OmniQA", "SampledClip", "Sampling", "load"]
+
+_HOMES = {
+    "Answer": "omniqa.answer",
+    "Decoding": "omniqa.model.decoding",
+    "EncodedVideo": "omniqa.engine",
+    "OmniQA": "omniqa.engine",
+    "SampledClip": "omniqa.media.clip",
+    "Sampling": "omniqa.media.clip",
+    "load": "omniqa.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `omniqa --help` and `omniqa plan` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -105,6 +105,12 @@ def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     return FlashAttention()
 
 
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in x's dtype. x: (…, H, D); cos, sin: (…, 1, D)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
 def mean_attention(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     """Attention probability that each key in `keys` gets, averaged over heads and the rows that can see it.
 

@@ -42,7 +42,7 @@ class AudioEncoding:
         """Attention that each token gets in the encoder's last layer (OmniZip, arXiv 2511.14582): float32 (n_A,).
 
         softmax(QKᵀ/√D) over the whole sound without a mask ("global", quadratic, in blocks of queries) or inside
-        each window ("window", linear), averaged over heads, summed over queries; then the mean of a token's two positions.
+        each window ("window", linear), averaged over heads, summed over queries; then the mean of a token's positions.
         """
         if kind == "global":
             received = _received(self.queries, self.keys)

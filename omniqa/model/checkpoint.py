@@ -17,6 +17,7 @@ from omniqa.sequence.layout import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
 
 HUB_7B = "Qwen/Qwen2.5-Omni-7B"
 HUB_3B = "Qwen/Qwen2.5-Omni-3B"
+KNOWN_LAYERS = {HUB_7B: 28, HUB_3B: 36}
 # The 7B Thinker is 17.9 GB in bfloat16; the rest is room for activations and the KV cache of a long clip.
 GPU_BYTES_FOR_7B = 22 * 1024**3
 
@@ -50,20 +51,45 @@ def default_model(gpu_bytes: int | None) -> str:
     return HUB_7B if gpu_bytes is not None and gpu_bytes >= GPU_BYTES_FOR_7B else HUB_3B
 
 
+def cached(model: str) -> bool:
+    """Whether the hub's local cache holds (at least the configuration of) `model`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+def decoder_layers(model: str) -> int:
+    """Decoder layers of a model, from its configuration alone; the two on the hub are known without it.
+
+    Raises ModelError as find_checkpoint does.
+    """
+    if model in KNOWN_LAYERS:
+        return KNOWN_LAYERS[model]
+    config = _read_json(model, _locator(model), "config.json")
+    _check_architecture(model, config)
+    thinker = config.get("thinker_config", config)
+    return thinker["text_config"]["num_hidden_layers"]
+
+
 def find_checkpoint(model: str) -> Checkpoint:
     """Resolve a folder or a hub id (from the local cache, or downloaded) and check it.
 
     Raises ModelError where there is no such model, it has another architecture, or files are missing or cut short.
     """
+    locate = _locator(model)
+    return _check(model, _located(model, locate, "config.json").parent, locate)
+
+
+def _locator(model: str) -> Callable[[str], Path]:
+    """How to find a file of `model`, a folder or a hub id."""
     if model == "nano":
         raise ModelError("This version does not come with the nano checkpoint. Give --model a folder or a hub id.")
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _check(model, folder, lambda name: folder / name)
+        return lambda name: folder / name
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise ModelError(f"There is no folder {model}, and it is not a hub id such as {HUB_7B}.")
-    config = _located(model, lambda name: _hub_file(model, name), "config.json")
-    return _check(model, config.parent, lambda name: _hub_file(model, name))
+    return lambda name: _hub_file(model, name)
 
 
 def require_memory(checkpoint: Checkpoint, item_bytes: int, available: int, where: str) -> None:

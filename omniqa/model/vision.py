@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omniqa.model.attention import Attention
+from omniqa.model.attention import Attention, rotate
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -140,17 +140,10 @@ class VisionEncoder:
         q, k, v = (
             project(x).view(grids, patches, self.heads, -1) for project in (attention.q, attention.k, attention.v)
         )
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k = (rotate(x.float(), *rotary).to(x.dtype) for x in (q, k))
         out = torch.empty_like(q)
         for group in groups:
             place = slice(group.start, group.start + group.windows * group.size)
             window = (x[:, place].reshape(-1, group.size, *x.shape[2:]) for x in (q, k, v))
             out[:, place] = self.attention.dense(*window).reshape(grids, -1, *q.shape[2:])
         return attention.proj(out.view(grids, patches, width))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (…, H, D) in float32, back in x's dtype. cos, sin: (…, 1, D)."""
-    x32 = x.float()
-    first, second = x32.chunk(2, dim=-1)
-    return (x32 * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)

@@ -1,0 +1,5 @@
+"""`python -m omniqa` is `omniqa`."""
+
+from omniqa.cli.app import main
+
+main()

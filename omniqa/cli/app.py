@@ -1,0 +1,69 @@
+"""The command-line application: its commands, and the way errors leave it."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from omniqa import __version__
+from omniqa.cli import console
+from omniqa.cli.ask import ask
+from omniqa.cli.doctor import doctor
+from omniqa.cli.plan import plan
+from omniqa.errors import OmniqaError
+
+app = typer.Typer(
+    name="omniqa",
+    help="Answers questions about videos, from picture and sound, on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(ask)
+app.command()(plan)
+app.command()(doctor)
+
+INTERRUPTED = 130
+
+
+def _show_version(show: bool) -> None:
+    if show:
+        print(f"omniqa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version)] = False,
+) -> None:
+    """Answers questions about videos, from picture and sound, on this machine."""
+
+
+def main() -> None:
+    """Run the command line and end the process with the documented exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; give the exit code. Every error is one plain line on stderr."""
+    try:
+        code = app(arguments, prog_name="omniqa", standalone_mode=False)
+    except OmniqaError as error:
+        console.error(str(error))
+        return error.exit_code
+    except typer.TyperException as error:  # what the parser refuses
+        console.error(error.format_message())
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout has gone; nothing more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if code == INTERRUPTED:
+        console.error("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""`omniqa ask`: one video, one or more questions."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omniqa.cli import console, options
+from omniqa.errors import UsageError
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning import registry
+
+if TYPE_CHECKING:
+    from omniqa.answer import Answer
+
+
+def ask(
+    video: Annotated[str, typer.Argument(help="A video or audio file; - reads it from stdin.")],
+    question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
+    questions: Annotated[
+        list[str] | None, typer.Option("-Q", "--question", help="A further question about the same video; repeats.")
+    ] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    attn: options.Attn = "auto",
+    method: options.Method = "omnidrop",
+    retention: options.RetentionTarget = 0.3,
+    method_options: options.MethodOptions = None,
+    fps: options.Fps = 2.0,
+    max_frames: options.MaxFrames = 128,
+    start: options.Start = 0.0,
+    end: options.End = None,
+    min_pixels: options.MinPixels = None,
+    max_pixels: options.MaxPixels = None,
+    no_audio: options.NoAudio = False,
+    no_video: options.NoVideo = False,
+    max_new_tokens: options.MaxNewTokens = 128,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write which token was alive in which layer, and its score, to FILE.npz.",
+            metavar="FILE.npz",
+            envvar="OMNIQA_TRACE",
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Answer a question about a video, from its picture and its sound.
+
+    The answer goes to stdout as it is written; timing and memory go to stderr.
+    """
+    # All that can be refused without the model is refused before it is loaded.
+    asked = _questions(video, question, questions or [])
+    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    sampling = Sampling(
+        fps=fps,
+        max_frames=max_frames,
+        start=start,
+        end=end,
+        audio=not no_audio,
+        video=not no_video,
+        **{bound: value for bound, value in pixels.items() if value is not None},
+    )
+    traces = _trace_files(trace, len(asked))
+    with _video_file(video) as path:
+        from omniqa.media.probe import probe
+
+        probe(path)
+        from omniqa.engine import load
+
+        qa = load(model, device, dtype, attn)
+        stream = console.AnswerStream()
+        with console.progress() as progress:
+            answers = qa.ask_all(
+                path,
+                asked,
+                pruner,
+                sampling=sampling,
+                decoding=decoding,
+                on_text=(lambda text: None) if as_json else stream,
+                progress=progress,
+            )
+            for answer, file in zip(answers, traces, strict=True):
+                _show(replace(answer, video=video), as_json, stream)
+                if file is not None:
+                    _save_trace(answer, file)
+
+
+def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
+    if question == "-" and video == "-":
+        raise UsageError("Video and question can't both come from stdin.")
+    if question == "-":
+        question = sys.stdin.read().strip()
+    asked = [*([] if question is None else [question]), *more]
+    if not asked:
+        raise UsageError("There is no question. Give one after the video, or with -Q.")
+    if not all(text.strip() for text in asked):
+        raise UsageError("A question is empty.")
+    return asked
+
+
+def _trace_files(trace: Path | None, count: int) -> list[Path | None]:
+    """One file a question: FILE.npz, or FILE-1.npz, FILE-2.npz, … for several."""
+    if trace is None:
+        return [None] * count
+    if not trace.parent.is_dir():
+        raise UsageError(f"--trace: there is no folder {trace.parent}.")
+    if count == 1:
+        return [trace]
+    return [trace.with_stem(f"{trace.stem}-{number}") for number in range(1, count + 1)]
+
+
+def _save_trace(answer: "Answer", file: Path) -> None:
+    try:
+        answer.trace.save(file)
+    except OSError as error:
+        raise UsageError(f"--trace: {file} can't be written ({error.strerror}).") from error
+
+
+@contextmanager
+def _video_file(video: str) -> Iterator[Path]:
+    """The video's path; what comes from stdin is kept in a temporary file, for media must be seekable."""
+    if video != "-":
+        yield Path(video)
+        return
+    with tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield Path(file.name)
+
+
+def _show(answer: "Answer", as_json: bool, stream: console.AnswerStream) -> None:
+    if as_json:
+        console.print_json(answer.to_dict())
+    else:
+        stream.end()
+    console.answer_stats(answer)

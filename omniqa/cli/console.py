@@ -1,0 +1,171 @@
+"""All that the command line shows. Answers and results go to stdout; everything else goes to stderr.
+
+Rich is imported where something is drawn, so that what draws nothing stays fast.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from omniqa.answer import Answer
+
+STAGE_NAMES = {
+    "load": "loading the model",
+    "decode": "decoding",
+    "preprocess": "log-mel",
+    "vision_encoder": "vision encoder",
+    "audio_encoder": "audio encoder",
+    "input_pruning": "input pruning",
+    "prefill": "prefill",
+    "generate": "generating",
+    "time_to_first_token": "to the first token",
+    "total": "in all",
+}
+
+_quiet = False
+_tracebacks = False
+
+
+def hush(quiet: bool) -> bool:
+    """Show nothing on stderr but errors, from now on."""
+    global _quiet
+    _quiet = quiet
+    return quiet
+
+
+def show_tracebacks(debug: bool) -> bool:
+    """Show a traceback with an error, from now on."""
+    global _tracebacks
+    _tracebacks = debug
+    return debug
+
+
+def error(message: str) -> None:
+    """One plain line on stderr, whatever `message` holds; the traceback before it where asked for."""
+    if _tracebacks:
+        traceback.print_exc()
+    print("omniqa:", " ".join(message.split()), file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """One plain line on stderr, unless quiet."""
+    if not _quiet:
+        print("omniqa:", " ".join(message.split()), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, one line, on stdout."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+class AnswerStream:
+    """Writes an answer to stdout as it is generated; call it with each piece of text."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def __call__(self, text: str) -> None:
+        """Write a piece. Space before the first word is left out."""
+        text = text if self._started else text.lstrip()
+        self._started = self._started or bool(text)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """End the answer's line; the next piece starts a new answer."""
+        self._started = False
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for whatever stage is running; on a terminal only, and not when quiet.
+
+    Gives a function to call with a stage's name and its done share. The bar stands only while a stage runs: where
+    none does, the terminal's lines belong to the answer.
+    """
+    if _quiet or not sys.stderr.isatty():
+        yield lambda stage, share: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=_stderr(), transient=True)
+    running: dict[str, Any] = {}
+
+    def show(stage: str, share: float) -> None:
+        if stage not in running:
+            running[stage] = bar.add_task(STAGE_NAMES[stage], total=1.0)
+            bar.start()
+        bar.update(running[stage], completed=share)
+        if share >= 1:
+            bar.remove_task(running.pop(stage))
+            if not running:
+                bar.stop()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def answer_stats(answer: "Answer") -> None:
+    """What the answer took, on stderr, unless quiet."""
+    if _quiet:
+        return
+    stats, retention = answer.stats, answer.retention
+    for warning in stats.media.warnings:
+        note(f"warning: {warning}")
+    console = _stderr()
+    tokens = stats.tokens
+    table = _table("stage", ">seconds")
+    for stage, seconds in stats.timing_s.items():
+        if seconds or stage == "total":
+            table.add_row(STAGE_NAMES[stage], f"{seconds:.3f}")
+    console.print(table)
+    memory = f"peak memory {stats.peak_rss_bytes / 1e9:.2f} GB"
+    if stats.peak_device_bytes is not None:
+        memory += f", on {stats.device} {stats.peak_device_bytes / 1e9:.2f} GB"
+    console.print(
+        f"{answer.method} at retention {retention.achieved:.3f} (asked {retention.target:g}): "
+        f"{tokens.video} video and {tokens.audio} audio tokens, {tokens.video_kept} and {tokens.audio_kept} "
+        f"into the decoder, {tokens.text} text, {tokens.generated} generated; {memory}"
+    )
+    spans = ", ".join(f"{e.start_s:.0f} to {e.end_s:.0f} s ({e.score:.3f})" for e in answer.evidence[:3])
+    console.print(f"attended most: {spans}")
+
+
+def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], title: str | None = None) -> None:
+    """A table that is a command's result, on stdout. A header that begins with > is of numbers."""
+    from rich.console import Console
+
+    table = _table(*headers, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    # Into a pipe or a file, the table is as wide as it needs to be.
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+def _table(*headers: str, title: str | None = None) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
+    return table
+
+
+def _stderr() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,110 @@
+"""`omniqa doctor`: what this machine can do, and what to install."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from omniqa import __version__
+from omniqa.cli import console, options
+from omniqa.model.checkpoint import HUB_3B, HUB_7B, cached, default_model
+
+if TYPE_CHECKING:
+    import torch
+
+GB = 1e9
+BFLOAT16_BYTES = {HUB_7B: 17.9e9, HUB_3B: 9.4e9}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, what was found, and what to do about it (empty: nothing)."""
+
+    subject: str
+    found: str
+    advice: str = ""
+
+
+def doctor(as_json: options.Json = False, debug: options.Debug = False) -> None:
+    """Say what this machine can run, and what would help."""
+    findings = list(_examine())
+    if as_json:
+        console.print_json([vars(finding) for finding in findings])
+        return
+    rows = [(finding.subject, finding.found, finding.advice or "ok") for finding in findings]
+    console.results(("what", "found", "advice"), rows)
+
+
+def _examine() -> Iterator[Finding]:
+    yield Finding("omniqa", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    yield from _packages()
+    memory, size = psutil.virtual_memory(), BFLOAT16_BYTES[HUB_3B] / GB
+    yield Finding(
+        "memory",
+        f"{memory.available / GB:.1f} of {memory.total / GB:.1f} GB free",
+        "" if memory.total > BFLOAT16_BYTES[HUB_3B] else f"too little for {HUB_3B}, whose weights alone are {size:.0f} GB",
+    )
+    yield from _compute()
+    yield from _models()
+
+
+def _packages() -> Iterator[Finding]:
+    for package in ("torch", "transformers", "av", "librosa", "soxr", "safetensors"):
+        try:
+            yield Finding(package, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(package, "missing", f"pip install {package}")
+
+
+def _compute() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    from omniqa.model.attention import flash_package
+
+    float32, bfloat16 = (_matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
+    rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
+    slow = "--dtype float32 is faster on this CPU, where memory allows it" if bfloat16 < float32 else ""
+    yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}", slow)
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "none that torch can use", "slow without one; for an NVIDIA GPU install torch for CUDA")
+        yield Finding("attention", "sdpa")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
+    flash = flash_package()
+    yield Finding("attention", f"flash ({flash})" if flash else "sdpa", "" if flash else "pip install 'omniqa[flash]'")
+
+
+def _matmul_rate(dtype: "torch.dtype") -> float:
+    """Measured FLOP/s of a matrix product about as large as a decoder layer's, best of three."""
+    import torch
+
+    rows, size = 1024, 2048
+    x, weight = torch.ones(rows, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        x @ weight
+        seconds.append(time.perf_counter() - start)
+    return 2 * rows * size * size / min(seconds)
+
+
+def _models() -> Iterator[Finding]:
+    gpu = None
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        gpu = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    for model in (HUB_7B, HUB_3B):
+        size = f"{BFLOAT16_BYTES[model] / GB:.1f} GB in bfloat16"
+        here = "downloaded" if cached(model) else "not downloaded; the first `omniqa ask` will"
+        default = ", the default here" if model == default_model(gpu) else ""
+        yield Finding(model, f"{size}, {here}{default}")

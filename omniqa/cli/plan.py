@@ -1,0 +1,91 @@
+"""`omniqa plan`: how many tokens each decoder layer will hold, worked out without weights."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from omniqa.cli import console, options
+from omniqa.errors import UsageError
+from omniqa.media.sampling import Sampling, smart_resize
+from omniqa.media.timeline import sample_times
+from omniqa.model.checkpoint import HUB_7B, decoder_layers
+from omniqa.pruning import registry
+from omniqa.pruning.schedule import ClipTokens, Plan
+
+CELL = 28  # pixels on a side that become one token
+AUDIO_TOKENS_PER_SECOND = 25
+
+
+def plan(
+    video: Annotated[
+        Path | None, typer.Argument(help="Plan for this file; without it, for a clip of the size given below.")
+    ] = None,
+    model: options.Model = None,
+    method: options.Method = "omnidrop",
+    retention: options.RetentionTarget = 0.3,
+    method_options: options.MethodOptions = None,
+    seconds: Annotated[float, typer.Option(help="Length of the clip.", rich_help_panel="The clip")] = 64.0,
+    width: Annotated[int, typer.Option(help="Width of its picture.", rich_help_panel="The clip")] = 448,
+    height: Annotated[int, typer.Option(help="Height of its picture.", rich_help_panel="The clip")] = 252,
+    fps: options.Fps = 2.0,
+    max_frames: options.MaxFrames = 128,
+    no_audio: options.NoAudio = False,
+    no_video: options.NoVideo = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed."""
+    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
+    sampling = Sampling(fps=fps, max_frames=max_frames, audio=not no_audio, video=not no_video)
+    clip = _file_tokens(video, sampling) if video else _clip_tokens(seconds, width, height, seconds, sampling)
+    name = model or HUB_7B
+    layers = decoder_layers(name)
+    planned = pruner.plan(clip, layers)
+    if as_json:
+        console.print_json({"model": name, "method": method, "target": retention, **_as_dict(clip, planned)})
+        return
+    rows = [
+        (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
+        for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
+    ]
+    title = (
+        f"{name}, {method}, retention {planned.retention:.4f} (asked {retention:g}): "
+        f"{clip.n_video} video and {clip.n_audio} audio tokens"
+    )
+    console.results((">layer", ">alive", ">share", ">leave after it"), rows, title=title)
+
+
+def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
+    return {
+        "tokens": {"video": clip.n_video, "audio": clip.n_audio},
+        "retention": planned.retention,
+        "plan": asdict(planned) | {"drops": planned.drops},
+    }
+
+
+def _file_tokens(video: Path, sampling: Sampling) -> ClipTokens:
+    from omniqa.media.probe import probe
+
+    info = probe(video)
+    picture, sound = info.video, info.audio
+    return _clip_tokens(
+        seconds=float(picture.end) if picture else 0.0,
+        width=picture.width if picture else 0,
+        height=picture.height if picture else 0,
+        audio_seconds=float(sound.end) if sound else 0.0,
+        sampling=sampling,
+    )
+
+
+def _clip_tokens(seconds: float, width: int, height: int, audio_seconds: float, sampling: Sampling) -> ClipTokens:
+    grids = hw = 0
+    if sampling.video and seconds:
+        frames = len(sample_times(0, seconds, sampling.fps, sampling.max_frames))
+        rows, cols = smart_resize(height, width, sampling.min_pixels, sampling.max_pixels)
+        grids, hw = -(-frames // 2), rows * cols // CELL**2
+    audio = round(AUDIO_TOKENS_PER_SECOND * audio_seconds) if sampling.audio else 0
+    if not grids and not audio:
+        raise UsageError("There is neither picture nor sound to plan for.")
+    return ClipTokens(audio, grids, hw)

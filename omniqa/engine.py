@@ -1,0 +1,382 @@
+"""The one place where the steps are joined: media → sequence → encoders → pruning → decoder → answer."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omniqa.answer import Answer, MediaSummary, Stats, Trace, count_tokens, find_evidence, measure_retention
+from omniqa.errors import MediaError, OutOfMemoryError, UsageError
+from omniqa.media.clip import SampledClip, Sampling, sample_clip
+from omniqa.media.mel import log_mel
+from omniqa.model.attention import select_attention
+from omniqa.model.audio import AudioEncoder, AudioEncoding, token_count
+from omniqa.model.cache import KVCache
+from omniqa.model.checkpoint import default_model, find_checkpoint
+from omniqa.model.decoder import Decoder, Prefill, Prompt
+from omniqa.model.decoding import Decoding
+from omniqa.model.generate import TextStream, generate
+from omniqa.model.thinker import Thinker, load_thinker
+from omniqa.model.vision import CELL, VisionEncoder
+from omniqa.pruning import registry
+from omniqa.pruning.base import AnyPruner, InputSelection, MediaTokens
+from omniqa.sequence.layout import AUDIO, VIDEO, MediaShape, TokenLayout, build_layout
+from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
+
+DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
+STAGES = (
+    "load", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill", "generate",
+)  # fmt: skip
+
+WALL = "wall"  # of all stages of encoding together
+
+Progress = Callable[[str, float], None]
+
+
+def _silent(stage: str, share: float) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVideo:
+    """A clip after both encoders, ready for any number of questions.
+
+    start_s: where its range starts on the file's clock.
+    video: (n_V, d), grid after grid. audio: None where there is no sound.
+    timing_s: what decoding and encoding took, by stage and in all.
+    """
+
+    name: str
+    start_s: float
+    shape: MediaShape
+    video: Tensor
+    audio: AudioEncoding | None
+    summary: MediaSummary
+    timing_s: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """A question after its prefill, ready for its first token."""
+
+    layout: TokenLayout
+    result: Prefill
+    cache: KVCache
+
+
+class OmniQA:
+    """A loaded model that answers questions about videos. Made by `load`."""
+
+    def __init__(self, name: str, thinker: Thinker, attention: str = "auto", load_s: float = 0.0) -> None:
+        self.name = name
+        self.thinker = thinker
+        self.attention = select_attention(attention, thinker.device, thinker.dtype)
+        self.vision_encoder = VisionEncoder(thinker.visual, self.attention)
+        self.audio_encoder = AudioEncoder(thinker.audio_tower, self.attention)
+        self.decoder = Decoder(thinker, self.attention)
+        self._load_s = load_s  # reported once, with the first answer
+
+    def ask(
+        self,
+        video: "str | Path | SampledClip | EncodedVideo",
+        question: str,
+        method: str = "omnidrop",
+        retention: float = 0.3,
+        *,
+        options: dict[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        decoding: Decoding | None = None,
+    ) -> Answer:
+        """Answer one question about a file, a sampled clip, or a video encoded earlier.
+
+        method, retention, options: how tokens are dropped, see `omniqa.pruning`. sampling: which frames and what
+        sound are taken; not allowed for what is sampled already. Raises the errors of omniqa.errors.
+        """
+        pruner = registry.create(method, retention, **options or {})
+        return next(self.ask_all(video, [question], pruner, sampling=sampling, decoding=decoding))
+
+    def ask_all(
+        self,
+        video: "str | Path | SampledClip | EncodedVideo",
+        questions: Sequence[str],
+        pruner: AnyPruner,
+        *,
+        sampling: Sampling | None = None,
+        decoding: Decoding | None = None,
+        on_text: Callable[[str], None] = lambda text: None,
+        progress: Progress = _silent,
+    ) -> Iterator[Answer]:
+        """Answer several questions, encoding the video once; the first answer's timing includes that.
+
+        on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
+        """
+        if isinstance(video, EncodedVideo):
+            if sampling is not None:
+                raise UsageError("This video is encoded already: sampling can't change any more.")
+            encoded, spent = video, {}
+        else:
+            encoded = self.encode(video, sampling, progress=progress)
+            spent = encoded.timing_s
+        for question in questions:
+            yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress)
+            spent = {}
+
+    def encode(
+        self, video: str | Path | SampledClip, sampling: Sampling | None = None, *, progress: Progress = _silent
+    ) -> EncodedVideo:
+        """Decode and encode a video once, to ask about it often."""
+        device = self.thinker.device
+        reset_device_peak(device)
+        clock = StageClock(device)
+        opened = time.perf_counter()
+        with _memory_errors():
+            with clock.stage("decode"):
+                clip = _sampled(video, sampling, lambda share: progress("decode", share))
+            with clock.stage("preprocess"):
+                mel = log_mel(clip.waveform) if len(clip.waveform) else None
+            shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
+            with clock.stage("vision_encoder"):
+                frames = self._encode_frames(clip, lambda share: progress("vision_encoder", share))
+            with clock.stage("audio_encoder"):
+                sound = None
+                if mel is not None and shape.audio_tokens:
+                    sound = self.audio_encoder.encode(mel, lambda share: progress("audio_encoder", share))
+        return EncodedVideo(
+            name=str(video) if isinstance(video, str | Path) else clip.info.path,
+            start_s=float(clip.start),
+            shape=shape,
+            video=frames,
+            audio=sound,
+            summary=_summary(clip),
+            timing_s=clock.seconds | {WALL: time.perf_counter() - opened},
+        )
+
+    def _encode_frames(self, clip: SampledClip, progress: Callable[[float], None]) -> Tensor:
+        if not len(clip.frames):
+            weight = self.thinker.lm_head.weight
+            return weight.new_empty(0, weight.shape[1])
+        return self.vision_encoder.encode(clip.frames, progress).flatten(0, 1)
+
+    def prefill(
+        self,
+        video: EncodedVideo,
+        question: str,
+        pruner: AnyPruner,
+        room: int = 0,
+        clock: StageClock | None = None,
+        progress: Progress = _silent,
+    ) -> Prefilled:
+        """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
+
+        Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
+        """
+        if not question.strip():
+            raise UsageError("The question is empty.")
+        clock = clock or StageClock(self.thinker.device)
+        with _memory_errors(), torch.inference_mode():
+            layout = build_layout(self.thinker.template, video.shape, question)
+            with clock.stage("input_pruning"):
+                tokens = self._media_tokens(video, layout, pruner)
+                plan = pruner.plan(tokens.counts, self.thinker.layers)
+                selection = pruner.select_input(tokens, plan)
+            cache = KVCache(self.thinker.layers, room)
+            with clock.stage("prefill"):
+                prompt = self._prompt(layout, tokens, selection)
+                result = self.decoder.prefill(prompt, pruner, plan, cache, lambda share: progress("prefill", share))
+        return Prefilled(layout, result, cache)
+
+    def _answer(
+        self,
+        video: EncodedVideo,
+        question: str,
+        pruner: AnyPruner,
+        decoding: Decoding,
+        spent: dict[str, float],
+        on_text: Callable[[str], None],
+        progress: Progress,
+    ) -> Answer:
+        device = self.thinker.device
+        if not spent:
+            reset_device_peak(device)
+        clock = StageClock(device)
+        asked = time.perf_counter()
+        prefilled = self.prefill(video, question, pruner, decoding.max_new_tokens, clock, progress)
+        with _memory_errors(), clock.stage("generate"):
+            ids, text, first = self._generate(prefilled, decoding, on_text)
+        ended = time.perf_counter()
+
+        encoding, load = spent.get(WALL, 0.0), self._load_s
+        self._load_s = 0.0
+        timing = {stage: (spent | clock.seconds).get(stage, 0.0) for stage in STAGES} | {"load": load}
+        timing["time_to_first_token"] = encoding + first - asked
+        timing["total"] = load + encoding + ended - asked
+        trace = _trace(prefilled)
+        return Answer(
+            video=video.name,
+            question=question,
+            text=text,
+            model=self.name,
+            method=pruner.name,
+            token_ids=tuple(ids),
+            retention=measure_retention(1.0 if pruner.name == "none" else pruner.retention, trace),
+            evidence=find_evidence(trace, prefilled.result.attended.cpu().numpy(), video.start_s, video.summary),
+            stats=Stats(
+                tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
+                timing_s=timing,
+                device=str(device),
+                peak_rss_bytes=peak_rss_bytes(),
+                peak_device_bytes=peak_device_bytes(device),
+                media=video.summary,
+            ),
+            trace=trace,
+        )
+
+    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyPruner) -> MediaTokens:
+        device, media = self.thinker.device, layout.media
+        kind = pruner.audio_importance
+        return MediaTokens(
+            modality=torch.from_numpy(layout.modality[media]).to(device),
+            chunk=torch.from_numpy(layout.chunk[media]).to(device),
+            hw=video.shape.hw,
+            video=video.video,
+            audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
+            audio_importance=video.audio.importance(kind) if video.audio and kind else None,
+        )
+
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: InputSelection) -> Prompt:
+        """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
+        device, media = self.thinker.device, layout.media
+        keep = selection.keep
+        embeddings = selection.embeddings
+        if embeddings is None:
+            whole = tokens.video.new_empty(len(tokens.modality), tokens.video.shape[1])
+            whole[tokens.modality == VIDEO], whole[tokens.modality == AUDIO] = tokens.video, tokens.audio
+            embeddings = whole[keep]
+        ids = torch.from_numpy(layout.ids).to(device)
+        head, tail = self.decoder.embed(ids[: media.start]), self.decoder.embed(ids[media.stop :])
+        places = torch.arange(len(ids), device=device)
+        places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
+        return Prompt(
+            embeddings=torch.cat([head, embeddings, tail]),
+            positions=torch.from_numpy(layout.positions).to(device)[:, places],
+            media=slice(media.start, media.start + len(keep)),
+            question=torch.arange(layout.question.start, layout.question.stop, device=device) - len(ids),
+            index=keep,
+            modality=tokens.modality,
+            chunk=tokens.chunk,
+            max_chunk=int(layout.chunk.max()),
+        )
+
+    def _generate(
+        self, prefilled: Prefilled, decoding: Decoding, on_text: Callable[[str], None]
+    ) -> tuple[list[int], str, float]:
+        """Token ids, text, and when the first token was chosen."""
+        stream = TextStream(lambda ids: self.thinker.tokenizer.decode(ids, skip_special_tokens=True))
+        logits, position = prefilled.result.logits, prefilled.layout.next_position
+        ids: list[int] = []
+        pieces: list[str] = []
+        first = None
+        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, self.thinker.eos):
+            first = first or time.perf_counter()
+            ids.append(token)
+            pieces.append(stream.push(token))
+            on_text(pieces[-1])
+        pieces.append(stream.close())
+        on_text(pieces[-1])
+        return ids, "".join(pieces).strip(), first or time.perf_counter()
+
+
+def load(model: str | None = None, device: str = "auto", dtype: str = "auto", attention: str = "auto") -> OmniQA:
+    """Load a model.
+
+    model: a folder or a hub id; None takes the 7B on a GPU that fits it, else the 3B.
+    device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
+    "float32". attention: "auto", "flash" or "sdpa".
+    Raises ModelError, OutOfMemoryError, and UsageError for values that make no sense here.
+    """
+    start = time.perf_counter()
+    if dtype not in DTYPES:
+        raise UsageError(f"There is no dtype {dtype!r}: use {', '.join(DTYPES)}.")
+    where = _device(device)
+    gpu = torch.cuda.get_device_properties(where).total_memory if where.type == "cuda" else None
+    checkpoint = find_checkpoint(model or default_model(gpu))
+    with _memory_errors():
+        thinker = load_thinker(checkpoint, where, DTYPES[dtype])
+    return OmniQA(checkpoint.name, thinker, attention, load_s=time.perf_counter() - start)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"There is no device {name!r}: use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("No CUDA device can be used here (see `omniqa doctor`). Use --device cpu.")
+    return device
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn every way of running out of memory into OutOfMemoryError."""
+    advice = "Use a lower --retention, --max-frames or --max-pixels, or a smaller model."
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(f"The device ran out of memory. {advice}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"The machine ran out of memory. {advice}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch has no type of its own for this on the CPU
+            raise
+        raise OutOfMemoryError(f"The machine ran out of memory. {advice}") from error
+
+
+def _sampled(
+    video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
+) -> SampledClip:
+    if not isinstance(video, SampledClip):
+        return sample_clip(video, sampling or Sampling(), progress)
+    if sampling is not None:
+        raise UsageError("This clip is sampled already: sampling can't change any more.")
+    return video
+
+
+def _shape(clip: SampledClip, audio_tokens: int) -> MediaShape:
+    if not len(clip.frames) and not audio_tokens:
+        raise MediaError("The clip is too short: it holds no frame, and less than 40 ms of sound.")
+    rows, cols = clip.frames.shape[1] // CELL, clip.frames.shape[2] // CELL
+    return MediaShape(grid_times=clip.grid_times, rows=rows, cols=cols, audio_tokens=audio_tokens)
+
+
+def _summary(clip: SampledClip) -> MediaSummary:
+    times = clip.frame_times
+    return MediaSummary(
+        duration_s=float(clip.end - clip.start),
+        frames=len(times),
+        fps=float(1 / (times[1] - times[0])) if len(times) > 1 else None,
+        width=clip.frames.shape[2],
+        height=clip.frames.shape[1],
+        audio_s=len(clip.waveform) / 16_000,
+        warnings=clip.warnings,
+    )
+
+
+def _trace(prefilled: Prefilled) -> Trace:
+    layout, result = prefilled.layout, prefilled.result
+    media = layout.media
+    alive = np.zeros((len(result.alive), media.stop - media.start), dtype=bool)
+    score = np.full(alive.shape, np.nan, dtype=np.float32)
+    for layer, (index, scores) in enumerate(zip(result.alive, result.scores, strict=True)):
+        at = index.cpu().numpy()
+        alive[layer, at] = True
+        if scores is not None:
+            score[layer, at] = scores.cpu().numpy()
+    return Trace(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score)

@@ -1,0 +1,62 @@
+"""Token by token: choosing the next one, and turning tokens into text as they come."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from omniqa.model.cache import KVCache
+from omniqa.model.decoder import Decoder
+from omniqa.model.decoding import Decoding
+
+
+def generate(
+    decoder: Decoder, logits: Tensor, position: int, cache: KVCache, decoding: Decoding, eos: frozenset[int]
+) -> Iterator[int]:
+    """Yield token ids until one of `eos` (not yielded) or the limit.
+
+    logits: (vocabulary,) of the first token, which goes to `position`.
+    """
+    draws = torch.Generator().manual_seed(decoding.seed)
+    for count in range(decoding.max_new_tokens):
+        token = _choose(logits, decoding, draws)
+        if token in eos:
+            return
+        yield token
+        if count + 1 < decoding.max_new_tokens:
+            logits = decoder.step(token, position + count, cache)
+
+
+def _choose(logits: Tensor, decoding: Decoding, draws: torch.Generator) -> int:
+    if decoding.temperature == 0:
+        return int(logits.argmax())
+    # On the CPU, so that a seed draws the same on every device.
+    probabilities, order = (logits.cpu() / decoding.temperature).softmax(-1).sort(descending=True)
+    nucleus = probabilities.cumsum(0) - probabilities < decoding.top_p  # always holds for the likeliest
+    return int(order[torch.multinomial(probabilities * nucleus, 1, generator=draws)])
+
+
+class TextStream:
+    """Turns token ids into text piece by piece, never splitting a character.
+
+    `decode` maps ids to text. In a byte-level vocabulary a token may end inside a character; such a token waits
+    for the next.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._waiting: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; may be empty."""
+        self._waiting.append(token)
+        text = self._decode(self._waiting)
+        return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else self._flush(text)
+
+    def close(self) -> str:
+        """What still waits, a broken last character shown as U+FFFD."""
+        return self._flush(self._decode(self._waiting))
+
+    def _flush(self, text: str) -> str:
+        self._waiting = []
+        return text
