@@ -1,0 +1,171 @@
+"""The interface of a pruning method, and what goes in and out of it.
+
+A method acts at two places:
+
+- the *input level*, once, before layer 0: which of the n audio and video tokens enter the decoder, and with which
+  embeddings (`Pruner.select_input`);
+- the *layer level*, after each layer but the last: which of the n_l tokens alive at layer l are alive at layer l+1
+  (`Pruner.select_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too; those dropped
+  leave before layer l+1. Decoding itself drops nothing.
+
+Text tokens are never dropped and appear nowhere here. Every index counts audio and video tokens alone, from 0, in
+sequence order, where a chunk's video and audio tokens are interleaved; every selection is ascending, so that order
+and position ids stay. Tensors returned lie on the device of the tensors given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from omniqa.errors import UsageError
+from omniqa.pruning.options import options_of
+from omniqa.pruning.schedule import ClipTokens, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VIDEO, AUDIO = 0, 1  # the values of every `modality` tensor
+
+AudioAttention = Literal["global", "window"]
+ScoreRows = Literal["prompt", "question", "last", "audio"]
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+@dataclass(frozen=True, eq=False)
+class MediaTokens:
+    """The audio and video tokens of a clip before any pruning, after the encoders' projections.
+
+    modality: (n,) integer, VIDEO or AUDIO, in sequence order.
+    chunk: (n,) long, the 2 s chunk of each token by its time, from 0, in sequence order.
+    hw: tokens of one grid; grid g of the video is rows g·hw … (g+1)·hw - 1 of `video`. Any number where none is there.
+    video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence.
+    audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
+    audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
+        layer; None where the method did not ask for it (Pruner.audio_importance).
+
+    Raises ValueError where the shapes contradict each other.
+    """
+
+    modality: Tensor
+    chunk: Tensor
+    hw: int
+    video: Tensor
+    audio: Tensor
+    audio_importance: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.video) + len(self.audio)
+        if self.modality.shape != (n,) or self.chunk.shape != (n,):
+            raise ValueError(
+                f"modality {tuple(self.modality.shape)} and chunk {tuple(self.chunk.shape)} are not ({n},)"
+            )
+        if len(self.video) and (self.hw < 1 or len(self.video) % self.hw):
+            raise ValueError(f"{len(self.video)} video tokens are no whole number of grids of {self.hw}")
+        if self.audio_importance is not None and self.audio_importance.shape != (len(self.audio),):
+            raise ValueError(f"audio_importance {tuple(self.audio_importance.shape)} is not ({len(self.audio)},)")
+
+    @property
+    def counts(self) -> ClipTokens:
+        """These tokens as counts, to plan with."""
+        return ClipTokens(len(self.audio), len(self.video) // self.hw if self.hw else 0, self.hw)
+
+
+@dataclass(frozen=True, eq=False)
+class InputSelection:
+    """What enters layer 0.
+
+    keep: (m,) long, ascending indices into the n tokens.
+    embeddings: (m, d), what the kept tokens enter with, for methods that merge; None: their own, unchanged.
+    """
+
+    keep: Tensor
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTokens:
+    """The n_l tokens alive at a layer, in sequence order, once that layer has been computed.
+
+    scores: (n_l,) float32, S_i: attention probability from the rows of Pruner.score_rows to token i, averaged over
+        heads and rows, the softmax over all keys that a row sees, text included.
+    modality: (n_l,) integer, VIDEO or AUDIO.
+    chunk: (n_l,) long.
+    max_chunk: the largest chunk index of the clip before any pruning.
+    """
+
+    scores: Tensor
+    modality: Tensor
+    chunk: Tensor
+    max_chunk: int
+
+
+@dataclass(frozen=True)
+class Pruner(ABC, Generic[PlanT]):
+    """A pruning method at one retention; its options are its dataclass fields (`omniqa.pruning.options`).
+
+    retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
+
+    A method is a frozen dataclass in a module of this package; `omniqa.pruning.registry` finds it there. It sets
+    `name`, `paper` (a URL) and `summary` (one line), says by `plan` how many tokens go where, and overrides
+    `select_input` or `select_layer` or both. Raises UsageError for an option's value that its type does not allow.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+    counts_known_ahead: ClassVar[bool] = True
+    """Whether `plan` is exact. False where the counts depend on the tokens themselves: the plan is then the target."""
+
+    retention: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.retention <= 1:
+            raise UsageError(f"Retention {self.retention} is out of range; give a number above 0 and at most 1.")
+        for option in options_of(type(self)):
+            option.check(getattr(self, option.name))
+
+    @property
+    def audio_importance(self) -> AudioAttention | None:
+        """The softmax by which the audio encoder must compute MediaTokens.audio_importance; None: not needed."""
+        return None
+
+    @property
+    def score_rows(self) -> ScoreRows:
+        """The query rows that LayerTokens.scores averages over.
+
+        "prompt": every token after the last audio/video token; "question": the user's words alone; "last": the last
+        token of the prompt; "audio": all audio tokens alive at the layer, for a video token those that can see it.
+        """
+        return "prompt"
+
+    @abstractmethod
+    def plan(self, clip: ClipTokens, layers: int) -> PlanT:
+        """How many of the clip's tokens each of the decoder's `layers` layers will hold.
+
+        Arithmetic on counts, without torch. Raises UsageError where the method can't serve this clip, decoder or R.
+        """
+
+    def select_input(self, tokens: MediaTokens, plan: PlanT) -> InputSelection:
+        """The plan.alive[0] tokens that enter layer 0; here: all of them.
+
+        plan: what `plan` returned for tokens.counts.
+        """
+        import torch
+
+        return InputSelection(torch.arange(len(tokens.modality), device=tokens.modality.device))
+
+    def select_layer(self, layer: int, alive: LayerTokens, plan: PlanT) -> Tensor:
+        """The tokens alive at `layer` that stay alive at layer + 1; here: all of them.
+
+        Returns (n_l - plan.drops[layer],) long, ascending positions among the n_l of `alive`. Need not be called,
+        nor scores computed for it, where plan.drops[layer] is 0. Never waits for the device.
+        """
+        import torch
+
+        return torch.arange(len(alive.scores), device=alive.scores.device)
+
+
+AnyPruner = Pruner[Any]
+"""A method whose kind of plan the caller does not look into."""

@@ -1,0 +1,20 @@
+"""Full tokens: the model as it is, which every other method is compared with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from omniqa.pruning.base import Pruner
+from omniqa.pruning.schedule import ClipTokens, Plan
+
+
+@dataclass(frozen=True)
+class NoPruning(Pruner[Plan]):
+    """Drops nothing, whatever retention is asked; plan.retention is 1."""
+
+    name: ClassVar[str] = "none"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2503.20215"
+    summary: ClassVar[str] = "full tokens, the untouched model"
+
+    def plan(self, clip: ClipTokens, layers: int) -> Plan:
+        """Every token in every layer."""
+        return Plan.untouched(clip, layers)

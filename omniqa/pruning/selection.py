@@ -1,0 +1,108 @@
+"""The tensor operations that pruning methods are made of (methods.md, building blocks and omnidrop).
+
+Ties break by lower index, everywhere and in one sense: *whichever set an operation chooses* — the tokens to keep in
+`top_k_by` and `temporal_merge`, the tokens to drop in `drop_lowest` and `drop_by_tds` — of equal tokens the one with
+the lower index is chosen first. Sorts are therefore stable, and every result is ascending.
+
+Counts are Python integers known ahead and nothing reads a value back from the device, so no operation waits for it.
+"""
+
+import torch
+from torch import Tensor
+
+from omniqa.pruning.schedule import GROUP, floor_count
+
+_BLOCK_GROUPS = 16  # groups of grids that temporal_merge compares at a time: 64 grids, the default clip in one go
+
+
+def thin(m: int, n0: int, device: torch.device | None = None) -> Tensor:
+    """(m,) long: the evenly spread positions ⌊j·n_0/m⌋ that stay when n_0 tokens are thinned to m <= n_0."""
+    if not 0 <= m <= n0:
+        raise ValueError(f"{n0} tokens can't be thinned to {m}")
+    return torch.arange(m, device=device) * n0 // max(m, 1)
+
+
+def top_k_by(values: Tensor, k: int) -> Tensor:
+    """(k,) long: the ascending indices of the k highest of `values` (n,)."""
+    return values.argsort(descending=True, stable=True)[:k].sort().values
+
+
+def cosine(x: Tensor, y: Tensor) -> Tensor:
+    """(...) float32: the cosine of the last axes of `x` and `y`, 0 where one of them is all zero.
+
+    Exactly 1 where both are the same, so that a still picture's tokens tie.
+    """
+    x, y = x.float(), y.float()
+    # One root of the product, not a product of roots: sqrt(s·s) is s in floating point, sqrt(s)·sqrt(s) is not.
+    norms = ((x * x).sum(-1) * (y * y).sum(-1)).sqrt()
+    return torch.where(norms > 0, (x * y).sum(-1) / norms, 0.0)
+
+
+def temporal_merge(video: Tensor, rho: float) -> Tensor:
+    """Temporal token merging at rate ρ (DyCoke, arXiv 2411.15024; methods.md, TTM).
+
+    video: (grids, hw, d) embeddings. Returns (grids, hw) bool, True where a token stays: schedule.ttm_counts(grids,
+    hw, rho) of each grid. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to
+    g0's at the same place, of g3 those least similar to g2's, dropped tokens included.
+    """
+    kept = floor_count((1 - rho) * video.shape[1])
+    # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
+    return torch.cat([_merge_groups(block, kept) for block in video.split(_BLOCK_GROUPS * GROUP)])
+
+
+def _merge_groups(video: Tensor, kept: int) -> Tensor:
+    """temporal_merge of whole groups, the last of them perhaps short; `kept` tokens of every later grid stay."""
+    keep = torch.ones(video.shape[:2], dtype=torch.bool, device=video.device)
+    # All groups at once for each comparison inside a group, on strided views.
+    for later, earlier in ((1, 0), (2, 0), (3, 2)):
+        grid = video[later::GROUP]
+        similarity = cosine(grid, video[earlier::GROUP][: len(grid)])
+        most_similar = similarity.argsort(dim=-1, stable=True)[:, kept:]
+        keep[later::GROUP].scatter_(1, most_similar, False)
+    return keep
+
+
+def drop_lowest(scores: Tensor, k: int, droppable: Tensor | None = None) -> Tensor:
+    """(n_l - k,) long: the ascending positions that stay when the k lowest of `scores` (n_l,) leave.
+
+    droppable: (n_l,) bool, the tokens that may leave, at least k of them; None: all.
+    """
+    return _droppable_first(scores, droppable)[k:].sort().values
+
+
+def drop_by_tds(
+    scores: Tensor, chunk: Tensor, k: int, max_chunk: int, lam: float, droppable: Tensor | None = None
+) -> Tensor:
+    """(n_l - k,) long: the ascending positions that stay when k tokens leave by temporal diversity (OmniDrop, TDS).
+
+    Of the min(2k, n_l) lowest scores, the k with the lowest S_i + λ·D_i leave; D_i is token i's distance in chunks
+    from the chunk that the highest score lies in, over `max_chunk`. So tokens near that chunk leave first.
+
+    scores: (n_l,) float32; chunk: (n_l,) long; max_chunk: the unpruned clip's largest chunk index, D = 0 where it is
+    0; droppable: (n_l,) bool, the tokens that may leave and that the highest score is sought among, at least k of
+    them; None: all.
+    """
+    order = _droppable_first(scores, droppable)
+    candidates, safe = order[: 2 * k].sort().values, order[2 * k :]
+    cost = scores
+    if max_chunk > 0:
+        best_chunk = chunk.index_select(0, _first_highest(scores, droppable))
+        cost = scores + lam * ((chunk - best_chunk).abs().to(scores.dtype) / max_chunk)
+    if droppable is not None:
+        cost = cost.masked_fill(~droppable, torch.inf)
+    ranked = candidates[cost[candidates].argsort(stable=True)]
+    return torch.cat([ranked[k:], safe]).sort().values
+
+
+def _droppable_first(scores: Tensor, droppable: Tensor | None) -> Tensor:
+    """(n_l,) long: positions by ascending score, those that may not leave at the end."""
+    if droppable is not None:
+        scores = scores.masked_fill(~droppable, torch.inf)
+    return scores.argsort(stable=True)
+
+
+def _first_highest(scores: Tensor, droppable: Tensor | None) -> Tensor:
+    """(1,) long: the lowest position of the highest score; torch.argmax promises no particular one."""
+    if droppable is not None:
+        scores = scores.masked_fill(~droppable, -torch.inf)
+    return scores.argsort(descending=True, stable=True)[:1]

@@ -1,0 +1,37 @@
+"""A random clip as the encoders would hand it over, and a decoder's scores for it."""
+
+import torch
+
+from omniqa.pruning.base import AUDIO, VIDEO, LayerTokens, MediaTokens
+from omniqa.pruning.schedule import ClipTokens
+
+
+def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0) -> MediaTokens:
+    """Random embeddings, the two modalities interleaved chunk by chunk: V1 A1 V2 A2 …"""
+    random = torch.Generator().manual_seed(seed)
+    chunk = torch.cat([torch.arange(count) * chunks // max(count, 1) for count in (clip.n_video, clip.n_audio)])
+    modality = torch.tensor([VIDEO] * clip.n_video + [AUDIO] * clip.n_audio)
+    order = chunk.argsort(stable=True)
+    return MediaTokens(
+        modality=modality[order],
+        chunk=chunk[order],
+        hw=clip.hw,
+        video=torch.randn(clip.n_video, d, generator=random),
+        audio=torch.randn(clip.n_audio, d, generator=random),
+        audio_importance=torch.rand(clip.n_audio, generator=random),
+    )
+
+
+def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):
+    """alive[l]: the indices alive at layer l, `pruner` choosing after each. scores: (L-1, n) float32."""
+    alive = [entered]
+    for layer in range(plan.layers - 1):
+        now = alive[-1]
+        seen = LayerTokens(
+            scores[layer][now],
+            tokens.modality[now],
+            tokens.chunk[now],
+            int(tokens.chunk.max()) if len(tokens.chunk) else 0,
+        )
+        alive.append(now[pruner.select_layer(layer, seen, plan)])
+    return alive
