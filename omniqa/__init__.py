@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from omniqa.answer import Answer
     from omniqa.engine import EncodedVideo, OmniQA, load
-    from omniqa.media.clip import SampledClip, Sampling
+    from omniqa.media.clip import SampledClip
+    from omniqa.media.sampling import Sampling
     from omniqa.model.decoding import Decoding
 
 __all__ = ["Answer", "Decoding", "EncodedVideo", "OmniQA", "SampledClip", "Sampling", "load"]
@@ -23,7 +24,7 @@ _HOMES = {
     "EncodedVideo": "omniqa.engine",
     "OmniQA": "omniqa.engine",
     "SampledClip": "omniqa.media.clip",
-    "Sampling": "omniqa.media.clip",
+    "Sampling": "omniqa.media.sampling",
     "load": "omniqa.engine",
 }
 

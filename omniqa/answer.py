@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omniqa.sequence.layout import AUDIO, SECONDS_PER_CHUNK, VIDEO
+from omniqa.sequence.units import AUDIO, SECONDS_PER_CHUNK, VIDEO
 
 EVIDENCE_CHUNKS = 5
 

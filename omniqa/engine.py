@@ -13,8 +13,9 @@ from torch import Tensor
 
 from omniqa.answer import Answer, MediaSummary, Stats, Trace, count_tokens, find_evidence, measure_retention
 from omniqa.errors import MediaError, OutOfMemoryError, UsageError
-from omniqa.media.clip import SampledClip, Sampling, sample_clip
+from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.mel import log_mel
+from omniqa.media.sampling import CELL, Sampling
 from omniqa.model.attention import select_attention
 from omniqa.model.audio import AudioEncoder, AudioEncoding, token_count
 from omniqa.model.cache import KVCache
@@ -23,10 +24,11 @@ from omniqa.model.decoder import Decoder, Prefill, Prompt
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import TextStream, generate
 from omniqa.model.thinker import Thinker, load_thinker
-from omniqa.model.vision import CELL, VisionEncoder
+from omniqa.model.vision import VisionEncoder
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, InputSelection, MediaTokens
-from omniqa.sequence.layout import AUDIO, VIDEO, MediaShape, TokenLayout, build_layout
+from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
+from omniqa.sequence.units import AUDIO, VIDEO
 from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
 DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -137,17 +137,23 @@ def answer_stats(answer: "Answer") -> None:
     console.print(
         f"{answer.method} at retention {retention.achieved:.3f} (asked {retention.target:g}): "
         f"{tokens.video} video and {tokens.audio} audio tokens, {tokens.video_kept} and {tokens.audio_kept} "
-        f"into the decoder, {tokens.text} text, {tokens.generated} generated; {memory}"
+        f"into the decoder, {tokens.text} text, {tokens.generated} generated; {memory}",
+        soft_wrap=True,
     )
     spans = ", ".join(f"{e.start_s:.0f} to {e.end_s:.0f} s ({e.score:.3f})" for e in answer.evidence[:3])
-    console.print(f"attended most: {spans}")
+    console.print(f"attended most: {spans}", soft_wrap=True)
 
 
-def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], title: str | None = None) -> None:
+def result(line: str) -> None:
+    """One line of a command's result, on stdout."""
+    print(line)
+
+
+def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table that is a command's result, on stdout. A header that begins with > is of numbers."""
     from rich.console import Console
 
-    table = _table(*headers, title=title)
+    table = _table(*headers)
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
@@ -155,11 +161,11 @@ def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], title: st
     console.print(table, width=None if console.is_terminal else 160)
 
 
-def _table(*headers: str, title: str | None = None) -> "Table":
+def _table(*headers: str) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for header in headers:
         table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
     return table

@@ -47,7 +47,9 @@ def _examine() -> Iterator[Finding]:
     yield Finding(
         "memory",
         f"{memory.available / GB:.1f} of {memory.total / GB:.1f} GB free",
-        "" if memory.total > BFLOAT16_BYTES[HUB_3B] else f"too little for {HUB_3B}, whose weights alone are {size:.0f} GB",
+        ""
+        if memory.total > BFLOAT16_BYTES[HUB_3B]
+        else f"too little for {HUB_3B}, whose weights alone are {size:.0f} GB",
     )
     yield from _compute()
     yield from _models()

@@ -106,9 +106,7 @@ TopP = Annotated[
         rich_help_panel="The answer",
     ),
 ]
-Seed = Annotated[
-    int, typer.Option(help="Makes draws repeatable.", envvar="OMNIQA_SEED", rich_help_panel="The answer")
-]
+Seed = Annotated[int, typer.Option(help="Makes draws repeatable.", envvar="OMNIQA_SEED", rich_help_panel="The answer")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", envvar="OMNIQA_JSON")]
 Quiet = Annotated[

@@ -8,14 +8,12 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.errors import UsageError
-from omniqa.media.sampling import Sampling, smart_resize
+from omniqa.media.sampling import CELL, Sampling, smart_resize
 from omniqa.media.timeline import sample_times
 from omniqa.model.checkpoint import HUB_7B, decoder_layers
 from omniqa.pruning import registry
 from omniqa.pruning.schedule import ClipTokens, Plan
-
-CELL = 28  # pixels on a side that become one token
-AUDIO_TOKENS_PER_SECOND = 25
+from omniqa.sequence.units import POSITIONS_PER_SECOND
 
 
 def plan(
@@ -50,11 +48,11 @@ def plan(
         (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
         for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
     ]
-    title = (
+    console.result(
         f"{name}, {method}, retention {planned.retention:.4f} (asked {retention:g}): "
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
-    console.results((">layer", ">alive", ">share", ">leave after it"), rows, title=title)
+    console.results((">layer", ">alive", ">share", ">leave after it"), rows)
 
 
 def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def _clip_tokens(seconds: float, width: int, height: int, audio_seconds: float, 
         frames = len(sample_times(0, seconds, sampling.fps, sampling.max_frames))
         rows, cols = smart_resize(height, width, sampling.min_pixels, sampling.max_pixels)
         grids, hw = -(-frames // 2), rows * cols // CELL**2
-    audio = round(AUDIO_TOKENS_PER_SECOND * audio_seconds) if sampling.audio else 0
+    audio = round(POSITIONS_PER_SECOND * audio_seconds) if sampling.audio else 0
     if not grids and not audio:
         raise UsageError("There is neither picture nor sound to plan for.")
     return ClipTokens(audio, grids, hw)

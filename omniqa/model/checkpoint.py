@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omniqa.errors import ModelError, OutOfMemoryError
-from omniqa.sequence.layout import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
+from omniqa.sequence.units import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
 
 HUB_7B = "Qwen/Qwen2.5-Omni-7B"
 HUB_3B = "Qwen/Qwen2.5-Omni-3B"

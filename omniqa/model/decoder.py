@@ -17,7 +17,7 @@ from omniqa.model.cache import KVCache
 from omniqa.model.thinker import Thinker
 from omniqa.pruning.base import AnyPruner, LayerTokens, ScoreRows
 from omniqa.pruning.schedule import Plan
-from omniqa.sequence.layout import AUDIO
+from omniqa.sequence.units import AUDIO
 
 
 @dataclass(frozen=True)

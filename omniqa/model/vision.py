@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omniqa.media.sampling import CELL
 from omniqa.model.attention import Attention, rotate
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH, MERGE, FRAMES = 14, 2, 2
-CELL = PATCH * MERGE  # pixels on a side that become one token
 BATCH_PATCHES = 8192
 
 

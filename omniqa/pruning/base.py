@@ -26,8 +26,6 @@ from omniqa.pruning.schedule import ClipTokens, Plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-VIDEO, AUDIO = 0, 1  # the values of every `modality` tensor
-
 AudioAttention = Literal["global", "window"]
 ScoreRows = Literal["prompt", "question", "last", "audio"]
 PlanT = TypeVar("PlanT", bound=Plan)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from omniqa.errors import UsageError
 from omniqa.pruning.base import (
-    AUDIO,
-    VIDEO,
     AudioAttention,
     InputSelection,
     LayerTokens,
@@ -26,6 +24,7 @@ from omniqa.pruning.schedule import (
     nominal_t,
     solve_omnidrop,
 )
+from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.sequence.template import ChatTemplate
-
-POSITIONS_PER_SECOND = 25
-SECONDS_PER_CHUNK = 2
-POSITIONS_PER_CHUNK = POSITIONS_PER_SECOND * SECONDS_PER_CHUNK
-
-VIDEO, AUDIO, TEXT = 0, 1, 2
+from omniqa.sequence.units import AUDIO, POSITIONS_PER_CHUNK, POSITIONS_PER_SECOND, TEXT, VIDEO
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ plain reading of the methods in tests.pruning.reference."""
 
 import torch
 
-from omniqa.sequence.layout import AUDIO, VIDEO
+from omniqa.sequence.units import AUDIO, VIDEO
 from tests.pruning import reference
 
 

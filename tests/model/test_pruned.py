@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omniqa.pruning import registry
-from omniqa.sequence.layout import AUDIO
+from omniqa.sequence.units import AUDIO
 from tests.model import slow
 from tests.model.clips import CLIPS, make_clip
 from tests.pruning import reference

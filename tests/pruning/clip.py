@@ -2,8 +2,9 @@
 
 import torch
 
-from omniqa.pruning.base import AUDIO, VIDEO, LayerTokens, MediaTokens
+from omniqa.pruning.base import LayerTokens, MediaTokens
 from omniqa.pruning.schedule import ClipTokens
+from omniqa.sequence.units import AUDIO, VIDEO
 
 
 def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0) -> MediaTokens:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import AUDIO
 from omniqa.pruning.omnidrop import OmniDrop
 from omniqa.pruning.schedule import ClipTokens
+from omniqa.sequence.units import AUDIO
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, run_layers
 

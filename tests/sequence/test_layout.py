@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omniqa.model.audio import token_count
-from omniqa.sequence.layout import AUDIO, POSITIONS_PER_CHUNK, TEXT, VIDEO, MediaShape, build_layout
+from omniqa.sequence.layout import MediaShape, build_layout
+from omniqa.sequence.units import AUDIO, POSITIONS_PER_CHUNK, TEXT, VIDEO
 from tests import reference_model as reference
 
 QUESTION = "What is heard while the dog runs?"

@@ -1,0 +1,157 @@
+"""The sound as the model hears it: 16 kHz, mono, on the file's clock, resampled while it is decoded."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import chain
+from math import ceil
+from pathlib import Path
+
+import av
+import numpy as np
+
+from omniqa.errors import UsageError
+from omniqa.media.container import Damage, Timed, timed_frames
+from omniqa.media.probe import MediaInfo
+
+SAMPLE_RATE = 16_000
+
+# Timestamps in Matroska are whole milliseconds, and clocks drift: less than this is no gap but rounding.
+_GAP = Fraction(1, 10)
+_TAIL = Fraction(1, 10)  # read beyond the end, for the resampler's filter to see what follows the last sample
+
+
+def read_audio(
+    source: MediaInfo | str | Path, start: Fraction, end: Fraction, damage: Damage | None = None
+) -> np.ndarray:
+    """The sound from `start` to `end`, or to its own end where that is earlier; nothing is added after it.
+
+    Args:
+        source: the media file.
+        start: in seconds on the file's clock.
+        end: likewise.
+        damage: takes down what could not be decoded.
+
+    Returns:
+        float32, shape (n,), 16 kHz mono; sample 0 is at `start`. A stream that begins later is preceded by zeros,
+        and gaps of more than 0.1 s in the timestamps are filled with them. Empty where the range holds no sound.
+
+    Raises:
+        MediaError: the file can't be opened, or has no audio stream.
+    """
+    return gather(stream_audio(source, start, end, damage), ceil((end - start) * SAMPLE_RATE))
+
+
+def stream_audio(
+    source: MediaInfo | str | Path, start: Fraction, end: Fraction, damage: Damage | None = None
+) -> Iterator[np.ndarray]:
+    """Like `read_audio`, piece by piece: float32 arrays that follow each other, in bounded memory."""
+    path = source.path if isinstance(source, MediaInfo) else source
+    left = ceil((end - start) * SAMPLE_RATE)
+    with closing(timed_frames(path, "audio", start, damage if damage is not None else Damage())) as frames:
+        first = next(frames, None)
+        if first is None:
+            return
+        rate = first.frame.sample_rate
+        placed = _placed(chain([first], frames), rate, start, end + _TAIL)
+        for block in _resampled(placed, rate):
+            yield block[:left]
+            left -= len(block)
+            if left <= 0:
+                return
+
+
+def gather(blocks: Iterable[np.ndarray], limit: int) -> np.ndarray:
+    """Blocks of float32 samples, `limit` of them at most, as one array (n,), without a second copy."""
+    samples, n = np.empty(limit, np.float32), 0
+    for block in blocks:
+        samples[n : n + len(block)] = block
+        n += len(block)
+    return samples[:n]
+
+
+def resample_array(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A waveform from Python as the model hears it.
+
+    Args:
+        waveform: shape (n,) or (channels, n); floats in -1 to 1, or integers of which the full range is that.
+        sample_rate: of the waveform, in Hz.
+
+    Returns:
+        float32, shape (ceil(n * 16000 / sample_rate),), 16 kHz mono.
+
+    Raises:
+        UsageError: the shape or the rate makes no sense.
+    """
+    if waveform.ndim not in (1, 2) or sample_rate <= 0:
+        raise UsageError(f"A waveform is (n,) or (channels, n) at a rate above 0, not {waveform.shape}, {sample_rate}.")
+    mono = _mono(np.atleast_2d(waveform))
+    if sample_rate == SAMPLE_RATE or not len(mono):
+        return mono
+    import librosa
+
+    return librosa.resample(mono, orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(channels, n) of any sample type, to float32 (n,) in -1 to 1."""
+    if samples.dtype.kind == "u":
+        samples = samples.astype(np.float32) - (zero := 1 << 8 * samples.itemsize - 1)
+        samples /= zero
+    elif samples.dtype.kind == "i":
+        samples = samples / np.float32(1 << 8 * samples.itemsize - 1)
+    return samples.mean(axis=0, dtype=np.float32)
+
+
+def _frame_mono(frame: av.AudioFrame, rate: int) -> np.ndarray:
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = _mono(samples)
+    if frame.sample_rate == rate:
+        return samples
+    # A broadcast may change its rate on the way; piece by piece is good enough for what is rare.
+    import soxr
+
+    return soxr.resample(samples, frame.sample_rate, rate)
+
+
+def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction) -> Iterator[np.ndarray]:
+    """The frames' samples from `start` to `end`, without gaps or overlaps: sample k is at `start + k / rate`."""
+    limit, tolerance = ceil((end - start) * rate), 0
+    written = 0
+    for time, _, frame in frames:
+        at, samples = round((time - start) * rate), _frame_mono(frame, rate)
+        if abs(at - written) <= tolerance:
+            at = written
+        else:
+            tolerance = 0  # out of step: what is written next is placed exactly
+        if at >= limit:
+            return
+        if at > written:
+            yield from _silence(at - written, rate)
+            written = at
+        samples = samples[written - at : limit - at]
+        if len(samples):
+            yield samples
+            written += len(samples)
+            tolerance = round(_GAP * rate)
+
+
+def _silence(samples: int, rate: int) -> Iterator[np.ndarray]:
+    """Zeros, at most a second at a time: a gap may last for hours."""
+    for done in range(0, samples, rate):
+        yield np.zeros(min(rate, samples - done), np.float32)
+
+
+def _resampled(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """The same sound at 16 kHz; soxr's HQ, in a stream, is what `librosa.resample` does to the whole."""
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

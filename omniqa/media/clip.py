@@ -1,0 +1,262 @@
+"""A clip as the model takes it in: frames at known times and 16 kHz sound, both on the file's clock."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from omniqa.errors import MediaError, UsageError
+from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
+from omniqa.media.container import Damage, Kind
+from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, probe
+from omniqa.media.resize import resize
+from omniqa.media.sampling import Sampling, smart_resize
+from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
+from omniqa.media.video import read_frames
+
+T = TypeVar("T")
+Progress = Callable[[float], None]
+
+_NO_FRAMES, _NO_SOUND = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
+
+_VIDEO_SHARE = 0.9  # of the work, where there is sound, too
+_EARLY_END = Fraction(1, 2)  # sound that ends this much before the header says so is worth a word
+
+
+_DEFAULT = Sampling()
+
+
+@dataclass(frozen=True, eq=False)
+class SampledClip:
+    """Frames and sound of a range of a clip.
+
+    Attributes:
+        info: the file.
+        start: of the range, in seconds on the file's clock.
+        end: of the range, likewise.
+        frames: uint8 RGB, shape (F, H, W, 3), F even; (0, 0, 0, 3) where there is no picture.
+        frame_times: F times in seconds from `start`; a last frame repeated to make F even is one step later.
+        waveform: float32, shape (n,), 16 kHz mono, sample 0 at `start`; may be empty, may end before the picture.
+        warnings: what the user should know, in plain sentences.
+    """
+
+    info: MediaInfo
+    start: Fraction
+    end: Fraction
+    frames: np.ndarray
+    frame_times: tuple[Fraction, ...]
+    waveform: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def grid_times(self) -> tuple[Fraction, ...]:
+        """Of every two frames, which become one temporal grid, the first one's time."""
+        return self.frame_times[::2]
+
+    @property
+    def seconds(self) -> Fraction:
+        """Length of the range."""
+        return self.end - self.start
+
+    @property
+    def audio_seconds(self) -> Fraction:
+        """Length of the sound."""
+        return Fraction(len(self.waveform), SAMPLE_RATE)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        frames: np.ndarray | None = None,
+        frame_times: Iterable[Number] | None = None,
+        *,
+        fps: Number = 2.0,
+        waveform: np.ndarray | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> "SampledClip":
+        """A clip from frames and sound at hand.
+
+        Args:
+            frames: uint8 RGB, shape (F, H, W, 3); resized only where the model could not take them as they are.
+            frame_times: F rising times in seconds, 0 or later; without them, `fps` tells.
+            fps: frames per second, where there are no times.
+            waveform: shape (n,) or (channels, n), starting at 0 s.
+            sample_rate: of the waveform, in Hz.
+
+        Raises:
+            UsageError: shapes, types or times do not fit.
+            MediaError: the frames are too long and thin.
+        """
+        sound = _NO_SOUND if waveform is None else resample_array(np.asarray(waveform), sample_rate)
+        pictures = _NO_FRAMES if frames is None else np.asarray(frames)
+        if not len(pictures) and not len(sound):
+            raise UsageError("A clip needs frames or a waveform; both are missing or empty.")
+        step, count = frame_spacing(fps), len(pictures)
+        times = tuple(k * step for k in range(count)) if frame_times is None else tuple(map(exact, frame_times))
+        if len(times) > 1:
+            step = times[-1] - times[-2]
+        end = times[-1] + step if times else Fraction(0)
+        if count or times:
+            pictures, times = _even(_at_model_size(pictures, times), times, step)
+        info = _array_info(pictures, times, end, sound)
+        return cls(info, Fraction(0), info.duration, pictures, times, sound)
+
+
+def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progress | None = None) -> SampledClip:
+    """Take frames and sound from a file, decoding it once and holding only what is taken.
+
+    What is wrong with one of the two streams is told in the clip's `warnings`, as long as the other can be used.
+
+    Args:
+        path: the media file.
+        sampling: what to take.
+        progress: called with the fraction done, 0 to 1.
+
+    Raises:
+        MediaError: the file can't be used, or holds nothing to see or hear in the range.
+    """
+    info = probe(path)
+    start, end = _range(info, sampling)
+    report = progress or (lambda done: None)
+    share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
+    reading = _Reading(info, sampling, start, end)
+    frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
+    if sampling.video:
+        take_frames = partial(reading.frames, report=lambda done: report(done * share))
+        frames, times = reading.attempt("video", take_frames, (frames, times))
+    if sampling.audio:
+        take_sound = partial(reading.waveform, report=lambda done: report(share + done * (1 - share)))
+        waveform = reading.attempt("audio", take_sound, waveform)
+    report(1.0)
+    if not times and not len(waveform):
+        raise MediaError(f"{path}: there is nothing from {_s(start)} to {_s(end)}. {' '.join(reading.warnings)}")
+    return SampledClip(info, start, end, frames, times, waveform, tuple(reading.warnings))
+
+
+@dataclass
+class _Reading:
+    """A range of a file being read; what is wrong with one stream is noted, and the other goes on."""
+
+    info: MediaInfo
+    sampling: Sampling
+    start: Fraction
+    end: Fraction
+    warnings: list[str] = field(default_factory=list)
+
+    def attempt(self, kind: Kind, take: Callable[[Damage], T], nothing: T) -> T:
+        """What `take` returns; where the media does not allow it, a warning instead, and `nothing`."""
+        damage = Damage()
+        try:
+            taken = take(damage)
+        except MediaError as error:
+            self.warnings.append(str(error))
+            taken = nothing
+        if damage.packets:
+            self.warnings.append(f"Damaged {kind} packets left out: {damage.packets}.")
+        if damage.broken_off:
+            self.warnings.append(f"The {kind} stream could not be read to its end: {damage.broken_off}.")
+        return taken
+
+    def frames(self, damage: Damage, report: Progress) -> tuple[np.ndarray, tuple[Fraction, ...]]:
+        video, sampling = self.info.video, self.sampling
+        if video is None:
+            raise MediaError("There is no video stream.")
+        end = min(self.end, video.end)
+        if max(self.start, video.start) >= end:
+            raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
+        wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
+        size = smart_resize(video.height, video.width, sampling.min_pixels, sampling.max_pixels)
+        frames, taken = np.empty((len(wanted) + len(wanted) % 2, *size, 3), np.uint8), list[Fraction]()
+        for time, frame in read_frames(self.info, wanted, size, damage):
+            frames[len(taken)] = frame
+            taken.append(time)
+            report(float((time - self.start) / (end - self.start)))
+        self._note_missing_frames(wanted, taken, video)
+        step = wanted[1] - wanted[0] if len(wanted) > 1 else frame_spacing(sampling.fps)
+        return _even(frames, tuple(time - self.start for time in taken), step)
+
+    def _note_missing_frames(self, wanted: Sequence[Fraction], taken: Sequence[Fraction], video: VideoStream) -> None:
+        if not taken and wanted[-1] < video.start:
+            self.warnings.append(f"The picture begins at {_s(video.start)}, after the last frame looked for.")
+        elif not taken:
+            self.warnings.append("None of the video stream could be decoded.")
+        elif taken[-1] < wanted[-1]:
+            missing = wanted[wanted.index(taken[-1]) + 1]
+            self.warnings.append(f"The picture ends before {_s(missing)}, although the file says {_s(video.end)}.")
+
+    def waveform(self, damage: Damage, report: Progress) -> np.ndarray:
+        audio = self.info.audio
+        if audio is None:
+            raise MediaError("There is no audio stream.")
+        most = ceil((self.end - self.start) * SAMPLE_RATE)
+        blocks = stream_audio(self.info, self.start, self.end, damage)
+        waveform = gather(_reported(blocks, most, report), most)
+        heard, said = self.start + Fraction(len(waveform), SAMPLE_RATE), min(audio.end, self.end)
+        if not len(waveform):
+            raise MediaError(f"There is no sound from {_s(self.start)} to {_s(self.end)}.")
+        if heard < said - _EARLY_END:
+            self.warnings.append(f"The sound ends at {_s(heard)}, although the file says {_s(said)}.")
+        return waveform
+
+
+def _range(info: MediaInfo, sampling: Sampling) -> tuple[Fraction, Fraction]:
+    """The range asked for, cut at the end of the longest stream that is used."""
+    used = [info.video if sampling.video else None, info.audio if sampling.audio else None]
+    ends = [stream.end for stream in used if stream is not None]
+    if not ends:
+        raise MediaError(
+            f"{info.path} has no {'video' if sampling.video else 'audio'} stream, and only that is wanted."
+        )
+    start, end = exact(sampling.start, "start"), max(ends)
+    if start >= end:
+        raise MediaError(f"{info.path} is only {_s(end)} long; there is nothing at {_s(start)}.")
+    return start, end if sampling.end is None else min(end, exact(sampling.end, "end"))
+
+
+def _s(time: Fraction) -> str:
+    return f"{float(time):.6g} s"
+
+
+def _reported(blocks: Iterable[np.ndarray], total: int, report: Progress) -> Iterator[np.ndarray]:
+    done = 0
+    for block in blocks:
+        done += len(block)
+        report(done / total)
+        yield block
+
+
+def _even(frames: np.ndarray, times: tuple[Fraction, ...], step: Fraction) -> tuple[np.ndarray, tuple[Fraction, ...]]:
+    """As many frames as there are times, the last one repeated where that is odd. `frames` has room for it."""
+    if not times:
+        return _NO_FRAMES, ()
+    if len(times) % 2:
+        frames[len(times)] = frames[len(times) - 1]
+        times = (*times, times[-1] + step)
+    return frames[: len(times)], times
+
+
+def _at_model_size(frames: np.ndarray, times: tuple[Fraction, ...]) -> np.ndarray:
+    """The frames at the model's size, with room to make their number even."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise UsageError(f"Frames are uint8 of shape (F, H, W, 3), not {frames.dtype} {frames.shape}.")
+    if len(times) != len(frames) or times[0] < 0 or any(b <= a for a, b in pairwise(times)):
+        raise UsageError(f"{len(frames)} frames need as many rising times from 0 s on.")
+    size = smart_resize(*frames.shape[1:3])
+    sized = np.empty((len(frames) + len(frames) % 2, *size, 3), np.uint8)
+    for k, frame in enumerate(frames):
+        sized[k] = resize(frame, size)
+    return sized
+
+
+def _array_info(frames: np.ndarray, times: tuple[Fraction, ...], end: Fraction, sound: np.ndarray) -> MediaInfo:
+    """What a file of these frames and this sound would hold."""
+    zero, seconds = Fraction(0), Fraction(len(sound), SAMPLE_RATE)
+    height, width = frames.shape[1:3]
+    video = VideoStream(times[0], end, width, height, 0, None, "rawvideo") if times else None
+    audio = AudioStream(zero, seconds, SAMPLE_RATE, 1, "pcm_f32le") if len(sound) else None
+    return MediaInfo("arrays", "arrays", max(end, seconds), video, audio)

@@ -1,0 +1,73 @@
+"""What is taken from a clip, and the size its pictures get. Free of torch, so that arguments are checked at once."""
+
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
+
+from omniqa.errors import MediaError, UsageError
+from omniqa.media.timeline import Number, exact, sample_times
+
+CELL = 28  # pixels a side of what becomes one token: 2 x 2 patches of 14
+MIN_PIXELS = 128 * CELL * CELL
+MAX_PIXELS = 768 * CELL * CELL
+_MAX_ASPECT = 200
+
+
+def smart_resize(
+    height: int, width: int, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS, factor: int = CELL
+) -> tuple[int, int]:
+    """The size nearest to (height, width) whose sides are multiples of `factor` and whose area is within bounds.
+
+    The bounds hold for one frame, and the shape is kept as well as the multiples allow; the numbers are those of
+    Qwen's processors, rounding of halves to even included.
+
+    Raises:
+        MediaError: one side is more than 200 times the other.
+    """
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise MediaError(f"A picture of {width}x{height} is too long and thin: its sides may differ 200-fold at most.")
+    rows, cols = round(height / factor) * factor, round(width / factor) * factor
+    if rows * cols > max_pixels:
+        shrink = sqrt(height * width / max_pixels)
+        rows, cols = (max(factor, floor(side / shrink / factor) * factor) for side in (height, width))
+    elif rows * cols < min_pixels:
+        grow = sqrt(min_pixels / (height * width))
+        rows, cols = (ceil(side * grow / factor) * factor for side in (height, width))
+    return rows, cols
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is taken from a clip.
+
+    Attributes:
+        fps: frames per second.
+        max_frames: most frames; where `fps` would give more, they are spread evenly. An odd count gets one more.
+        start: seconds on the file's clock, where the range begins.
+        end: where it ends, itself not in it; None is the end of the clip.
+        min_pixels: fewest per frame; smaller frames are enlarged.
+        max_pixels: most per frame; larger frames are shrunk.
+        video: False leaves out the picture.
+        audio: False leaves out the sound.
+
+    Raises:
+        UsageError: a number is out of its range, or both picture and sound are left out.
+    """
+
+    fps: Number = 2.0
+    max_frames: int = 128
+    start: Number = 0.0
+    end: Number | None = None
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
+    video: bool = True
+    audio: bool = True
+
+    def __post_init__(self) -> None:
+        start = exact(self.start, "start")
+        if start < 0:
+            raise UsageError(f"The start must not be below 0, not {self.start} s.")
+        sample_times(start, start + 1 if self.end is None else exact(self.end, "end"), self.fps, self.max_frames)
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise UsageError(f"Pixel bounds must be above 0 and in order, not {self.min_pixels}, {self.max_pixels}.")
+        if not (self.video or self.audio):
+            raise UsageError("Picture and sound are both switched off; leave at least one on.")

@@ -1,0 +1,92 @@
+"""The frames shown at given times, upright and at the model's size, one after the other."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from omniqa.media.container import Damage, timed_frames
+from omniqa.media.probe import MediaInfo
+from omniqa.media.resize import resize
+
+# Containers that store B-frames may show their first frame a few frames late; nobody sees a gap there.
+_FIRST_FRAME_GRACE = Fraction(1, 10)
+
+
+def read_frames(
+    source: MediaInfo | str | Path, times: Iterable[Fraction], size: tuple[int, int], damage: Damage | None = None
+) -> Iterator[tuple[Fraction, np.ndarray]]:
+    """The frame shown at each time: the last one that begins at or before it.
+
+    A time before the first frame is left out, unless that frame begins within 0.1 s; so is a time after the end of
+    the last frame. The caller sees by the times which are missing. Frames are decoded as they are asked for, one is
+    held, and only those asked for are converted and resized.
+
+    Args:
+        source: the media file.
+        times: in seconds on the file's clock, rising.
+        size: (height, width) to resize to.
+        damage: takes down what could not be decoded.
+
+    Yields:
+        (time, frame): one of `times`, and uint8 RGB of shape (height, width, 3), upright.
+
+    Raises:
+        MediaError: the file can't be opened, or has no video stream.
+    """
+    path = source.path if isinstance(source, MediaInfo) else source
+    waiting = deque(times)
+    if not waiting:
+        return
+    damage = damage if damage is not None else Damage()
+    shown: _Shown | None = None
+    with closing(timed_frames(path, "video", waiting[0], damage)) as frames:
+        for start, end, frame in frames:
+            if shown is None:
+                _drop_before(start, waiting)
+            elif start < shown.start:  # a stray frame, from before what is on screen
+                continue
+            while shown is not None and waiting and waiting[0] < start:
+                yield waiting.popleft(), shown.picture(size)
+            if not waiting:
+                return
+            shown = _Shown(start, end, frame)
+    while shown is not None and waiting and waiting[0] < shown.end:
+        yield waiting.popleft(), shown.picture(size)
+
+
+def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turn, and mirror, a picture (H, W, 3) as the frame's display matrix asks; quarter turns only."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return picture
+    # Where the stored point (x, y) is shown: x' = a x + c y, y' = b x + d y, in 16.16 fixed point, row by row.
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+class _Shown:
+    """The frame on screen; converted once, however many times ask for it."""
+
+    def __init__(self, start: Fraction, end: Fraction, frame: av.VideoFrame) -> None:
+        self.start, self.end = start, end
+        self._frame = frame
+        self._picture: np.ndarray | None = None
+
+    def picture(self, size: tuple[int, int]) -> np.ndarray:
+        if self._picture is None:
+            self._picture = resize(upright(self._frame.to_ndarray(format="rgb24"), self._frame), size)
+        return self._picture
+
+
+def _drop_before(start: Fraction, waiting: deque[Fraction]) -> None:
+    """Drop the times at which nothing is shown yet."""
+    while waiting and waiting[0] < start - _FIRST_FRAME_GRACE:
+        waiting.popleft()

@@ -1,0 +1,36 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.media.clips import Audio, Video, write_clip
+
+MEASURE = """
+import resource, sys
+from omniqa.media.clip import Sampling, sample_clip
+clip = sample_clip(sys.argv[1], Sampling(min_pixels=28 * 28, max_pixels=64 * 28 * 28))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(peak, clip.frames.nbytes + clip.waveform.nbytes)
+"""
+ALLOWANCE = 24 * 2**20
+
+
+def long_clip(path, seconds, rate=1):
+    """A small picture and one channel of 44.1 kHz sound."""
+    frames = [np.full((240, 320, 3), 90, np.uint8)] * (seconds * rate)
+    sound = np.full(seconds * 44100, 0.1, np.float32)
+    return write_clip(path, Video(frames, rate, codec="mpeg4"), Audio(sound, codec="pcm_s16le"))
+
+
+def peak_and_kept(path):
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    return map(int, done.stdout.split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_a_long_clip_takes_no_more_memory_than_what_is_kept_of_it(tmp_path):
+    """Held decoded, the long clip would take 270 MB of picture and 210 MB of sound."""
+    short_peak, short_kept = peak_and_kept(long_clip(tmp_path / "short.mkv", 60))
+    long_peak, long_kept = peak_and_kept(long_clip(tmp_path / "long.mkv", 1200))
+    assert long_peak - short_peak <= long_kept - short_kept + ALLOWANCE
