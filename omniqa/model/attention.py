@@ -125,10 +125,10 @@ def mean_attention(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     total = torch.zeros(tokens, dtype=torch.float32, device=q.device)
     seen = torch.zeros(tokens, dtype=torch.float32, device=q.device)
     step = max(1, SCORE_BLOCK // (heads * tokens))
-    for start in range(0, len(rows), step):
-        block = q[start : start + step].float().view(-1, kv_heads, heads // kv_heads, size).permute(1, 2, 0, 3)
-        visible = place <= rows[start : start + step, None]
-        logits = torch.matmul(block, k32[:, None]) * size**-0.5
+    for block, where in zip(q.split(step), rows.split(step), strict=True):
+        grouped = block.float().unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)  # (KV, G, rows, D)
+        logits = torch.matmul(grouped.flatten(1, 2), k32).view(kv_heads, -1, len(where), tokens) * size**-0.5
+        visible = place <= where[:, None]
         total += logits.masked_fill_(~visible, float("-inf")).softmax(-1).sum((0, 1, 2))
         seen += visible.sum(0)
     return (total / (heads * seen.clamp(min=1)))[keys]
