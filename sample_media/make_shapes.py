@@ -1,6 +1,6 @@
 """Make shapes.mp4: a red square crosses from the left, then a blue disc falls; a low tone, then two high beeps.
 
-    python sample_media/make_shapes.py
+python sample_media/make_shapes.py
 """
 
 from fractions import Fraction
@@ -33,6 +33,7 @@ def sound() -> np.ndarray:
 
 
 def main() -> None:
+    """Write the clip beside this file."""
     with av.open(str(Path(__file__).with_name("shapes.mp4")), "w") as container:
         video = container.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

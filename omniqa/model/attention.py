@@ -49,14 +49,11 @@ class SdpaAttention:
         if rows == 1:  # the query heads of one key head are its rows: no mask, and no key is repeated
             grouped = q.view(kv_heads, heads // kv_heads, size)
             return F.scaled_dot_product_attention(grouped, k.transpose(0, 1), v.transpose(0, 1)).view(1, heads, size)
-        # Repeated keys and one kernel are several times faster on the CPU than `enable_gqa`, which falls back.
-        k, v = (x.transpose(0, 1).repeat_interleave(heads // kv_heads, dim=0) for x in (k, v))
-        q = q.transpose(0, 1)
-        if rows == tokens:
-            out = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-        else:
+        visible = None
+        if rows < tokens:
             visible = torch.ones(rows, tokens, dtype=torch.bool, device=q.device).tril(tokens - rows)
-            out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=visible)[0]
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, enable_gqa=True)[0]
         return out.transpose(0, 1)
 
 

@@ -240,7 +240,7 @@ def test_debug_shows_the_traceback(ask):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
 def test_memory_does_not_grow_with_the_length_of_the_clip(checkpoint, tmp_path):
-    """Twenty minutes against one, with as many frames: what may grow is the sound, its mel, and what is made of them."""
+    """Twenty minutes against one, with as many frames: only the sound may grow, and what is made of it."""
 
     def peak(seconds):
         frames = [np.ascontiguousarray(grey(i % 8, 240, 320)) for i in range(seconds)]
