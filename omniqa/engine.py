@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from omniqa.answer import Answer, MediaSummary, Stats, Trace, count_tokens, find_evidence, measure_retention
@@ -27,6 +28,7 @@ from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.model.vision import VisionEncoder
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, InputSelection, MediaTokens
+from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.units import AUDIO, VIDEO
 from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
@@ -35,8 +37,6 @@ DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 STAGES = (
     "load", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill", "generate",
 )  # fmt: skip
-
-WALL = "wall"  # of all stages of encoding together
 
 Progress = Callable[[str, float], None]
 
@@ -51,7 +51,7 @@ class EncodedVideo:
 
     start_s: where its range starts on the file's clock.
     video: (n_V, d), grid after grid. audio: None where there is no sound.
-    timing_s: what decoding and encoding took, by stage and in all.
+    timing_s: what decoding and encoding took, by stage, one after the other.
     """
 
     name: str
@@ -61,6 +61,17 @@ class EncodedVideo:
     audio: AudioEncoding | None
     summary: MediaSummary
     timing_s: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    """A clip before the encoders: what the file gave, and how many tokens that will be."""
+
+    name: str
+    clip: SampledClip
+    mel: NDArray[np.float32] | None
+    shape: MediaShape
+    clock: StageClock
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +134,7 @@ class OmniQA:
                 raise UsageError("This video is encoded already: sampling can't change any more.")
             encoded, spent = video, {}
         else:
-            encoded = self.encode(video, sampling, progress=progress)
+            encoded = self._encode_for(pruner, video, sampling, progress)
             spent = encoded.timing_s
         for question in questions:
             yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress)
@@ -133,30 +144,45 @@ class OmniQA:
         self, video: str | Path | SampledClip, sampling: Sampling | None = None, *, progress: Progress = _silent
     ) -> EncodedVideo:
         """Decode and encode a video once, to ask about it often."""
-        device = self.thinker.device
-        reset_device_peak(device)
-        clock = StageClock(device)
-        opened = time.perf_counter()
+        return self._encode(self._sample(video, sampling, progress), progress)
+
+    def _encode_for(
+        self, pruner: AnyPruner, video: str | Path | SampledClip, sampling: Sampling | None, progress: Progress
+    ) -> EncodedVideo:
+        sampled = self._sample(video, sampling, progress)
+        shape = sampled.shape
+        # What the method refuses, it refuses before the long part.
+        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.hw), self.thinker.layers)
+        return self._encode(sampled, progress)
+
+    def _sample(self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Progress) -> _Sampled:
+        reset_device_peak(self.thinker.device)
+        clock = StageClock(self.thinker.device)
         with _memory_errors():
             with clock.stage("decode"):
-                clip = _sampled(video, sampling, lambda share: progress("decode", share))
+                clip = _sampled_clip(video, sampling, lambda share: progress("decode", share))
             with clock.stage("preprocess"):
                 mel = log_mel(clip.waveform) if len(clip.waveform) else None
-            shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
+        shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
+        name = str(video) if isinstance(video, str | Path) else clip.info.path
+        return _Sampled(name, clip, mel if shape.audio_tokens else None, shape, clock)
+
+    def _encode(self, sampled: _Sampled, progress: Progress) -> EncodedVideo:
+        clip, clock, sound = sampled.clip, sampled.clock, None
+        with _memory_errors():
             with clock.stage("vision_encoder"):
                 frames = self._encode_frames(clip, lambda share: progress("vision_encoder", share))
-            with clock.stage("audio_encoder"):
-                sound = None
-                if mel is not None and shape.audio_tokens:
-                    sound = self.audio_encoder.encode(mel, lambda share: progress("audio_encoder", share))
+            if sampled.mel is not None:
+                with clock.stage("audio_encoder"):
+                    sound = self.audio_encoder.encode(sampled.mel, lambda share: progress("audio_encoder", share))
         return EncodedVideo(
-            name=str(video) if isinstance(video, str | Path) else clip.info.path,
+            name=sampled.name,
             start_s=float(clip.start),
-            shape=shape,
+            shape=sampled.shape,
             video=frames,
             audio=sound,
             summary=_summary(clip),
-            timing_s=clock.seconds | {WALL: time.perf_counter() - opened},
+            timing_s=clock.seconds,
         )
 
     def _encode_frames(self, clip: SampledClip, progress: Callable[[float], None]) -> Tensor:
@@ -213,7 +239,7 @@ class OmniQA:
             ids, text, first = self._generate(prefilled, decoding, on_text)
         ended = time.perf_counter()
 
-        encoding, load = spent.get(WALL, 0.0), self._load_s
+        encoding, load = sum(spent.values()), self._load_s
         self._load_s = 0.0
         timing = {stage: (spent | clock.seconds).get(stage, 0.0) for stage in STAGES} | {"load": load}
         timing["time_to_first_token"] = encoding + first - asked
@@ -341,7 +367,7 @@ def _memory_errors() -> Iterator[None]:
         raise OutOfMemoryError(f"The machine ran out of memory. {advice}") from error
 
 
-def _sampled(
+def _sampled_clip(
     video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
 ) -> SampledClip:
     if not isinstance(video, SampledClip):

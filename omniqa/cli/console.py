@@ -4,6 +4,7 @@ Rich is imported where something is drawn, so that what draws nothing stays fast
 """
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,8 @@ def hush(quiet: bool) -> bool:
     """Show nothing on stderr but errors, from now on."""
     global _quiet
     _quiet = quiet
+    if quiet or not sys.stderr.isatty():  # the hub's own bar, while it downloads a checkpoint
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return quiet
 
 

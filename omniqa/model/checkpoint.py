@@ -105,7 +105,9 @@ def require_memory(checkpoint: Checkpoint, item_bytes: int, available: int, wher
 def _hub_file(repo: str, name: str) -> Path:
     """The file from the hub's local cache, downloaded first where it is not there."""
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its retries; what comes of them is told below
     cached = try_to_load_from_cache(repo, name)
     if isinstance(cached, str):
         return Path(cached)
