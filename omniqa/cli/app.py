@@ -10,6 +10,7 @@ from omniqa import __version__
 from omniqa.cli import console
 from omniqa.cli.ask import ask
 from omniqa.cli.doctor import doctor
+from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.errors import OmniqaError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(plan)
 app.command()(doctor)
+app.add_typer(nano)
 
 INTERRUPTED = 130
 

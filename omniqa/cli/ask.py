@@ -13,7 +13,7 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.errors import UsageError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import CELL, MAX_PIXELS, MIN_PIXELS, Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
 
@@ -66,15 +66,15 @@ def ask(
     asked = _questions(video, question, questions or [])
     pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
-    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     sampling = Sampling(
         fps=fps,
         max_frames=max_frames,
         start=start,
         end=end,
+        min_pixels=_min_pixels(max_pixels) if min_pixels is None else min_pixels,
+        max_pixels=max(MAX_PIXELS, min_pixels or 0) if max_pixels is None else max_pixels,
         audio=not no_audio,
         video=not no_video,
-        **{bound: value for bound, value in pixels.items() if value is not None},
     )
     traces = _trace_files(trace, len(asked))
     with _video_file(video) as path:
@@ -112,6 +112,11 @@ def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
     if not all(text.strip() for text in asked):
         raise UsageError("A question is empty.")
     return asked
+
+
+def _min_pixels(max_pixels: int | None) -> int:
+    """The lower bound where only the upper is given: the model's own, or, if that is above, none worth the name."""
+    return MIN_PIXELS if max_pixels is None or max_pixels >= MIN_PIXELS else min(CELL**2, max_pixels)
 
 
 def _trace_files(trace: Path | None, count: int) -> list[Path | None]:

@@ -65,7 +65,13 @@ def note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object, one line, on stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    text = json.dumps(value, ensure_ascii=False)
+    # A file name that is no UTF-8 holds surrogates, which JSON can escape and stdout can't write.
+    print(text if text.isascii() or _encodable(text) else json.dumps(value), flush=True)
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class AnswerStream:

@@ -1,6 +1,7 @@
 """What a user sees of `omniqa ask`."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import REAL_CLIPS
+from tests.conftest import REAL_CLIPS, ROOT
 from tests.media.clips import Audio, Video, grey, write_clip
 
 SCHEMA = {
@@ -120,6 +121,24 @@ def test_a_range_is_taken_and_reported_on_the_files_clock(ask_json, clip):
     assert answer["media"]["frames"] == 12
     assert {chunk["start_s"] for chunk in answer["evidence"]} == {1.0, 3.0}
     assert max(chunk["end_s"] for chunk in answer["evidence"]) == 4.0
+
+
+def test_one_pixel_bound_alone_is_enough(omniqa, checkpoint, clip):
+    for bound in (["--max-pixels", 50176], ["--min-pixels", 900_000]):
+        code, out, _ = omniqa("ask", clip, "What?", "--model", checkpoint, "--json", "--max-new-tokens", 1, *bound)
+        media = json.loads(out)["media"]
+        assert code == 0
+        assert (media["width"] * media["height"] <= 50176) == (bound[0] == "--max-pixels")
+
+
+def test_a_file_name_that_is_no_utf8_survives(shell, clip, tmp_path):
+    done = shell(
+        """name=$'\\xff.mp4'; cp "$CLIP" "$name"; omniqa ask "$name" "What?" --model "$MODEL" --json -q""",
+        cwd=tmp_path,
+        env={**os.environ, "CLIP": str(clip), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stderr == b""
+    assert os.fsencode(json.loads(done.stdout)["video"]) == b"\xff.mp4"
 
 
 @pytest.mark.parametrize("options", [["--method", "none"], ["--retention", 1], ["--set", "tds=false"]])
