@@ -97,7 +97,7 @@ class OmniQA:
 
     def ask(
         self,
-        video: "str | Path | SampledClip | EncodedVideo",
+        video: str | Path | SampledClip | EncodedVideo,
         question: str,
         method: str = "omnidrop",
         retention: float = 0.3,
@@ -116,7 +116,7 @@ class OmniQA:
 
     def ask_all(
         self,
-        video: "str | Path | SampledClip | EncodedVideo",
+        video: str | Path | SampledClip | EncodedVideo,
         questions: Sequence[str],
         pruner: AnyPruner,
         *,

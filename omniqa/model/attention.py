@@ -14,9 +14,6 @@ from torch import Tensor
 
 from omniqa.errors import UsageError
 
-# Probabilities held at once while scoring: 64 MB of float32.
-SCORE_BLOCK = 16 * 1024 * 1024
-
 
 class Attention(Protocol):
     """What encoders and decoder ask of a backend."""
@@ -108,6 +105,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+def score_block(device: torch.device) -> int:
+    """How many float32 probabilities to hold at once: little for a CPU's caches, much for a GPU's kernels."""
+    return 2**22 if device.type == "cpu" else 2**26
+
+
 def mean_attention(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     """Attention probability that each key in `keys` gets, averaged over heads and the rows that can see it.
 
@@ -121,7 +123,7 @@ def mean_attention(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     place = torch.arange(tokens, device=q.device)
     total = torch.zeros(tokens, dtype=torch.float32, device=q.device)
     seen = torch.zeros(tokens, dtype=torch.float32, device=q.device)
-    step = max(1, SCORE_BLOCK // (heads * tokens))
+    step = max(1, score_block(q.device) // (heads * tokens))
     for block, where in zip(q.split(step), rows.split(step), strict=True):
         grouped = block.float().unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)  # (KV, G, rows, D)
         logits = torch.matmul(grouped.flatten(1, 2), k32).view(kv_heads, -1, len(where), tokens) * size**-0.5

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniqa.model.attention import SCORE_BLOCK, Attention
+from omniqa.model.attention import Attention, score_block
 
 BATCH_WINDOWS = 32
 
@@ -44,23 +44,40 @@ class AudioEncoding:
         softmax(QKᵀ/√D) over the whole sound without a mask ("global", quadratic, in blocks of queries) or inside
         each window ("window", linear), averaged over heads, summed over queries; then the mean of a token's positions.
         """
-        if kind == "global":
-            received = _received(self.queries, self.keys)
-        else:
-            windows = zip(self.queries.split(self.window), self.keys.split(self.window), strict=True)
-            received = torch.cat([_received(q, k) for q, k in windows])
+        q, k = self.queries.float(), self.keys.float()
+        received = _received(q, k) if kind == "global" else _received_in_windows(q, k, self.window)
         return received[: 2 * len(self.embeddings)].view(-1, 2).mean(-1)
 
 
 def _received(q: Tensor, k: Tensor) -> Tensor:
-    """Attention each key receives from all queries, averaged over heads. q, k: (S, H, D) → float32 (S,)."""
+    """Attention each key receives from all queries, averaged over heads. q, k: (S, H, D) float32 → (S,).
+
+    Head by head and in blocks of queries, so that a block's products are large and its probabilities few.
+    """
     positions, heads, size = q.shape
-    k32 = k.float().permute(1, 2, 0)
-    total = torch.zeros(positions, dtype=torch.float32, device=q.device)
-    for block in q.split(max(1, SCORE_BLOCK // (heads * positions))):
-        logits = torch.matmul(block.float().transpose(0, 1), k32) * size**-0.5
-        total += logits.softmax(-1).sum((0, 1))
+    total = q.new_zeros(positions)
+    rows = max(1, score_block(q.device) // positions)
+    for head in range(heads):
+        keys = k[:, head].T.contiguous()
+        for block in (q[:, head] * size**-0.5).split(rows):
+            weights = block @ keys
+            weights -= weights.amax(-1, keepdim=True)
+            weights.exp_()
+            total += weights.sum(-1).reciprocal() @ weights
     return total / heads
+
+
+def _received_in_windows(q: Tensor, k: Tensor, window: int) -> Tensor:
+    """The same inside each window of `window` positions; only the last may be shorter."""
+    whole = len(q) // window * window
+    batch = max(1, score_block(q.device) // (q.shape[1] * window * window))
+    full = (x[:whole].unflatten(0, (-1, window)).transpose(1, 2).split(batch) for x in (q, k))
+    parts = [
+        (queries @ keys.transpose(2, 3) * q.shape[2] ** -0.5).softmax(-1).sum(2).mean(1).flatten()
+        for queries, keys in zip(*full, strict=True)
+    ]
+    parts += [_received(q[whole:], k[whole:])] if whole < len(q) else []
+    return torch.cat(parts)
 
 
 class AudioEncoder:

@@ -55,7 +55,7 @@ def test_dense_attention_of_a_batch(backend):
 
 @pytest.mark.parametrize("block", [1, 200, 10**6])
 def test_mean_attention_counts_only_rows_that_see_a_key(block, monkeypatch):
-    monkeypatch.setattr(attention, "SCORE_BLOCK", block)
+    monkeypatch.setattr(attention, "score_block", lambda device: block)
     tokens = 19
     full, k = torch.randn(tokens, HEADS, SIZE), torch.randn(tokens, KV_HEADS, SIZE)
     _, maps = plain(full, k, k, causal=True)
