@@ -1,0 +1,47 @@
+"""`omniqa nano`: clips of nano's small world, with questions and answers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omniqa.cli import console, options
+
+app = typer.Typer(
+    name="nano",
+    help="nano's small world of shapes and sounds: clips whose answers are known.",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def nano() -> None:
+    """nano's small world of shapes and sounds: clips whose answers are known."""
+
+
+@app.command()
+def make_clips(
+    folder: Annotated[Path, typer.Argument(help="Where to write them; made if it is not there.", metavar="DIR")],
+    n: Annotated[int, typer.Option("--n", help="How many clips.", min=1)] = 10,
+    seed: Annotated[
+        int, typer.Option(help="Of the first clip; the others follow. Those below 1000000 are the test set.", min=0)
+    ] = 0,
+    seconds: Annotated[float, typer.Option(help="Length of each clip.")] = 8.0,
+    scenes: Annotated[int, typer.Option(help="Scenes in each clip.", min=1)] = 2,
+    size: Annotated[int, typer.Option(help="Pixels a side, an even number.")] = 168,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write clips as mp4 files, and questions.jsonl with what to ask and the true answers.
+
+    The path of questions.jsonl goes to stdout.
+    """
+    from omniqa.nano import clips
+    from omniqa.nano.scenes import draw
+
+    scripts = [draw(seed + number, seconds, scenes) for number in range(n)]
+    with console.progress() as progress:
+        for done, _ in enumerate(clips.make_clips(folder, scripts, size), start=1):
+            progress("total", done / n)
+    console.note(f"{n} clips written to {folder}")
+    console.result(str(folder / clips.QUESTIONS))
