@@ -1,5 +1,6 @@
 """The command-line application: its commands, and the way errors leave it."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -44,6 +45,8 @@ def root(
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

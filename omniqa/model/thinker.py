@@ -66,7 +66,7 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     _require_memory(checkpoint, device, dtype)
     config = _thinker_config(checkpoint)
     module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
-    inner = module.model if hasattr(module.model, "language_model") else None  # since transformers 5.18 or so
+    inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     tokenizer = _load_tokenizer(checkpoint)
     template = ChatTemplate.of(tokenizer)
     _check_ids(checkpoint.name, config, template)
