@@ -66,12 +66,11 @@ def note(message: str) -> None:
 def print_json(value: Any) -> None:
     """One JSON object, one line, on stdout."""
     text = json.dumps(value, ensure_ascii=False)
-    # A file name that is no UTF-8 holds surrogates, which JSON can escape and stdout can't write.
-    print(text if text.isascii() or _encodable(text) else json.dumps(value), flush=True)
-
-
-def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # a terminal without the character, or a file name that is no UTF-8: JSON can escape it
+        text = json.dumps(value)
+    print(text, flush=True)
 
 
 class AnswerStream:
