@@ -252,7 +252,7 @@ class OmniQA:
             model=self.name,
             method=pruner.name,
             token_ids=tuple(ids),
-            retention=measure_retention(1.0 if pruner.name == "none" else pruner.retention, trace),
+            retention=measure_retention(pruner.target, trace),
             evidence=find_evidence(trace, prefilled.result.attended.cpu().numpy(), video.start_s, video.summary),
             stats=Stats(
                 tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),

@@ -41,15 +41,17 @@ def plan(
     name = model or HUB_7B
     layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
+    if not pruner.counts_known_ahead:
+        console.note(f"what {method} keeps depends on the clip's content; this is what it aims at")
     if as_json:
-        console.print_json({"model": name, "method": method, "target": retention, **_as_dict(clip, planned)})
+        console.print_json({"model": name, "method": method, "target": pruner.target, **_as_dict(clip, planned)})
         return
     rows = [
         (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
         for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
     ]
     console.result(
-        f"{name}, {method}, retention {planned.retention:.4f} (asked {retention:g}): "
+        f"{name}, {method}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
     console.results((">layer", ">alive", ">share", ">leave after it"), rows)

@@ -125,6 +125,11 @@ class Pruner(ABC, Generic[PlanT]):
             option.check(getattr(self, option.name))
 
     @property
+    def target(self) -> float:
+        """The R that the method aims at; here: the asked one."""
+        return self.retention
+
+    @property
     def audio_importance(self) -> AudioAttention | None:
         """The softmax by which the audio encoder must compute MediaTokens.audio_importance; None: not needed."""
         return None

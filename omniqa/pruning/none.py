@@ -15,6 +15,11 @@ class NoPruning(Pruner[Plan]):
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.20215"
     summary: ClassVar[str] = "full tokens, the untouched model"
 
+    @property
+    def target(self) -> float:
+        """1, whatever was asked."""
+        return 1.0
+
     def plan(self, clip: ClipTokens, layers: int) -> Plan:
         """Every token in every layer."""
         return Plan.untouched(clip, layers)

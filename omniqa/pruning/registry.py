@@ -1,6 +1,7 @@
 """The methods by name. A method is found because its module lies in this package: there is no list to edit.
 
-Method modules import torch inside their functions only, so nothing here does either.
+Method modules import torch inside their functions only, so nothing here does either. A module that defines no method
+is a tool of theirs.
 """
 
 import importlib
@@ -13,14 +14,14 @@ from omniqa.errors import UsageError
 from omniqa.pruning.base import AnyPruner, Pruner
 from omniqa.pruning.options import Option, options_of
 
-_TOOLS = frozenset(
-    {"base", "options", "registry", "schedule", "selection"}
-)  # this package's modules that are no method
+_TENSOR_TOOLS = frozenset({"anchors", "selection"})  # import torch at their top, and are no method
 
 
 def methods() -> dict[str, type[AnyPruner]]:
     """Every method's class by its name, in alphabetical order of their modules."""
-    names = sorted(info.name for info in pkgutil.iter_modules(omniqa.pruning.__path__) if info.name not in _TOOLS)
+    names = sorted(
+        info.name for info in pkgutil.iter_modules(omniqa.pruning.__path__) if info.name not in _TENSOR_TOOLS
+    )
     modules = [importlib.import_module(f"omniqa.pruning.{name}") for name in names]
     classes = [
         value

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from omniqa.errors import UsageError
+from omniqa.pruning.ratio import SLACK, bisect, nearest
 
 Curve = Literal["sigmoid", "exp"]
 Guidance = Literal["text", "audio"]
@@ -19,8 +20,6 @@ ScheduleKind = Literal["exact", "paper"]
 GROUP = 4  # grids in a TTM group
 _MIN_LAYERS = 4
 _MAX_RATE = 0.9  # PLP never drops more than this share after one layer
-_HALVINGS = 50
-_SLACK = 1e-6  # sums of counts are integers; anything below this is rounding of R
 
 # (layers, R) -> (p_init, p_final, t_mid, l_div): the paper's constants for the 7B (28) and the 3B model (36).
 PAPER_ROWS: dict[tuple[int, float], tuple[float, float, float, int]] = {
@@ -312,7 +311,7 @@ class _Budget:
         def level(f: float) -> _InputLevel:
             return _InputLevel.at(self.clip, min(1.0, 0.7 * f), min(1.0, 0.4 * f))
 
-        _, f = _bisect(0.0, 1 / 0.4, lambda f: self._leaves_enough(level(f)))
+        _, f = bisect(0.0, 1 / 0.4, lambda f: self._leaves_enough(level(f)))
         return self._plan(level(f), None, 0.0, 0.0, max(1, round(self.retention * self.clip.n)))
 
     @property
@@ -322,17 +321,17 @@ class _Budget:
 
     def _reaches(self, total: int) -> bool:
         """Whether a sum of alive tokens over all layers is down at R."""
-        return total <= self._goal + _SLACK
+        return total <= self._goal + SLACK
 
     def _input_level(self, t: float) -> _InputLevel:
         return _InputLevel.at(self.clip, 0.7 + 0.3 * t, 0.4 + 0.6 * t)
 
     def _leaves_enough(self, entry: _InputLevel) -> bool:
-        return entry.n >= max(1.0, self.retention * self.clip.n) - _SLACK
+        return entry.n >= max(1.0, self.retention * self.clip.n) - SLACK
 
     def _raised_t(self) -> float:
         """The smallest t, from the nominal one up, at which the input level leaves at least R·n."""
-        return _bisect(nominal_t(self.retention), 1.0, lambda t: self._leaves_enough(self._input_level(t)))[1]
+        return bisect(nominal_t(self.retention), 1.0, lambda t: self._leaves_enough(self._input_level(t)))[1]
 
     def _solve_rates(self, entry: _InputLevel) -> tuple[float, float]:
         """(p_init, p_final) whose sum of alive tokens is nearest to the goal; (0.9, 0.9) where all leave too many."""
@@ -341,7 +340,7 @@ class _Budget:
             return sum(self._alive(entry, None, self._rates(p_init, p_final)))
 
         p_init = self.constants.p_init
-        if total(p_init, 0.0) < self._goal - _SLACK:
+        if total(p_init, 0.0) < self._goal - SLACK:
             # p_init alone drops too much already, so it is what has to give.
             return self._nearest(0.0, p_init, lambda p: total(p, 0.0)), 0.0
         if self._reaches(total(p_init, _MAX_RATE)):
@@ -351,12 +350,8 @@ class _Budget:
         return self._nearest(p_init, _MAX_RATE, lambda p: total(p, _MAX_RATE)), _MAX_RATE
 
     def _nearest(self, low: float, high: float, total: Callable[[float], int]) -> float:
-        """The rate in [low, high] whose total is nearest to the goal, the lower rate on a tie.
-
-        A higher rate never leaves more tokens at any layer, floors included, so halving finds the step.
-        """
-        low, high = _bisect(low, high, lambda p: self._reaches(total(p)))
-        return high if abs(total(high) - self._goal) < abs(total(low) - self._goal) - _SLACK else low
+        """The rate in [low, high] whose total is nearest to the goal, the lower rate on a tie."""
+        return nearest(low, high, total, self._goal)
 
     def _solve_thinning(self, entry: _InputLevel) -> int:
         """The largest m, thinned to which `entry` reaches R at the highest rates; at least one token stays."""
@@ -421,19 +416,3 @@ def _untouched(clip: ClipTokens, layers: int, options: ScheduleOptions) -> OmniD
     options = replace(options, schedule="exact", plp=False, guidance="text")
     budget = _Budget(clip, layers, 1.0, options, _constants(layers, 1.0, options))
     return budget._plan(_InputLevel.at(clip, 1.0, 1.0), 1.0, 0.0, 0.0)
-
-
-def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
-    """The ends around the point from which `holds`, false below and true above it, is true: 50 halvings.
-
-    `holds(high)` is taken for granted; where it holds at `low` already, both ends are `low`.
-    """
-    if holds(low):
-        return low, low
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return low, high

@@ -7,11 +7,15 @@ the lower index is chosen first. Sorts are therefore stable, and every result is
 Counts are Python integers known ahead and nothing reads a value back from the device, so no operation waits for it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from omniqa.pruning.schedule import GROUP, floor_count
 
+_BLOCK_ROWS = 4096  # rows that are compared with as many others at a time
+_SAME = 2**-17  # cosines of one vector with itself, by matrix product, are this near to 1
 _BLOCK_GROUPS = 16  # groups of grids that temporal_merge compares at a time: 64 grids, the default clip in one go
 
 
@@ -36,6 +40,81 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     # One root of the product, not a product of roots: sqrt(s·s) is s in floating point, sqrt(s)·sqrt(s) is not.
     norms = ((x * x).sum(-1) * (y * y).sum(-1)).sqrt()
     return torch.where(norms > 0, (x * y).sum(-1) / norms, 0.0)
+
+
+def cosines(x: Tensor, y: Tensor) -> Tensor:
+    """(..., m, n) float32: the cosine of every row of `x` (..., m, d) to every row of `y` (..., n, d), as `cosine`.
+
+    Exactly 1 where both are the same to the last digits that a matrix product is exact to.
+    """
+    x, y = x.float(), y.float()
+    norms = ((x * x).sum(-1)[..., :, None] * (y * y).sum(-1)[..., None, :]).sqrt()
+    similarity = torch.where(norms > 0, x @ y.mT / norms, 0.0)
+    return similarity.masked_fill_(similarity > 1 - _SAME, 1.0)
+
+
+def highest_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """(m,) float32: the highest cosine of each row of `x` (m, d) to any row of `y` (n, d), n > 0.
+
+    In blocks: the (m, n) matrix never exists.
+    """
+    return torch.cat([_highest_of_block(_unit(rows), y) for rows in x.split(_BLOCK_ROWS)])
+
+
+def _highest_of_block(x: Tensor, y: Tensor) -> Tensor:
+    # Norms are divided out of the rows, not of the products: of these there are too many.
+    best = torch.stack([(x @ _unit(rows).mT).amax(1) for rows in y.split(_BLOCK_ROWS)]).amax(0)
+    return best.masked_fill_(best > 1 - _SAME, 1.0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x.float(), dim=-1)
+
+
+def most_similar(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(m,) float32, (m,) long: the highest cosine of each row of `x` (m, d) to any row of `y` (n, d), n > 0, and the
+    first row of `y` that has it. In blocks of `x`.
+    """
+    values, indices = [], []
+    places = torch.arange(len(y), device=y.device)
+    for rows in x.split(_BLOCK_ROWS):
+        similarity = cosines(rows, y)
+        values.append(similarity.amax(1))
+        # torch.argmax promises no particular one of several.
+        indices.append(torch.where(similarity == values[-1][:, None], places, len(y)).amin(1))
+    return torch.cat(values), torch.cat(indices)
+
+
+def lowest_of_each(cost: Tensor, k: Tensor) -> Tensor:
+    """(rows, n) bool: True at the k[row] lowest of each row of `cost` (rows, n)."""
+    ranked = torch.arange(cost.shape[1], device=cost.device) < k[:, None]
+    return torch.zeros_like(ranked).scatter_(1, cost.argsort(dim=1, stable=True), ranked)
+
+
+def keep_of_blocks(
+    video: Tensor, hw: int, starts: Tensor, compared: Tensor, k: Tensor, cost: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(n_video,) bool: the tokens that stay of blocks of `hw` tokens, k[b] of block b; False outside the blocks.
+
+    video: (n_video, d). starts: (blocks,) the first token of each block. compared: (blocks,) bool, the blocks of
+    which the tokens stay that are least similar to those at the same place hw tokens earlier, dropped ones included.
+    cost: of the others the lowest stay; takes (b, hw, d) embeddings to (b, hw) float32.
+    """
+    keep = torch.zeros(len(video), dtype=torch.bool, device=video.device)
+    places = torch.arange(hw, device=video.device)
+    for chosen, compare in ((compared, True), (~compared, False)):
+        pairs = zip(starts[chosen].split(_blocks_of(hw)), k[chosen].split(_blocks_of(hw)), strict=True)
+        for first, count in pairs:
+            rows = first[:, None] + places
+            block = video[rows]
+            costs = cosine(block, video[rows - hw]) if compare else cost(block)
+            keep[rows] = lowest_of_each(costs, count)
+    return keep
+
+
+def _blocks_of(hw: int) -> int:
+    """How many blocks of `hw` tokens are compared at a time."""
+    return max(1, _BLOCK_ROWS // hw)
 
 
 def temporal_merge(video: Tensor, rho: float) -> Tensor:

@@ -7,10 +7,15 @@ from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.units import AUDIO, VIDEO
 
 
-def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0) -> MediaTokens:
-    """Random embeddings, the two modalities interleaved chunk by chunk: V1 A1 V2 A2 …"""
+def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None) -> MediaTokens:
+    """Random embeddings, the two modalities interleaved chunk by chunk: V1 A1 V2 A2 …
+
+    Grids spread over `chunks` chunks, audio over the first `audio_chunks` of them (None: all).
+    """
     random = torch.Generator().manual_seed(seed)
-    chunk = torch.cat([torch.arange(count) * chunks // max(count, 1) for count in (clip.n_video, clip.n_audio)])
+    of_grid = torch.arange(clip.grids) * chunks // max(clip.grids, 1)
+    of_audio = torch.arange(clip.n_audio) * (audio_chunks or chunks) // max(clip.n_audio, 1)
+    chunk = torch.cat([of_grid.repeat_interleave(clip.hw), of_audio])
     modality = torch.tensor([VIDEO] * clip.n_video + [AUDIO] * clip.n_audio)
     order = chunk.argsort(stable=True)
     return MediaTokens(

@@ -240,3 +240,271 @@ def omnidrop_layers(modality, chunk, entered, scores, counts, tds=True, guidance
             positions = drop_lowest(s, k, droppable)
         alive_at.append([now[j] for j in positions])
     return alive_at
+
+
+# --- the methods of one stage ---
+
+
+def nearest_ratio(low, high, total, goal):
+    low, high = halve(low, high, lambda ratio: total(ratio) <= goal)
+    return high if abs(total(high) - goal) < abs(total(low) - goal) else low
+
+
+def near_enough(total, goal, n):
+    return abs(total - goal) <= Fraction(1, 100) * n
+
+
+def fastv(n, layers, R):
+    """alive, by layer."""
+    m = n if R == 1 else max(1, round(n * (R * layers - 2) / (layers - 2)))
+    return [n] * 2 + [m] * (layers - 2)
+
+
+def dycoke_rho(n_audio, grids, hw, R):
+    """ρ, or None where no ρ comes within 0.01."""
+
+    def total(rho):
+        return n_audio + sum(hw if g % 4 == 0 else floor((1 - rho) * hw) for g in range(grids))
+
+    n = n_audio + grids * hw
+    goal = Fraction(R).limit_denominator(10**9) * n
+    rho = nearest_ratio(0.0, 1.0, total, goal)
+    return rho if near_enough(total(rho), goal, n) else None
+
+
+def kept_audio(priority, rho_audio, share):
+    """(dominant, anchors, others)."""
+    n = len(priority)
+    dominant = top_audio(priority, round((1 - rho_audio) * n))
+    remaining = stay(n, dominant)
+    m = len(remaining)
+    count = min(round(share * n), m)
+    step = max(1, m // count) if count else 1
+    anchors = [remaining[j * step] for j in range(count)]
+    return dominant, anchors, [i for i in remaining if i not in anchors]
+
+
+def merged_anchors(audio, video, anchors, others, g):
+    """New embedding by anchor, for those that have members."""
+    members = {}
+    for i in others:
+        anchor = first(anchors, 1, lambda a, i=i: -cosine(audio[i], audio[a]))
+        if anchor:
+            members.setdefault(anchor[0], []).append(i)
+    changed = {}
+    for anchor, group in members.items():
+        best = {i: max(cosine(audio[i], v) for v in video or [audio[anchor]]) for i in group}
+        chosen = first(group, g, lambda i, best=best: -best[i])
+        if not chosen:
+            continue
+        weights = [math.exp(best[i]) / sum(math.exp(best[j]) for j in chosen) for i in chosen]
+        changed[anchor] = [
+            (x + sum(w * audio[i][c] for w, i in zip(weights, chosen, strict=True))) / 2
+            for c, x in enumerate(audio[anchor])
+        ]
+    return changed
+
+
+def chunk_rates(rho_v, kept, audio, video, lo=None, hi=None):
+    """kept, audio, video: tokens by chunk."""
+    if lo is None:
+        hi = min(1, rho_v + 0.10)
+        lo = max(0, rho_v - 0.35) if rho_v <= 0.75 else 0.40 + 0.5 * (rho_v - 0.75)
+    chunks = range(len(audio))
+    heard = [c for c in chunks if audio[c] > 0]
+    rate = {c: hi - (hi - lo) * (kept[c] / audio[c]) if audio[c] else rho_v for c in chunks}
+    wanted = rho_v * sum(video[c] for c in heard)
+    free = list(heard)
+    if len(heard) > 2:
+        lowest = first(heard, 1, lambda c: rate[c])[0]
+        highest = first(heard, 1, lambda c: -rate[c])[0]
+        free = [c for c in heard if c not in (lowest, highest)]
+
+    def weighted(some):
+        return sum(rate[c] * video[c] for c in some)
+
+    left = wanted - weighted([c for c in heard if c not in free])
+    if weighted(free) > 0:
+        factor = left / weighted(free)
+        for c in free:
+            rate[c] = rate[c] * factor
+    for c in free:
+        rate[c] = min(max(rate[c], lo), hi)
+    if len(heard) > 2 and sum(video[c] for c in free):
+        amount = (left - weighted(free)) / sum(video[c] for c in free)
+        for c in free:
+            rate[c] = min(max(rate[c] + amount, lo), hi)
+    return [rate[c] for c in chunks]
+
+
+def density_times_delta(grid):
+    hw = len(grid)
+    distance = [[1 - cosine(a, b) for b in grid] for a in grid]
+    k = min(5, hw - 1)
+    density = []
+    for i in range(hw):
+        smallest = sorted(distance[i][j] for j in range(hw) if j != i)[:k]
+        density.append(math.exp(-sum(smallest) / k) if k else 1.0)
+    product = []
+    for i in range(hw):
+        denser = [distance[i][j] for j in range(hw) if density[j] > density[i]]
+        others = [distance[i][j] for j in range(hw) if j != i]
+        product.append(density[i] * (min(denser) if denser else max(others, default=0.0)))
+    return product
+
+
+def solve_both(count, R, n, rho_audio, rho_v):
+    """(ρ_a, ρ_v), or None where none comes within 0.01. rho_v None: to be solved."""
+    if rho_v is not None:
+        return rho_audio, rho_v
+    goal = Fraction(R).limit_denominator(10**9) * n
+    rho_v = nearest_ratio(0.0, 0.95, lambda rho: count(rho_audio, rho), goal)
+    reached = count(rho_audio, 0.95) <= goal <= count(rho_audio, 0.0)
+    if not reached or not near_enough(count(rho_audio, rho_v), goal, n):
+        rho_audio = nearest_ratio(0.0, 1.0, lambda rho: count(rho, rho_v), goal)
+    return (rho_audio, rho_v) if near_enough(count(rho_audio, rho_v), goal, n) else None
+
+
+def in_sequence(modality, video_kept, audio_kept, changed):
+    """(indices into the sequence, new embedding by index)."""
+    places = {kind: [i for i, k in enumerate(modality) if k == kind] for kind in (0, 1)}
+    kept = sorted([places[0][j] for j in video_kept] + [places[1][j] for j in audio_kept])
+    return kept, {places[1][j]: embedding for j, embedding in changed.items()}
+
+
+def omnizip(modality, chunk, hw, video, audio, importance, R, rho_audio=0.45, rho_v=None, anchors=0.05, g=3, bounds=()):
+    """(indices that enter layer 0, changed embeddings by index), or None where R is out of reach."""
+    chunks = range(max(chunk) + 1)
+    audio_chunk = [c for c, kind in zip(chunk, modality, strict=True) if kind == 1]
+    video_chunk = [c for c, kind in zip(chunk, modality, strict=True) if kind == 0]
+
+    def keep_of_chunk(rho_audio, rho_v):
+        dominant, some, _ = kept_audio(importance, rho_audio, anchors)
+        kept = [sum(audio_chunk[j] == c for j in dominant + some) for c in chunks]
+        rates = chunk_rates(
+            rho_v, kept, [audio_chunk.count(c) for c in chunks], [video_chunk.count(c) for c in chunks], *bounds
+        )
+        return [floor((1 - rate) * hw) for rate in rates], len(dominant) + len(some)
+
+    def count(rho_audio, rho_v):
+        keep, total = keep_of_chunk(rho_audio, rho_v)
+        return total + sum(keep[video_chunk[start]] for start in range(0, len(video), hw or 1))
+
+    solved = solve_both(count, R, len(modality), rho_audio, rho_v)
+    if solved is None:
+        return None
+    keep, _ = keep_of_chunk(*solved)
+    video_kept, before, t = [], None, 0
+    for start in range(0, len(video), hw or 1):
+        t = t + 1 if before == video_chunk[start] else 0
+        before = video_chunk[start]
+        grid = video[start : start + hw]
+        if t % 2 == 0:
+            score = density_times_delta(grid)
+            chosen = first(range(hw), keep[before], lambda i, s=score: -s[i])
+        else:
+            earlier = video[start - hw : start]
+            chosen = first(range(hw), keep[before], lambda i, a=grid, b=earlier: cosine(a[i], b[i]))
+        video_kept += [start + i for i in chosen]
+    dominant, some, others = kept_audio(importance, solved[0], anchors)
+    return in_sequence(modality, video_kept, dominant + some, merged_anchors(audio, video, some, others, g))
+
+
+def uniqueness(audio):
+    n, d = len(audio), len(audio[0])
+
+    def variance(c):
+        mean = sum(x[c] for x in audio) / n
+        return sum((x[c] - mean) ** 2 for x in audio) / n
+
+    channels = first(range(d), d // 2, variance)
+    rows = []
+    for x in audio:
+        norm = math.sqrt(sum(x[c] ** 2 for c in channels))
+        rows.append([x[c] / norm if norm else 0.0 for c in channels])
+    mean = [sum(row[c] for row in rows) / n for c in range(len(channels))]
+    s = []
+    for row in rows:
+        far = sum((x - m) ** 2 for x, m in zip(row, mean, strict=True))
+        s.append(sum(math.exp(-far / (2 * alpha)) for alpha in (1 / 8, 1 / 4, 1 / 2, 1, 2)))
+    return [1 - x / max(s) for x in s]
+
+
+def dash_audio(audio, importance):
+    """(priority, cuts)."""
+    priority, cuts, start = [], [], 0
+    unique = uniqueness(audio) if audio else []
+    for t in range(len(audio)):
+        p = 1.0
+        if t > 0:
+            similarity = cosine(audio[t - 1], audio[t])
+            p = min(max((1 - similarity) / 2, 0.0), 1.0)
+            if similarity < 0.4 and t - start >= 30:
+                cuts.append(t)
+                start = t
+        priority.append(0.4 * p + 0.3 * unique[t] + 0.3 * importance[t] / max(importance))
+    return priority, cuts
+
+
+def crowd(block):
+    k = min(5, len(block) - 1)
+    result = []
+    for i, a in enumerate(block):
+        highest = sorted((cosine(a, b) for j, b in enumerate(block) if j != i), reverse=True)[:k]
+        result.append(sum(highest) / k if k else 0.0)
+    return result
+
+
+def dash(modality, hw, video, audio, importance, R, rho_audio=0.45, rho_v=None, anchors=0.05, g=3):
+    """(indices that enter layer 0, changed embeddings by index), or None where R is out of reach."""
+    priority, cuts = dash_audio(audio, importance)
+    ends = [*cuts, len(audio)]
+    segments, start = [], 0
+    for end in ends:
+        if audio:
+            segments.append((start, end, start * len(video) // len(audio), end * len(video) // len(audio)))
+        else:
+            segments.append((0, 0, 0, len(video)))
+        start = end
+
+    def keep_of_segment(rho_audio, rho_v):
+        dominant, some, _ = kept_audio(priority, rho_audio, anchors)
+        keep = []
+        for a0, a1, v0, v1 in segments:
+            if not audio:
+                rate = max(0.35, rho_v - 0.15)
+            elif v1 - v0 < 2 * hw:
+                keep.append(None)
+                continue
+            else:
+                ret = sum(a0 <= j < a1 for j in dominant + some) / (a1 - a0)
+                rate = min(max(rho_v + 0.1 * (0.5 - ret), 0.1), 0.95)
+            keep.append(floor((1 - rate) * hw))
+        return keep, len(dominant) + len(some)
+
+    def count(rho_audio, rho_v):
+        keep, total = keep_of_segment(rho_audio, rho_v)
+        for (_, _, v0, v1), k in zip(segments, keep, strict=True):
+            total += v1 - v0 if k is None or not hw else (v1 - v0) // hw * k
+        return total
+
+    solved = solve_both(count, R, len(modality), rho_audio, rho_v)
+    if solved is None:
+        return None
+    video_kept = []
+    for (_, _, v0, v1), k in zip(segments, keep_of_segment(*solved)[0], strict=True):
+        if k is None:
+            video_kept += range(v0, v1)
+            continue
+        for number in range((v1 - v0) // hw if hw else 0):
+            at = v0 + number * hw
+            block = video[at : at + hw]
+            if number % 2 == 0:
+                cost = crowd(block)
+                chosen = first(range(hw), k, lambda i, cost=cost: cost[i])
+            else:
+                earlier = video[at - hw : at]
+                chosen = first(range(hw), k, lambda i, a=block, b=earlier: cosine(a[i], b[i]))
+            video_kept += [at + i for i in chosen]
+    dominant, some, others = kept_audio(priority, solved[0], anchors)
+    return in_sequence(modality, video_kept, dominant + some, merged_anchors(audio, video, some, others, g))

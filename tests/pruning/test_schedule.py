@@ -63,7 +63,13 @@ def test_ttm_at_0_8_keeps_40_percent():
 
 
 @pytest.mark.parametrize("curve", ["sigmoid", "exp"])
-@given(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0, 1), DEPTHS, st.floats(0, 100))
+@given(
+    st.floats(0, 0.9, allow_subnormal=False),
+    st.floats(0, 0.9, allow_subnormal=False),
+    st.floats(0, 1),
+    DEPTHS,
+    st.floats(0, 100),
+)
 def test_plp_is_the_formula(curve, p_init, p_final, t_mid, layers, beta):
     rates = plp(p_init, p_final, t_mid, layers, beta, curve)
     assert rates == pytest.approx(reference.rates(p_init, p_final, t_mid, layers, beta, curve))

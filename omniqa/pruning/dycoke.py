@@ -1,0 +1,59 @@
+"""DyCoke: temporal token merging on the video, audio untouched (arXiv 2411.15024)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from omniqa.errors import UsageError
+from omniqa.pruning.base import InputSelection, MediaTokens, Pruner
+from omniqa.pruning.ratio import check_reached, nearest
+from omniqa.pruning.schedule import ClipTokens, Plan, ttm_counts
+from omniqa.sequence.units import VIDEO
+
+
+@dataclass(frozen=True)
+class DyCokePlan(Plan):
+    """The same tokens in every layer; rho: the TTM rate that leaves them."""
+
+    rho: float
+
+
+@dataclass(frozen=True)
+class DyCoke(Pruner[DyCokePlan]):
+    """TTM alone, at the rate ρ that comes nearest to R."""
+
+    name: ClassVar[str] = "dycoke"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2411.15024"
+    summary: ClassVar[str] = "video tokens that repeat an earlier grid leave; audio stays"
+
+    rho: Annotated[float | None, "TTM rate; none: solved for R"] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rho is not None and not 0 <= self.rho <= 1:
+            raise UsageError(f"dycoke: rho={self.rho} is not allowed; it must be from 0 to 1.")
+
+    def plan(self, clip: ClipTokens, layers: int) -> DyCokePlan:
+        """The exact counts, known ahead; Unreachable, a UsageError, where audio and first grids are too much for R."""
+
+        def total(rho: float) -> int:
+            return clip.n_audio + sum(ttm_counts(clip.grids, clip.hw, rho))
+
+        if self.retention == 1 or clip.n == 0:
+            return DyCokePlan(clip, (clip.n,) * layers, 0.0)
+        rho = self.rho
+        if rho is None:
+            rho = nearest(0.0, 1.0, total, self.retention * clip.n)
+            check_reached(self.name, self.retention, clip.n, total(rho), total(1.0))
+        return DyCokePlan(clip, (total(rho),) * layers, rho)
+
+    def select_input(self, tokens: MediaTokens, plan: DyCokePlan) -> InputSelection:
+        """All audio, and the video tokens that TTM keeps."""
+        import torch
+
+        from omniqa.pruning.selection import temporal_merge
+
+        keep = torch.ones_like(tokens.modality, dtype=torch.bool)
+        if len(tokens.video):
+            grids = tokens.video.unflatten(0, (-1, tokens.hw))
+            keep[tokens.modality == VIDEO] = temporal_merge(grids, plan.rho).flatten()
+        return InputSelection(keep.nonzero().flatten())

@@ -1,0 +1,46 @@
+"""FastV: one cut after layer 1, by what the prompt's last token attends to (arXiv 2403.06764)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from omniqa.pruning.base import LayerTokens, Pruner, ScoreRows
+from omniqa.pruning.ratio import SLACK, Unreachable
+from omniqa.pruning.schedule import ClipTokens, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+K = 2  # layers that hold all tokens
+
+
+@dataclass(frozen=True)
+class FastV(Pruner[Plan]):
+    """All tokens in layers 0 and 1; from layer 2 on those with the highest attention in layer 1."""
+
+    name: ClassVar[str] = "fastv"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
+    summary: ClassVar[str] = "one cut after layer 1, by the prompt's last token's attention"
+
+    @property
+    def score_rows(self) -> ScoreRows:
+        """The prompt's last token alone."""
+        return "last"
+
+    def plan(self, clip: ClipTokens, layers: int) -> Plan:
+        """m = round(n(RL - 2)/(L - 2)) tokens from layer 2 on, at least one; Unreachable, a UsageError, for R < 2/L."""
+        if self.retention == 1 or clip.n == 0:
+            return Plan.untouched(clip, layers)
+        budget = self.retention * layers - K  # in layers that hold everything
+        if budget < -SLACK or layers <= K:
+            floor = min(1.0, K / layers)
+            raise Unreachable(self.name, self.retention, nearest=floor, floor=floor)
+        m = max(1, round(clip.n * budget / (layers - K)))
+        return Plan(clip, (clip.n,) * K + (m,) * (layers - K))
+
+    def select_layer(self, layer: int, alive: LayerTokens, plan: Plan) -> Tensor:
+        """After layer 1 the highest scores."""
+        from omniqa.pruning.selection import top_k_by
+
+        return top_k_by(alive.scores, plan.alive[layer + 1])

@@ -1,0 +1,35 @@
+"""Random: any tokens stay, the baseline that every choice must beat (as in FastV's comparison, arXiv 2403.06764)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from omniqa.errors import UsageError
+from omniqa.pruning.base import InputSelection, MediaTokens, Pruner
+from omniqa.pruning.schedule import ClipTokens, Plan
+
+
+@dataclass(frozen=True)
+class RandomDrop(Pruner[Plan]):
+    """Keeps round(R·n) tokens drawn at random, both modalities in one draw; the same for the same seed everywhere."""
+
+    name: ClassVar[str] = "random"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
+    summary: ClassVar[str] = "tokens drawn at random stay"
+
+    seed: Annotated[int, "seed of the draw"] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"random: seed={self.seed} is not allowed; it must be from 0 to 2^63 - 1.")
+
+    def plan(self, clip: ClipTokens, layers: int) -> Plan:
+        """The same tokens in every layer."""
+        return Plan(clip, (round(self.retention * clip.n),) * layers)
+
+    def select_input(self, tokens: MediaTokens, plan: Plan) -> InputSelection:
+        """The first of a permutation drawn on the CPU, so that every device keeps the same tokens."""
+        import torch
+
+        drawn = torch.randperm(tokens.counts.n, generator=torch.Generator().manual_seed(self.seed))
+        return InputSelection(drawn[: plan.alive[0]].sort().values.to(tokens.modality.device))

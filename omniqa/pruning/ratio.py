@@ -1,0 +1,79 @@
+"""Bringing a method's free ratio to the asked retention: bisection on real counts (methods.md, Solving for R)."""
+
+from collections.abc import Callable
+
+from omniqa.errors import UsageError
+
+TOLERANCE = 0.01  # how far the achieved R may be from the asked one
+MAX_RHO_V = 0.95
+SLACK = 1e-6  # counts are integers; anything below this is rounding of R
+_HALVINGS = 50
+
+
+class Unreachable(UsageError):
+    """A method can't come within TOLERANCE of the asked retention on this clip.
+
+    method: its name; asked: the retention asked for; nearest: the retention nearest to it that the method reaches;
+    floor: the lowest that it reaches. The method at `nearest` in place of `asked` serves the clip.
+    """
+
+    def __init__(self, method: str, asked: float, nearest: float, floor: float) -> None:
+        super().__init__(method, asked, nearest, floor)
+        self.method, self.asked, self.nearest, self.floor = method, asked, nearest, floor
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method} can't bring this clip to retention {self.asked:g}; its floor here is {self.floor:.4f} and "
+            f"the nearest it reaches is {self.nearest:.4f}. Ask for that, or take another method."
+        )
+
+
+def bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """The ends around the point from which `holds`, false below and true above it, is true: 50 halvings.
+
+    `holds(high)` is taken for granted; where it holds at `low` already, both ends are `low`.
+    """
+    if holds(low):
+        return low, low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return low, high
+
+
+def nearest(low: float, high: float, total: Callable[[float], int], goal: float) -> float:
+    """The ratio in [low, high] whose total is nearest to `goal`, the lower ratio on a tie.
+
+    A higher ratio never leaves more tokens, floors included, so halving finds the step. Where `goal` is out of
+    reach, it is the nearer end.
+    """
+    low, high = bisect(low, high, lambda ratio: total(ratio) <= goal + SLACK)
+    return high if abs(total(high) - goal) < abs(total(low) - goal) - SLACK else low
+
+
+def check_reached(method: str, retention: float, n: int, total: int, least: int) -> None:
+    """Raises Unreachable where `total` of `n` tokens is more than TOLERANCE off `retention`; `least`: the floor's."""
+    if abs(total - retention * n) > TOLERANCE * n + SLACK:
+        raise Unreachable(method, retention, total / n, least / n)
+
+
+def solve_ratios(
+    method: str, retention: float, n: int, rho_audio: float, total: Callable[[float, float], int]
+) -> tuple[float, float]:
+    """(ρ_a, ρ_v) that bring a clip of n tokens to `retention`.
+
+    total(ρ_a, ρ_v): the tokens that the ratios leave. ρ_v is solved in [0, 0.95] with ρ_a = `rho_audio`; where R lies
+    outside what that reaches, or more than TOLERANCE from all of it, ρ_v stays and ρ_a is solved in [0, 1].
+
+    Raises Unreachable where that is not within TOLERANCE either.
+    """
+    goal = retention * n
+    rho_v = nearest(0.0, MAX_RHO_V, lambda rho: total(rho_audio, rho), goal)
+    inside = total(rho_audio, MAX_RHO_V) - SLACK <= goal <= total(rho_audio, 0.0) + SLACK
+    if not inside or abs(total(rho_audio, rho_v) - goal) > TOLERANCE * n:
+        rho_audio = nearest(0.0, 1.0, lambda rho: total(rho, rho_v), goal)
+    check_reached(method, retention, n, total(rho_audio, rho_v), total(1.0, MAX_RHO_V))
+    return rho_audio, rho_v
