@@ -6,7 +6,11 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # A small random checkpoint, until one that really answers comes with omniqa.
 DEMO_MODEL := .cache/random-checkpoint
 
-.PHONY: demo test check clean
+# Where nano is trained, and for how long.
+NANO := .cache/nano
+HOURS := 6
+
+.PHONY: demo test check nano clean
 
 demo: $(VENV)/.ready $(DEMO_MODEL)/config.json
 	@echo "The model is a small one of RANDOM weights, made on the spot: it shows the work, its answer means nothing."
@@ -20,6 +24,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Trains nano; goes on with a run that was ended: make nano HOURS=6 NANO=.cache/nano
+nano: $(VENV)/.ready
+	$(BIN)/python -m omniqa.nano.train --out $(NANO) --hours $(HOURS) $$(test -f $(NANO)/training/state.pt && echo --resume)
 
 clean:
 	rm -rf $(VENV) .cache

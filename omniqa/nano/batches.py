@@ -1,0 +1,252 @@
+"""From scripts to what is trained on: clips with many questions each, laid out as the package lays them out.
+
+A row of a batch is a clip: system prompt and media once, then its questions with their answers, each in a block of its
+own. All blocks begin at the same position, so that each is what `omniqa ask` would give the model.
+"""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniqa.media.clip import sample_clip
+from omniqa.media.mel import log_mel
+from omniqa.media.sampling import CELL, Sampling
+from omniqa.model.audio import token_count
+from omniqa.nano import world
+from omniqa.nano.clips import write_clip
+from omniqa.nano.scenes import Script, draw
+from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
+from omniqa.sequence.template import ChatTemplate
+from omniqa.sequence.units import TEXT
+
+FPS = 2
+SAMPLING = Sampling(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
+CLIP, PADDING = 0, -1  # values of `block` that are no question's
+_WEIGHT_OF_BOTH = 2.0  # of questions that need picture and sound, when questions are picked
+_ROUNDS = 3  # of questions, to pick from
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as the model gets it, and the answer it shall give."""
+
+    kind: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """A clip as the encoders take it in.
+
+    frames: uint8 (F, H, W, 3), F even.
+    mel: float32 (128, T).
+    shape: the tokens that they become.
+    """
+
+    frames: NDArray[np.uint8]
+    mel: NDArray[np.float32]
+    shape: MediaShape
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip's tokens and those of its questions, one after the other.
+
+    ids: (N,). positions: (3, N). modality: (N,), VIDEO, AUDIO or TEXT.
+    block: (N,), CLIP for what all questions share, then 1, 2, … for the tokens of each question and its answer.
+    learned: (N,) bool, the tokens that the model shall give: answers, and <|im_end|> after them.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    modality: NDArray[np.int8]
+    block: NDArray[np.int64]
+    learned: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips, rows padded to the same N: shapes as in Row with B before N, frames of all clips of one size.
+
+    kinds: of each clip, the kind of question of block 1, 2, ….
+    """
+
+    media: tuple[Media, ...]
+    ids: Tensor
+    positions: Tensor
+    modality: Tensor
+    block: Tensor
+    learned: Tensor
+    kinds: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a batch shall be; the same order gives the same batch.
+
+    Attributes:
+        seed: of the first clip; the others follow.
+        clips: how many.
+        seconds: length of each.
+        scenes: in each.
+        size: pixels a side.
+        blocks: questions a clip, at most.
+        mp4_share: of the clips that are written to an mp4 file and read again, with what that does to them.
+    """
+
+    seed: int
+    clips: int
+    seconds: float
+    scenes: int
+    size: int
+    blocks: int = 16
+    mp4_share: float = 0.0
+
+
+def make_batch(order: Order, template: ChatTemplate) -> Batch:
+    """Make clips, pick questions, lay all out."""
+    rng = Random(f"batch {order}")
+    scripts = [draw(order.seed + number, order.seconds, order.scenes) for number in range(order.clips)]
+    media = [from_mp4(s, order.size) if rng.random() < order.mp4_share else rendered(s, order.size) for s in scripts]
+    asked = [pick(script, order.blocks, rng) for script in scripts]
+    return collate(media, [lay_out(template, m.shape, questions) for m, questions in zip(media, asked, strict=True)],
+                   [tuple(one.kind for one in questions) for questions in asked])  # fmt: skip
+
+
+def rendered(script: Script, size: int) -> Media:
+    """A clip as it is drawn."""
+    frames = world.frames(script, fps=FPS, height=size, width=size)
+    return _media(frames, [Fraction(k, FPS) for k in range(len(frames))], world.waveform(script))
+
+
+def from_mp4(script: Script, size: int) -> Media:
+    """A clip through an mp4 file, read as `omniqa ask` reads it."""
+    with TemporaryDirectory(prefix="omniqa-nano-") as folder:
+        clip = sample_clip(write_clip(Path(folder) / "clip.mp4", script, size), SAMPLING)
+    return _media(clip.frames, clip.frame_times, clip.waveform)
+
+
+def _media(frames: NDArray[np.uint8], times: Iterable[Fraction], waveform: NDArray[np.float32]) -> Media:
+    """`times` of the frames; where their number is odd, the last one comes twice."""
+    if len(frames) % 2:
+        frames = np.concatenate([frames, frames[-1:]])
+    mel = log_mel(waveform)
+    rows, cols = frames.shape[1] // CELL, frames.shape[2] // CELL
+    return Media(frames, mel, MediaShape(tuple(times)[::2], rows, cols, token_count(mel.shape[1])))
+
+
+def pick(script: Script, blocks: int, rng: Random) -> list[Asked]:
+    """The description first, then other questions; those that need picture and sound are picked more often."""
+    asked = world.questions(script, _ROUNDS)
+    described = next(one for one in asked if one.kind == "description")  # in one of its wordings
+    others = [one for one in asked if one.kind != "description"]
+    others.sort(key=lambda one: rng.random() ** (1 / (_WEIGHT_OF_BOTH if one.modality == "both" else 1)), reverse=True)
+    return [Asked(one.kind, one.prompt, one.answer) for one in [described, *others[: blocks - 1]]]
+
+
+def lay_out(template: ChatTemplate, shape: MediaShape, asked: list[Asked]) -> Row:
+    """The package's own layout of every question, the media's part taken once."""
+    layouts = [build_layout(template, shape, one.prompt) for one in asked]
+    first = layouts[0]
+    shared = first.question.start  # system prompt, media and the tokens that close them
+    rows = [Row(first.ids[:shared], first.positions[:, :shared], first.modality[:shared],
+                np.full(shared, CLIP), np.zeros(shared, bool))]  # fmt: skip
+    for number, (layout, one) in enumerate(zip(layouts, asked, strict=True), start=1):
+        rows.append(_block(layout, [*template.encode(one.answer, False), template.special.im_end], number))
+    joined = (np.concatenate([getattr(row, name) for row in rows], axis=-1) for name in Row.__dataclass_fields__)
+    return Row(*joined)
+
+
+def _block(layout: TokenLayout, answer: list[int], number: int) -> Row:
+    """A question and its answer."""
+    start, asks, answers = layout.question.start, len(layout.ids) - layout.question.start, len(answer)
+    following = np.tile(layout.next_position + np.arange(answers), (3, 1))
+    return Row(
+        ids=np.concatenate([layout.ids[start:], answer]),
+        positions=np.concatenate([layout.positions[:, start:], following], axis=1),
+        modality=np.full(asks + answers, TEXT, np.int8),
+        block=np.full(asks + answers, number),
+        learned=np.arange(asks + answers) >= asks,
+    )
+
+
+def collate(media: list[Media], rows: list[Row], kinds: list[tuple[str, ...]]) -> Batch:
+    """Pad rows at their ends to the longest."""
+    longest = max(len(row.ids) for row in rows)
+
+    def stack(name: str, padding: int) -> Tensor:
+        arrays = [getattr(row, name) for row in rows]
+        padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, longest - a.shape[-1])], constant_values=padding)
+                  for a in arrays]  # fmt: skip
+        return torch.from_numpy(np.stack(padded))
+
+    return Batch(
+        media=tuple(media),
+        ids=stack("ids", 0),
+        positions=stack("positions", 0).transpose(0, 1).contiguous(),  # (3, B, N)
+        modality=stack("modality", TEXT),
+        block=stack("block", PADDING),
+        learned=stack("learned", 0),
+        kinds=tuple(kinds),
+    )
+
+
+_worker: list[ChatTemplate] = []  # of a worker process, the one that it lays out with
+
+
+def produce(orders: Iterator[Order], tokenizer: Any, workers: int, ahead: int = 3) -> Generator[Batch, None, None]:
+    """Batches in the order of `orders`, made in the background; 0 workers make them here, as they are asked for.
+
+    Args:
+        orders: without end; read up to `ahead` * `workers` further than batches are taken.
+        tokenizer: the model's.
+        workers: processes.
+        ahead: batches that each has to do.
+    """
+    if not workers:
+        template = ChatTemplate.of(tokenizer)
+        yield from (make_batch(order, template) for order in orders)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tokenizer,)) as pool:
+        waiting = deque(pool.submit(_work, order) for order in islice(orders, ahead * workers))
+        try:
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(pool.submit(_work, order) for order in islice(orders, 1))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(tokenizer: Any) -> None:
+    torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _worker[:] = [ChatTemplate.of(tokenizer)]
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can't tell its workers, which would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(order: Order) -> Batch:
+    return make_batch(order, _worker[0])

@@ -1,0 +1,288 @@
+"""What nano is trained on is what `ask` gives it, and the training goes on where it was ended."""
+
+import json
+import unicodedata
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import omniqa
+from omniqa.engine import OmniQA
+from omniqa.errors import UsageError
+from omniqa.media.clip import SampledClip, sample_clip
+from omniqa.media.probe import probe
+from omniqa.nano import world
+from omniqa.nano.architecture import Shape, save, untrained
+from omniqa.nano.batches import CLIP, SAMPLING, Order, collate, lay_out, make_batch, pick, produce, rendered
+from omniqa.nano.clips import write_clip
+from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from omniqa.nano.train import BlockModel, Progress, Settings, Training, loss_of, score, train, visible
+from omniqa.pruning import registry
+from omniqa.sequence.template import ChatTemplate
+from omniqa.sequence.units import TEXT
+from tests import reference_model as reference
+
+SMALL = Shape(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
+ORDER = Order(world.FIRST_TRAINING_SEED, clips=2, seconds=3, scenes=1, size=112, blocks=4)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """So little work is slowed down by several threads where other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def template(tokenizer):
+    return ChatTemplate.of(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def thinker(tokenizer):
+    return untrained(SMALL, tokenizer, CPU)
+
+
+@pytest.fixture
+def fresh(tokenizer):
+    return untrained(SMALL, tokenizer, CPU)
+
+
+@pytest.fixture(scope="module")
+def folder(thinker, tokenizer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("nano")
+    save(thinker.module, tokenizer, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mp4(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", world.draw(3, 5, 2), 140)
+
+
+def sampled(media, script, tmp_path):
+    """The same clip as the engine takes it."""
+    info = probe(write_clip(tmp_path / "any.mp4", script, 112))
+    times = tuple(t + k * (t - t + 1) / 2 for t in media.shape.grid_times for k in range(2))
+    return SampledClip(info, times[0], times[-1], media.frames, times, world.waveform(script))
+
+
+def first_logits(qa, clip, question):
+    return qa.prefill(qa.encode(clip), question, registry.create("none", 1.0)).result.logits
+
+
+@given(st.text())
+@settings(max_examples=200, deadline=None)
+def test_any_text_comes_back_from_its_tokens(text):
+    tokenizer = TOKENIZER
+    ids = ChatTemplate.of(tokenizer).encode(text, False)
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == unicodedata.normalize("NFC", text)
+    assert not {tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS} & set(ids)
+
+
+TOKENIZER = make_tokenizer()
+
+
+def test_it_is_the_same_tokenizer_every_time_and_the_worlds_words_are_short(tokenizer, template):
+    assert tokenizer.get_vocab() == TOKENIZER.get_vocab()
+    assert len(template.encode(" red circle and green star, voice says banana", False)) == 9
+
+
+def test_the_full_size_is_as_deep_as_it_should_be(tokenizer):
+    module = untrained(Shape(), tokenizer, CPU).module
+    assert 6e6 <= sum(weight.numel() for weight in module.parameters()) <= 8e6
+    assert Shape().layers >= 14
+
+
+def test_the_checkpoint_gives_the_same_logits_in_omniqa_and_transformers(folder, mp4):
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+    processor = reference.make_processor(folder)
+    module = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder)
+    clip = sample_clip(mp4, SAMPLING)
+    # transformers' processor has its own bounds, so the picture is taken at the size that they give.
+    qa = omniqa.load(str(folder), device="cpu")
+    large = sample_clip(mp4)
+    batch = reference.inputs(processor, large.frames, large.waveform, "What is heard?")
+    with torch.inference_mode():
+        expected = module.eval()(**batch).logits[0, -1]
+    assert clip.frames.shape[1:3] == (140, 140)
+    assert (first_logits(qa, large, "What is heard?") - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(112, 3), (168, 4.5)])
+def test_a_block_is_what_ask_gives_the_model(thinker, template, tmp_path, size, seconds):
+    """Every block's first answer token gets the logits of the package's own prefill of that question."""
+    scripts = [world.draw(seed, seconds, 2) for seed in (5, 6)]
+    media = [rendered(script, size) for script in scripts]
+    asked = [pick(script, 4, Random(0)) for script in scripts]
+    rows = [lay_out(template, m.shape, questions) for m, questions in zip(media, asked, strict=True)]
+    batch = collate(media, rows, [tuple(one.kind for one in questions) for questions in asked])
+    with torch.no_grad():
+        logits = BlockModel(thinker).logits(batch)
+    qa = OmniQA("nano", thinker, "sdpa")
+    where = batch.learned.nonzero()
+    for number, (script, questions) in enumerate(zip(scripts, asked, strict=True)):
+        clip = sampled(media[number], script, tmp_path)
+        for block, one in enumerate(questions, start=1):
+            mine = (where[:, 0] == number) & (batch.block[batch.learned] == block)
+            assert (logits[mine][0] - first_logits(qa, clip, one.prompt)).abs().max() <= 1e-3
+
+
+def test_a_clip_from_a_file_is_what_ask_reads(thinker, template, tmp_path):
+    script = world.draw(world.FIRST_TRAINING_SEED, 3, 1)
+    batch = make_batch(replace(ORDER, clips=1, mp4_share=1.0, blocks=1), template)
+    with torch.no_grad():
+        logits = BlockModel(thinker).logits(batch)
+    clip = sample_clip(write_clip(tmp_path / "clip.mp4", script, 112), SAMPLING)
+    question = prompt_of(batch, template)
+    qa = OmniQA("nano", thinker, "sdpa")
+    assert (logits[0] - first_logits(qa, clip, question)).abs().max() <= 1e-3
+
+
+def prompt_of(batch, template):
+    ids = batch.ids[0][(batch.block[0] == 1) & ~batch.learned[0]].tolist()
+    return TOKENIZER.decode(ids[: ids.index(template.special.im_end)])
+
+
+def test_only_answers_and_their_ends_are_learned(template):
+    batch = make_batch(ORDER, template)
+    asked = pick(world.draw(ORDER.seed, 3, 1), 4, Random(f"batch {ORDER}"))
+    assert batch.kinds[0][0] == "description"
+    assert len(asked) == len(batch.kinds[0]) == int(batch.block[0].max())
+    for row, kinds in enumerate(batch.kinds):
+        for block in range(1, len(kinds) + 1):
+            said = batch.ids[row][batch.learned[row] & (batch.block[row] == block)].tolist()
+            assert said[-1] == template.special.im_end
+            assert said.count(template.special.im_end) == 1
+    described = batch.ids[0][batch.learned[0] & (batch.block[0] == 1)].tolist()[:-1]
+    assert TOKENIZER.decode(described) == world.description(world.draw(ORDER.seed, 3, 1))
+
+
+def test_blocks_do_not_see_each_other(thinker, template):
+    batch = make_batch(ORDER, template)
+    second = (batch.block == 2) & ~batch.learned
+    other = replace(batch, ids=torch.where(second, batch.ids.flip(1) % 200, batch.ids))
+    with torch.no_grad():
+        before, after = (BlockModel(thinker).logits(one) for one in (batch, other))
+    changed = (before - after).abs().amax(-1) > 0
+    assert set(batch.block[batch.learned][changed].tolist()) == {2}
+
+
+def test_rows_see_the_clip_and_their_own_block_up_to_themselves(template):
+    batch = make_batch(ORDER, template)
+    sees, block = visible(batch)[0], batch.block[0]
+    row = int((block == 3).nonzero()[-1])
+    assert set(block[sees[row]].tolist()) == {CLIP, 3}
+    assert not sees.triu(1).any()
+    assert sees.diagonal()[block != -1].all()
+
+
+def test_late_layers_hide_the_clip_from_text(thinker, template):
+    batch = make_batch(ORDER, template)
+    frames = replace(batch.media[0], frames=255 - batch.media[0].frames)
+    mel = replace(frames, mel=np.ascontiguousarray(frames.mel[::-1]))
+    other = replace(batch, media=(mel, *batch.media[1:]))
+    with torch.no_grad():
+        model = BlockModel(thinker)
+        assert torch.equal(model.logits(batch, 0), model.logits(other, 0))
+        assert not torch.allclose(model.logits(batch, 3), model.logits(other, 3))
+        assert not torch.allclose(model.logits(batch, 3), model.logits(batch))
+        assert torch.equal(model.logits(batch, SMALL.layers), model.logits(batch))
+    assert (batch.modality[batch.learned] == TEXT).all()
+
+
+def test_one_batch_is_learned_by_heart_and_then_answered_so(fresh, template, tmp_path):
+    order = replace(ORDER, clips=1, seconds=2, blocks=3)
+    batch = make_batch(order, template)
+    model = BlockModel(fresh)
+    optimizer = torch.optim.AdamW(fresh.module.parameters(), 2e-3)
+    first = float(loss_of(model, batch).detach())
+    for _ in range(50):
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(fresh.module.parameters(), 1.0)
+        optimizer.step()
+    assert float(loss.detach()) < 0.1 < 1 < first
+    assert all(right == asked for right, asked in score(model, [batch]).values())
+    idle = {name for name, weight in fresh.module.named_parameters() if weight.grad is None or not weight.grad.any()}
+    assert {name.split(".")[-2] for name in idle} == {"audio_bos_eos_token"}  # transformers has it and never uses it
+
+    script = world.draw(order.seed, 2, 1)
+    clip = sampled(batch.media[0], script, tmp_path)
+    for one in pick(script, 3, random_of(order)):
+        answer = OmniQA("nano", fresh, "sdpa").ask(clip, one.prompt, "none")
+        assert answer.text == one.answer
+
+
+def random_of(order):
+    """The generator as `make_batch` has it when it picks questions."""
+    rng = Random(f"batch {order}")
+    for _ in range(order.clips):
+        rng.random()
+    return rng
+
+
+def test_batches_made_in_the_background_are_the_same(tokenizer):
+    orders = [replace(ORDER, seed=ORDER.seed + number) for number in range(3)]
+    here, there = (list(produce(iter(orders), tokenizer, workers)) for workers in (0, 1))
+    for mine, theirs in zip(here, there, strict=True):
+        assert torch.equal(mine.ids, theirs.ids)
+        assert all(np.array_equal(a.frames, b.frames) for a, b in zip(mine.media, theirs.media, strict=True))
+
+
+def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    few = Settings(hours=1, batch=1, workers=0, bf16=False, mp4_share=0.0)
+    whole = Training(tmp_path / "whole", few, CPU, SMALL)
+    whole.run(max_steps=3)
+    half = Training(tmp_path / "half", few, CPU, SMALL)
+    half.run(max_steps=2)
+    half.state.with_suffix(".new").write_bytes(b"half writ")  # killed while it saved
+    again = Training(tmp_path / "half", few, CPU, SMALL)
+    again.resume()
+    assert again.progress == Progress(2, half.progress.seconds, 0)
+    again.run(max_steps=3)
+    assert again.progress.step == 3
+    for mine, theirs in zip(whole.thinker.module.parameters(), again.thinker.module.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+    assert first_logits(omniqa.load(str(tmp_path / "half"), "cpu"), *question()).isfinite().all()
+
+
+def question():
+    return SampledClip.from_arrays(waveform=world.waveform(world.draw(1, 2, 1))), "What is heard?"
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        train(tmp_path, Settings(hours=1), CPU, resume=True)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "state.pt").touch()
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(tmp_path, Settings(hours=1), CPU)
+
+
+def test_the_log_tells_what_is_right_by_kind_and_the_next_stage_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr("omniqa.nano.train.TEST_CLIPS", 4)
+    run = Training(tmp_path, Settings(hours=1, workers=0), CPU, SMALL)
+    run.test()
+    assert run.progress.stage == 0
+    run.progress.seconds = 1000.0  # more than a quarter of the hour
+    run.test()
+    assert run.progress.stage == 1
+    line = json.loads((tmp_path / "training" / "log.jsonl").read_text().splitlines()[-1])
+    assert line["accuracy"]["description"] == [0.0, 4]
+    assert {"step", "seconds", "stage", "right"} <= set(line)
