@@ -1,6 +1,6 @@
 """Write a checkpoint of random weights in Qwen2.5-Omni's architecture and the hub's file layout.
 
-    python benchmarks/make_checkpoint.py small OUT        a few hundred thousand parameters, float32, for tests
+    python benchmarks/make_checkpoint.py small OUT        1.4 million parameters, float32, for tests
     python benchmarks/make_checkpoint.py 3b OUT           the true 3B shape, bfloat16, real-size vocabulary
     python benchmarks/make_checkpoint.py 7b OUT           the true 7B shape, likewise
 
@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration, Qwen2Tokenizer
 from transformers.utils import logging
 
-SPECIAL_TOKENS = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|box_end|>",
-    "<|quad_start|>", "<|quad_end|>", "<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|IMAGE|>", "<|VIDEO|>",
-]  # fmt: skip
+from omniqa.nano.architecture import PREPROCESSOR
+from omniqa.nano.tokenizer import SPECIAL_TOKENS, with_special_tokens
+
 FIRST_SPECIAL = {"small": 256, "3b": 151643, "7b": 151643}
 TEXT: dict[str, dict[str, Any]] = {
     "small": {
@@ -69,30 +67,12 @@ TOKEN2WAV = {
     },
     "bigvgan_config": {"upsample_initial_channel": 32, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]},
 }  # fmt: skip
-PREPROCESSOR = {
-    "processor_class": "Qwen2_5OmniProcessor", "feature_extractor_type": "WhisperFeatureExtractor",
-    "image_processor_type": "Qwen2VLImageProcessor", "chunk_length": 300, "dither": 0.0, "feature_size": 128,
-    "hop_length": 160, "n_fft": 400, "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "left",
-    "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": 16000,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "max_pixels": 12845056, "min_pixels": 3136, "merge_size": 2, "patch_size": 14, "temporal_patch_size": 2,
-}  # fmt: skip
 
 
 def make_tokenizer(shape: str) -> Qwen2Tokenizer:
     """Every byte a token, unused entries up to the hub's first special id, then the special tokens."""
     vocabulary = {char: index for index, char in enumerate(sorted(ByteLevel.alphabet()))}
-    vocabulary |= {f"<unused {index}>": index for index in range(len(vocabulary), FIRST_SPECIAL[shape])}
-    named = {
-        "image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>",
-        "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
-        "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
-    }  # fmt: skip
-    # The special tokens go in by number first; the tokenizer then finds its named ones already there.
-    vocabulary |= {token: FIRST_SPECIAL[shape] + index for index, token in enumerate(SPECIAL_TOKENS)}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>", extra_special_tokens=named)
-    tokenizer.add_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS], special_tokens=True)
-    return tokenizer
+    return with_special_tokens(vocabulary, [], FIRST_SPECIAL[shape])
 
 
 def make_config(shape: str, tokenizer: Qwen2Tokenizer) -> Qwen2_5OmniConfig:

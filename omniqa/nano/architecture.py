@@ -18,7 +18,7 @@ from omniqa.nano.tokenizer import VOCABULARY
 HEAD = 64  # size of a decoder's head, so of its mRoPE sections, too
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [16, 8, 8]}  # half of the head is for time
 _INITIAL = 0.04  # standard deviation of untrained weights
-_PREPROCESSOR = {
+PREPROCESSOR = {
     "processor_class": "Qwen2_5OmniProcessor", "feature_extractor_type": "WhisperFeatureExtractor",
     "image_processor_type": "Qwen2VLImageProcessor", "chunk_length": 300, "dither": 0.0, "feature_size": 128,
     "hop_length": 160, "n_fft": 400, "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "left",
@@ -98,6 +98,6 @@ def save(module: Any, tokenizer: Any, folder: Path) -> None:
     with TemporaryDirectory(dir=folder, prefix=".new-") as new:
         module.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        (Path(new) / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=2))
+        (Path(new) / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
         for path in Path(new).iterdir():
             os.replace(path, folder / path.name)

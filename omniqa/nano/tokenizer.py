@@ -31,10 +31,17 @@ _CLIPS = 300  # whose questions the words are learned from
 
 def make_tokenizer() -> Any:
     """The tokenizer, the same one every time."""
-    vocabulary, merges = _learn_words()
-    vocabulary |= {f"<unused {index}>": index for index in range(len(vocabulary), FIRST_SPECIAL)}
+    return with_special_tokens(*_learn_words(), FIRST_SPECIAL)
+
+
+def with_special_tokens(vocabulary: dict[str, int], merges: Any, first: int) -> Any:
+    """Qwen's tokenizer over `vocabulary` and `merges`, the model's special tokens from id `first` on.
+
+    Ids that the vocabulary leaves free below are filled with entries that no text can reach.
+    """
+    vocabulary = vocabulary | {f"<unused {index}>": index for index in range(len(vocabulary), first)}
     # The special tokens go in by number first; the tokenizer then finds its named ones already there.
-    vocabulary |= {token: FIRST_SPECIAL + index for index, token in enumerate(SPECIAL_TOKENS)}
+    vocabulary |= {token: first + index for index, token in enumerate(SPECIAL_TOKENS)}
     tokenizer = _blank(vocabulary, merges)
     tokenizer.add_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS], special_tokens=True)
     return tokenizer
