@@ -257,7 +257,6 @@ def test_debug_shows_the_traceback(ask):
     assert "Traceback" in err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
 def test_memory_does_not_grow_with_the_length_of_the_clip(checkpoint, tmp_path):
     """Twenty minutes against one, with as many frames: only the sound may grow, and what is made of it."""
 

@@ -2,16 +2,15 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from tests.media.clips import Audio, Video, write_clip
 
 MEASURE = """
-import resource, sys
+import sys
 from omniqa.media.clip import Sampling, sample_clip
+from omniqa.stats import peak_rss_bytes
 clip = sample_clip(sys.argv[1], Sampling(min_pixels=28 * 28, max_pixels=64 * 28 * 28))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(peak, clip.frames.nbytes + clip.waveform.nbytes)
+print(peak_rss_bytes(), clip.frames.nbytes + clip.waveform.nbytes)
 """
 ALLOWANCE = 24 * 2**20
 
@@ -28,7 +27,6 @@ def peak_and_kept(path):
     return map(int, done.stdout.split())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
 def test_a_long_clip_takes_no_more_memory_than_what_is_kept_of_it(tmp_path):
     """Held decoded, the long clip would take 270 MB of picture and 210 MB of sound."""
     short_peak, short_kept = peak_and_kept(long_clip(tmp_path / "short.mkv", 60))
