@@ -48,6 +48,7 @@ class WindowOrder:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is cached here must serve training, too, whoever asks first
 def window_order(rows: int, cols: int, window: int) -> WindowOrder:
     """Order `rows` × `cols` merged tokens by windows of `window` × `window`, windows of one shape together."""
     row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
