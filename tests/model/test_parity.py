@@ -6,7 +6,7 @@ import torch
 from omniqa.model.audio import AudioEncoder, token_count
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import generate
-from omniqa.model.vision import VisionEncoder, patchify
+from omniqa.model.vision import VisionEncoder, patchify, window_order
 from omniqa.pruning import registry
 from tests import reference_model as reference
 from tests.model.clips import CLIPS, make_clip
@@ -60,6 +60,14 @@ def test_vision_batches_do_not_change_the_result(qa, monkeypatch):
     together = qa.vision_encoder.encode(frames)
     monkeypatch.setattr("omniqa.model.vision.BATCH_PATCHES", 1)
     assert (qa.vision_encoder.encode(frames) - together).abs().max() <= 1e-5
+
+
+def test_what_inference_caches_can_be_trained_with():
+    window_order.cache_clear()
+    with torch.inference_mode():
+        order = window_order(5, 6, 4)
+    assert not order.cells.is_inference()
+    assert not order.positions.is_inference()
 
 
 @pytest.mark.parametrize("mel_frames", [3, 37, 199, 200, 401, 650, 6500])
