@@ -11,7 +11,7 @@ import torch
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.utils import logging
 
-from omniqa.model.checkpoint import find_checkpoint
+from omniqa.model.checkpoint import PIXEL_BOUNDS, find_checkpoint
 from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.nano.tokenizer import VOCABULARY
 
@@ -26,6 +26,12 @@ PREPROCESSOR = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
     "max_pixels": 12845056, "min_pixels": 3136, "merge_size": 2, "patch_size": 14, "temporal_patch_size": 2,
 }  # fmt: skip
+
+SIDES = (112, 168)  # smallest and largest side of the square frames it is trained on
+VIDEO_PREPROCESSOR = {
+    "video_processor_type": "Qwen2VLVideoProcessor",
+    "size": {"shortest_edge": SIDES[0] ** 2, "longest_edge": SIDES[1] ** 2},
+}
 
 
 @dataclass(frozen=True)
@@ -99,5 +105,6 @@ def save(module: Any, tokenizer: Any, folder: Path) -> None:
         module.save_pretrained(new)
         tokenizer.save_pretrained(new)
         (Path(new) / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
+        (Path(new) / PIXEL_BOUNDS).write_text(json.dumps(VIDEO_PREPROCESSOR, indent=2))
         for path in Path(new).iterdir():
             os.replace(path, folder / path.name)

@@ -82,8 +82,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips, rows padded to the same N: shapes as in Row with B before N, frames of all clips of one size.
+    """B clips in rows of one length N: shapes as in Row with B before N, frames of all clips of one size.
 
+    clip_tokens: the first of each row; they hold the clip and what all questions share, padded at its end.
+    chunk: what comes after is padded to a multiple of this number, and no block is longer.
     kinds: of each clip, the kind of question of block 1, 2, ….
     """
 
@@ -93,6 +95,8 @@ class Batch:
     modality: Tensor
     block: Tensor
     learned: Tensor
+    clip_tokens: int
+    chunk: int
     kinds: tuple[tuple[str, ...], ...]
 
 
@@ -187,14 +191,19 @@ def _block(layout: TokenLayout, answer: list[int], number: int) -> Row:
 
 
 def collate(media: list[Media], rows: list[Row], kinds: list[tuple[str, ...]]) -> Batch:
-    """Pad rows at their ends to the longest."""
-    longest = max(len(row.ids) for row in rows)
+    """Pad the clips' tokens to the longest clip's, and the questions' to the most, in whole chunks."""
+    shared = [int((row.block == CLIP).sum()) for row in rows]
+    clip_tokens = max(shared)
+    chunk = max(int(np.bincount(row.block)[1:].max()) for row in rows)
+    chunks = max(-(-(len(row.ids) - start) // chunk) for row, start in zip(rows, shared, strict=True))
 
     def stack(name: str, padding: int) -> Tensor:
-        arrays = [getattr(row, name) for row in rows]
-        padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, longest - a.shape[-1])], constant_values=padding)
-                  for a in arrays]  # fmt: skip
-        return torch.from_numpy(np.stack(padded))
+        arrays = []
+        for row, start in zip(rows, shared, strict=True):
+            clip, text = np.split(getattr(row, name), [start], axis=-1)
+            arrays.append(np.concatenate([_padded(clip, clip_tokens, padding),
+                                          _padded(text, chunks * chunk, padding)], axis=-1))  # fmt: skip
+        return torch.from_numpy(np.stack(arrays))
 
     return Batch(
         media=tuple(media),
@@ -203,8 +212,16 @@ def collate(media: list[Media], rows: list[Row], kinds: list[tuple[str, ...]]) -
         modality=stack("modality", TEXT),
         block=stack("block", PADDING),
         learned=stack("learned", 0),
+        clip_tokens=clip_tokens,
+        chunk=chunk,
         kinds=tuple(kinds),
     )
+
+
+def _padded(array: NDArray[Any], length: int, value: int) -> NDArray[Any]:
+    """The last axis filled up to a length."""
+    missing = length - array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=value)
 
 
 _worker: list[ChatTemplate] = []  # of a worker process, the one that it lays out with
@@ -236,16 +253,20 @@ def produce(orders: Iterator[Order], tokenizer: Any, workers: int, ahead: int = 
 
 def _start_worker(tokenizer: Any) -> None:
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker[:] = [ChatTemplate.of(tokenizer)]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A parent that was killed can't tell its workers, which would wait for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _work(order: Order) -> Batch:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from random import Random
 
 from omniqa.nano.facts import Facts, Span
-from omniqa.nano.kinds import KINDS, Found, Kind
+from omniqa.nano.finding import Found
+from omniqa.nano.kinds import KINDS, Kind
 from omniqa.nano.scenes import Script
 
 LETTERS = "ABCD"

@@ -7,9 +7,11 @@ needed to go on after an end of any kind with --resume.
 import argparse
 import json
 import os
+import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -18,27 +20,21 @@ from random import Random
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from omniqa.errors import OmniqaError, UsageError
-from omniqa.model.attention import SdpaAttention, rotate
-from omniqa.model.audio import AudioEncoder, token_count
-from omniqa.model.thinker import Thinker
-from omniqa.model.vision import VisionEncoder
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import PADDING, Batch, Media, Order, produce
+from omniqa.nano.batches import Batch, Order, produce
+from omniqa.nano.blocks import BlockModel, Score, score
 from omniqa.nano.kinds import KINDS
+from omniqa.nano.learners import Learned, Step, learn_beside, learn_here
 from omniqa.nano.tokenizer import make_tokenizer
-from omniqa.sequence.units import AUDIO, TEXT, VIDEO
 
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
-BLIND_SHARE = 0.6  # of the steps in which it must
-SIZES = (112, 140, 168)  # pixels a side; the largest half of the time
+BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
 EARLIER_SHARE = 0.25  # of the batches that are of earlier stages
 TEST_CLIPS, TEST_SIZE = 32, 168
-WARMUP, DECAY = 100, 0.3  # steps; share of the time
+WARMUP, DECAY = 50, 0.3  # steps; share of the time
 TEST_EVERY, SAVE_EVERY, LOG_EVERY = 180.0, 120.0, 15.0  # seconds
 NAMING = ("scene recognition", "audio recognition")
 
@@ -50,6 +46,8 @@ class Stage:
     Attributes:
         scenes: in each clip.
         seconds: shortest and longest clip.
+        sizes: pixels a side, each as often.
+        blocks: questions a clip, at most.
         tasks: what must be answered right before the next stage begins,
         enough: in this share of questions; or else, this share of the whole time must be over:
         latest: 1 for the last stage.
@@ -57,29 +55,41 @@ class Stage:
 
     scenes: int
     seconds: tuple[int, int]
+    sizes: tuple[int, ...]
+    blocks: int
     tasks: tuple[str, ...] = NAMING
     enough: float = 0.9
     latest: float = 1.0
 
 
 STAGES = (
-    Stage(scenes=1, seconds=(3, 5), latest=0.25),
-    Stage(scenes=2, seconds=(5, 10), tasks=(*NAMING, "order"), latest=0.6),
-    Stage(scenes=4, seconds=(8, 16)),
+    Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.25),
+    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.6),
+    Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. `batch`: clips of 4 s a step; of longer clips there are fewer. `rate`: learning rate."""
+    """How to train.
+
+    Attributes:
+        hours: in all.
+        batch: clips of 4 s a step; of longer clips there are fewer.
+        together: clips computed at a time.
+        rate: learning rate.
+        workers: processes that learn, or on a GPU make clips; 0 does all in this one.
+        mp4_share: of the clips, goes through an mp4 file.
+        bf16: compute in bfloat16, keep weights in float32.
+    """
 
     hours: float
-    batch: int = 16
-    rate: float = 1e-3
-    workers: int = 1
+    batch: int = 12
+    together: int = 1
+    rate: float = 2e-3
+    workers: int = 2
     mp4_share: float = 0.1
-    bf16: bool = True
-    compiled: bool = False
+    bf16: bool = False
 
 
 @dataclass
@@ -89,151 +99,6 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     stage: int = 0
-
-
-class MatmulAttention(SdpaAttention):
-    """Attention in plain products: on a CPU they are faster backwards than torch's own kernel."""
-
-    name = "matmul"
-
-    def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See Attention.dense."""
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return ((q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2)
-
-
-class BlockModel:
-    """The Thinker over a batch of clips with many questions each, with gradients.
-
-    The encoders run as at inference; the decoder is the same modules over padded rows with a mask. B clips, rows of N
-    tokens, H heads, KV key heads, D their size.
-    """
-
-    def __init__(self, thinker: Thinker, bf16: bool = False, compiled: bool = False) -> None:
-        self.thinker = thinker
-        self.bf16 = bf16
-        self.attention = SdpaAttention() if thinker.device.type == "cuda" else MatmulAttention()
-        config = thinker.config.get_text_config()
-        self.heads: int = config.num_attention_heads
-        self.kv_heads: int = config.num_key_value_heads
-        self._run_layer = torch.compile(self._layer, dynamic=True) if compiled else self._layer
-
-    def logits(self, batch: Batch, blind_from: int | None = None) -> Tensor:
-        """What is said at every token to be learned: (tokens, vocabulary), float32, clip after clip.
-
-        blind_from: from this layer on, text does not see audio and video tokens.
-        """
-        device, decoder = self.thinker.device, self.thinker.decoder
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            x = self._embed(batch)
-            rotary = self._rotary(x, batch.positions.to(device))
-            seeing, blind = self._added(visible(batch)), self._added(_without_media(batch))
-            for number, layer in enumerate(decoder.layers):
-                sees_media = blind_from is None or number < blind_from
-                x = self._run_layer(layer, x, rotary, seeing if sees_media else blind)
-            before = batch.learned.roll(-1, dims=1).to(device)  # a token is said by the one before it
-            return self.thinker.lm_head(decoder.norm(x[before])).float()
-
-    def _embed(self, batch: Batch) -> Tensor:
-        """(B, N, d): text from the table, audio and video from the encoders."""
-        device = self.thinker.device
-        x = self.thinker.decoder.embed_tokens(batch.ids.to(device))
-        for kind, encode in ((VIDEO, self._video), (AUDIO, self._audio)):
-            place = (batch.modality == kind).to(device)[:, :, None]
-            x = x.masked_scatter(place, encode(batch.media).to(x.dtype))
-        return x
-
-    def _video(self, media: Sequence[Media]) -> Tensor:
-        """(tokens of all clips, d)"""
-        frames = torch.cat([torch.from_numpy(clip.frames) for clip in media])
-        return VisionEncoder(self.thinker.visual, self.attention)._encode_grids(frames).flatten(0, 1)
-
-    def _audio(self, media: Sequence[Media]) -> Tensor:
-        """(tokens of all clips, d): windows of one length are encoded together, then put back in order."""
-        encoder = AudioEncoder(self.thinker.audio_tower, self.attention)
-        windows = [window for clip in media for window in torch.from_numpy(clip.mel).split(encoder.window, dim=1)]
-        encoded: list[Tensor] = [torch.empty(0)] * len(windows)
-        for length in {window.shape[1] for window in windows}:
-            places = [place for place, window in enumerate(windows) if window.shape[1] == length]
-            same = torch.stack([windows[place] for place in places]).to(self.thinker.device)
-            tokens = encoder._encode_windows(same)[0].unflatten(0, (len(places), token_count(length)))
-            for place, embeddings in zip(places, tokens, strict=True):
-                encoded[place] = embeddings
-        return torch.cat(encoded)
-
-    def _added(self, mask: Tensor) -> Tensor:
-        """A bool mask as what is added to scores, in their type."""
-        zeros = torch.zeros(mask.shape, dtype=torch.bfloat16 if self.bf16 else torch.float32)
-        return zeros.masked_fill_(~mask, float("-inf")).to(self.thinker.device)
-
-    def _rotary(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each (B, N, 1, D), of positions (3, B, N)."""
-        cos, sin = self.thinker.decoder.rotary_emb(x, positions)
-        return cos[:, :, None], sin[:, :, None]
-
-    def _layer(self, layer: Any, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """One layer of the decoder over (B, N, d)."""
-        attention, h = layer.self_attn, layer.input_layernorm(x)
-        q = rotate(attention.q_proj(h).unflatten(-1, (self.heads, -1)), *rotary)
-        k = rotate(attention.k_proj(h).unflatten(-1, (self.kv_heads, -1)), *rotary)
-        v = attention.v_proj(h).unflatten(-1, (self.kv_heads, -1))
-        x = x + attention.o_proj(_attend(q.to(v.dtype), k.to(v.dtype), v, mask).flatten(2))
-        return x + layer.mlp(layer.post_attention_layernorm(x))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q and result (B, N, H, D), k and v (B, N, KV, D), mask (B, N, N) to be added."""
-    groups = q.shape[2] // k.shape[2]
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if q.is_cuda:
-        k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-        return F.scaled_dot_product_attention(q, k, v, mask[:, None]).transpose(1, 2)
-    tokens = q.shape[2]
-    rows = q.unflatten(1, (-1, groups)).flatten(2, 3) * q.shape[-1] ** -0.5  # (B, KV, G·N, D): no key is repeated
-    scores = (rows @ k.transpose(2, 3)).unflatten(2, (groups, tokens)) + mask[:, None, None]
-    attended = scores.softmax(-1).to(v.dtype).flatten(2, 3) @ v
-    return attended.unflatten(2, (groups, tokens)).flatten(1, 2).transpose(1, 2)
-
-
-def visible(batch: Batch) -> Tensor:
-    """(B, N, N) bool, which keys a row sees: what comes before, of the clip and of its own block only."""
-    block, tokens = batch.block, batch.block.shape[1]
-    shared = (block == 0)[:, None, :] & (block != PADDING)[:, :, None]
-    same = block[:, :, None] == block[:, None, :]
-    return (shared | same) & torch.ones(tokens, tokens, dtype=torch.bool).tril()
-
-
-def _without_media(batch: Batch) -> Tensor:
-    """The same where text does not see audio and video."""
-    text = batch.modality == TEXT
-    return visible(batch) & ~(text[:, :, None] & ~text[:, None, :])
-
-
-def loss_of(model: BlockModel, batch: Batch, blind_from: int | None = None) -> Tensor:
-    """Mean cross entropy of the tokens to be learned."""
-    return F.cross_entropy(model.logits(batch, blind_from), batch.ids[batch.learned].to(model.thinker.device))
-
-
-Score = dict[str, tuple[int, int]]
-
-
-@torch.no_grad()
-def score(model: BlockModel, batches: Sequence[Batch], blind_from: int | None = None) -> Score:
-    """Of every kind of question, how many are answered right, and how many are asked.
-
-    An answer counts where each of its tokens and the end is the likeliest one after the right tokens before it; that is
-    the same as that greedy decoding gives this answer.
-    """
-    right, asked = Counter[str](), Counter[str]()
-    for batch in batches:
-        said = model.logits(batch, blind_from).argmax(-1).cpu()
-        missed = (said != batch.ids[batch.learned]).nonzero()[:, 0]
-        clip = batch.learned.nonzero()[:, 0]
-        wrong = {(int(clip[token]), int(batch.block[batch.learned][token])) for token in missed}
-        for row, kinds in enumerate(batch.kinds):
-            asked.update(kinds)
-            right.update(kind for number, kind in enumerate(kinds, start=1) if (row, number) not in wrong)
-    return {kind: (right[kind], asked[kind]) for kind in KINDS if asked[kind]}
 
 
 def share_right(scores: Score, tasks: Sequence[str] = ()) -> float:
@@ -250,13 +115,16 @@ class Training:
     """A run: its model, its folder, and how far it is."""
 
     def __init__(self, out: Path, settings: Settings, device: torch.device, shape: Shape | None = None) -> None:
-        self.out, self.settings = out, settings
+        self.out, self.settings, self.shape = out, settings, shape or Shape()
         self.tokenizer = make_tokenizer()
-        self.thinker = untrained(shape or Shape(), self.tokenizer, device)
-        self.model = BlockModel(self.thinker, settings.bf16, settings.compiled)
-        self.optimizer = torch.optim.AdamW(
-            self.thinker.module.parameters(), settings.rate, (0.9, 0.98), weight_decay=0.01
-        )
+        self.thinker = untrained(self.shape, self.tokenizer, device)
+        self.model = BlockModel(self.thinker, settings.bf16)
+        matrices, others = _matrices(self.thinker.module)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(half, settings.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+            for half in (matrices[::2], matrices[1::2])
+        ]
+        self.optimizers.append(torch.optim.AdamW(others, settings.rate, (0.9, 0.98), weight_decay=0.01))
         self.progress = Progress()
         self._tests: dict[int, list[Batch]] = {}
         (out / "training").mkdir(parents=True, exist_ok=True)
@@ -270,20 +138,19 @@ class Training:
         """Train until the time is over, or as many steps in all; then write the checkpoint."""
         begun = time.monotonic() - self.progress.seconds
         tested = saved = logged = self.progress.seconds
-        since, losses, clips = self.progress.step, list[Tensor](), 0
-        with closing(produce(self._orders(), self.tokenizer, self.settings.workers)) as batches:
+        since, recent = self.progress.step, list[Learned]()
+        with closing(self._learn()) as learning:
             while self.progress.seconds < 3600 * self.settings.hours and self.progress.step != max_steps:
-                batch = next(batches)
-                losses.append(self.step(batch))
-                clips += len(batch.media)
+                recent.append(next(learning))
+                self.update(recent[-1].tokens)
                 self.progress.seconds = now = time.monotonic() - begun
                 if now - logged >= LOG_EVERY:
                     self._log(
-                        loss=float(torch.stack(losses).mean()),
+                        loss=sum(one.loss for one in recent) / sum(one.tokens for one in recent),
                         steps_per_s=(self.progress.step - since) / (now - logged),
-                        clips_per_s=clips / (now - logged),
+                        clips_per_s=sum(one.clips for one in recent) / (now - logged),
                     )
-                    since, logged, losses, clips = self.progress.step, now, [], 0
+                    since, logged, recent = self.progress.step, now, []
                 if now - tested >= TEST_EVERY:
                     self.test()
                     tested = time.monotonic() - begun
@@ -293,18 +160,29 @@ class Training:
         self.save()
         save(self.thinker.module, self.tokenizer, self.out)
 
-    def step(self, batch: Batch) -> Tensor:
-        """Learn from one batch; give the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate * self._rate()
-        rng = Random(f"blind {self.progress.step}")
-        loss = loss_of(self.model, batch, self.blind_from if rng.random() < BLIND_SHARE else None)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.thinker.module.parameters(), 1.0)
-        self.optimizer.step()
+    def update(self, tokens: int) -> None:
+        """Change the weights by the gradients of a loss summed over so many tokens, which are zero then."""
+        weights = list(self.thinker.module.parameters())
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad /= tokens
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.rate * self._rate()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda optimizer: optimizer.step(), self.optimizers))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)  # other processes may share them
         self.progress.step += 1
-        return loss.detach()
+
+    def _learn(self) -> Generator[Learned, None, None]:
+        """Gradients, step by step."""
+        if self.thinker.device.type == "cpu" and self.settings.workers:
+            return learn_beside(
+                self._steps(), self.thinker.module, self.shape, self.settings.bf16, self.settings.workers
+            )
+        return learn_here(self._steps(), self.model, self.settings.workers)
 
     @property
     def blind_from(self) -> int:
@@ -335,7 +213,7 @@ class Training:
         """Write what `resume` reads; if this is killed, the last one stays."""
         state = {
             "weights": self.thinker.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
         }
         new = self.state.with_suffix(".new")
@@ -349,7 +227,8 @@ class Training:
         """Go on where the last `save` was."""
         state = torch.load(self.state, map_location=self.thinker.device, weights_only=True)
         self.thinker.module.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
 
     def _rate(self) -> float:
@@ -357,21 +236,27 @@ class Training:
         left = 1 - self.progress.seconds / (3600 * self.settings.hours)
         return min(1.0, (self.progress.step + 1) / WARMUP) * min(1.0, max(0.0, left / DECAY))
 
-    def _orders(self) -> Iterator[Order]:
-        """A batch a step, of the stage that has been reached by then."""
+    def _steps(self) -> Iterator[Step]:
+        """What is learned from next, of the stage that has been reached by then."""
         for number in count(self.progress.step):
-            rng = Random(f"order {number}")
+            rng = Random(f"step {number}")
             earlier = self.progress.stage and rng.random() < EARLIER_SHARE
-            stage = rng.randrange(self.progress.stage) if earlier else self.progress.stage
-            seconds = rng.randint(*(2 * s for s in STAGES[stage].seconds)) / 2
-            size = SIZES[-1] if rng.random() < 0.5 else rng.choice(SIZES[:-1])
-            yield Order(
-                seed=world.FIRST_TRAINING_SEED + number * self.settings.batch,
-                clips=max(1, min(self.settings.batch, round(self.settings.batch * 4 / seconds))),
+            stage = STAGES[rng.randrange(self.progress.stage) if earlier else self.progress.stage]
+            seconds = rng.randint(*(2 * s for s in stage.seconds)) / 2
+            together = self.settings.together
+            parts = max(1, round(self.settings.batch * 4 / seconds / together))
+            first = Order(
+                seed=world.FIRST_TRAINING_SEED + number * max(self.settings.batch, together),
+                clips=together,
                 seconds=seconds,
-                scenes=STAGES[stage].scenes,
-                size=size,
+                scenes=stage.scenes,
+                size=rng.choice(stage.sizes),
+                blocks=stage.blocks,
                 mp4_share=self.settings.mp4_share,
+            )
+            yield Step(
+                tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),
+                self.blind_from if self.progress.stage and rng.random() < BLIND_SHARE else None,
             )
 
     def _test_batches(self, stage: int) -> list[Batch]:
@@ -389,6 +274,14 @@ class Training:
         with (self.out / "training" / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
+
+
+def _matrices(module: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The matrices inside layers, which Muon is for, and all other weights."""
+    matrices, others = list[torch.nn.Parameter](), list[torch.nn.Parameter]()
+    for name, weight in module.named_parameters():
+        (matrices if weight.ndim == 2 and re.search(r"\.(layers|blocks)\.", name) else others).append(weight)
+    return matrices, others
 
 
 def _shares(scores: Score) -> dict[str, list[float]]:
@@ -433,10 +326,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--batch", type=int, default=Settings.batch, help="clips of 4 s a step, fewer of longer ones")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="learning rate")
-    parser.add_argument("--workers", type=int, default=Settings.workers, help="processes that make clips")
+    parser.add_argument("--together", type=int, default=Settings.together, help="clips computed at a time")
+    parser.add_argument(
+        "--workers", type=int, default=Settings.workers, help="processes that learn, or make clips for a GPU"
+    )
     parser.add_argument("--mp4-share", type=float, default=Settings.mp4_share, help="of the clips, sent through an mp4")
-    parser.add_argument("--float32", action="store_true", help="compute in float32, not bfloat16")
-    parser.add_argument("--compile", action="store_true", help="compile the decoder's layers")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16")
     return parser
 
 
@@ -449,11 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(
         hours=given.hours,
         batch=given.batch,
+        together=given.together,
         rate=given.rate,
         workers=given.workers,
         mp4_share=given.mp4_share,
-        bf16=not given.float32,
-        compiled=given.compile,
+        bf16=given.bfloat16,
     )
     try:
         train(given.out, settings, torch.device(device), given.resume)

@@ -1,6 +1,7 @@
 """What nano is trained on is what `ask` gives it, and the training goes on where it was ended."""
 
 import json
+import sys
 import unicodedata
 from dataclasses import replace
 from random import Random
@@ -19,9 +20,11 @@ from omniqa.media.probe import probe
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
 from omniqa.nano.batches import CLIP, SAMPLING, Order, collate, lay_out, make_batch, pick, produce, rendered
+from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
+from omniqa.nano.learners import Step, learn_beside, learn_here
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
-from omniqa.nano.train import BlockModel, Progress, Settings, Training, loss_of, score, train, visible
+from omniqa.nano.train import Progress, Settings, Training, train
 from omniqa.pruning import registry
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import TEXT
@@ -182,13 +185,16 @@ def test_blocks_do_not_see_each_other(thinker, template):
     assert set(batch.block[batch.learned][changed].tolist()) == {2}
 
 
-def test_rows_see_the_clip_and_their_own_block_up_to_themselves(template):
-    batch = make_batch(ORDER, template)
-    sees, block = visible(batch)[0], batch.block[0]
-    row = int((block == 3).nonzero()[-1])
-    assert set(block[sees[row]].tolist()) == {CLIP, 3}
-    assert not sees.triu(1).any()
-    assert sees.diagonal()[block != -1].all()
+def test_text_sees_the_clip_and_its_own_block_up_to_itself(template):
+    batch = make_batch(replace(ORDER, blocks=6), template)
+    sees, clip, width = visible_to_text(batch), batch.clip_tokens, batch.chunk
+    block = batch.block[:, clip:]
+    for row, text in (block > 0).nonzero().tolist():
+        chunk, place = divmod(text, width)
+        seen = sees[row, chunk, place]
+        assert torch.equal(seen[:clip], batch.block[row, :clip] == CLIP)
+        own = [(chunk - 1) * width + key for key in seen[clip:].nonzero()[:, 0].tolist()]
+        assert own == [key for key in range(text + 1) if block[row, key] == block[row, text]]
 
 
 def test_late_layers_hide_the_clip_from_text(thinker, template):
@@ -210,9 +216,10 @@ def test_one_batch_is_learned_by_heart_and_then_answered_so(fresh, template, tmp
     batch = make_batch(order, template)
     model = BlockModel(fresh)
     optimizer = torch.optim.AdamW(fresh.module.parameters(), 2e-3)
-    first = float(loss_of(model, batch).detach())
+    tokens = int(batch.learned.sum())
+    first = float(model.loss(batch).detach()) / tokens
     for _ in range(50):
-        loss = loss_of(model, batch)
+        loss = model.loss(batch) / tokens
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fresh.module.parameters(), 1.0)
@@ -243,6 +250,21 @@ def test_batches_made_in_the_background_are_the_same(tokenizer):
     for mine, theirs in zip(here, there, strict=True):
         assert torch.equal(mine.ids, theirs.ids)
         assert all(np.array_equal(a.frames, b.frames) for a, b in zip(mine.media, theirs.media, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_gradients_from_several_processes_are_those_of_one(tokenizer, workers, monkeypatch):
+    # A new process takes over sys.path, but not what makes the torchvision beside the environment importable.
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "torchvision" not in path])
+    orders = tuple(replace(ORDER, seed=ORDER.seed + number, clips=1) for number in range(3))
+    steps = [Step(orders, None), Step(orders[:1], 3)]
+    alone, beside = (untrained(SMALL, tokenizer, CPU) for _ in range(2))
+    here = learn_here(iter(steps), BlockModel(alone), workers=0)
+    there = learn_beside(iter(steps), beside.module, SMALL, bf16=False, workers=workers)
+    for mine, theirs in zip(here, there, strict=True):
+        assert theirs == replace(mine, loss=pytest.approx(mine.loss, rel=1e-5))
+        for a, b in zip(alone.module.parameters(), beside.module.parameters(), strict=True):
+            assert torch.allclose(torch.zeros_like(a) if a.grad is None else a.grad, b.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):

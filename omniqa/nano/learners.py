@@ -1,0 +1,124 @@
+"""Where gradients come from: this process, with clips made in the background, or several processes that do both.
+
+On a CPU several processes of one thread each are faster than several threads of one process, and are not held up by
+each other; on a GPU one process computes.
+"""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, tee
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing import get_context
+
+from omniqa.nano.architecture import Shape, untrained
+from omniqa.nano.batches import Order, end_with_parent, make_batch, produce
+from omniqa.nano.blocks import BlockModel
+from omniqa.nano.tokenizer import make_tokenizer
+from omniqa.sequence.template import ChatTemplate
+
+# Memory that is given back to the system after each operation has to be cleared by it before the next; glibc shall keep
+# it. Read when a process starts.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of training learns from. blind_from: see BlockModel.logits."""
+
+    orders: tuple[Order, ...]
+    blind_from: int | None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What has been added to the weights' gradients: those of the summed loss over so many tokens and clips."""
+
+    loss: float
+    tokens: int
+    clips: int
+
+
+def learn_here(steps: Iterator[Step], model: BlockModel, workers: int) -> Generator[Learned, None, None]:
+    """After each step the gradients have been added up; `workers` processes make the clips, 0 makes them here."""
+    steps, ahead = tee(steps)
+    orders = chain.from_iterable(step.orders for step in ahead)
+    with closing(produce(orders, model.thinker.tokenizer, workers)) as batches:
+        for step in steps:
+            yield _sum([_learn(model, next(batches), step.blind_from) for _ in step.orders])
+
+
+def learn_beside(
+    steps: Iterator[Step], module: nn.Module, shape: Shape, bf16: bool, workers: int
+) -> Generator[Learned, None, None]:
+    """The same with `workers` processes, each of which makes clips and computes what follows from them.
+
+    They take orders as they get ready. The weights of `module` and all gradients move into shared memory.
+    """
+    torch.set_num_threads(1)  # several would wait for each other wherever something else runs
+    weights = _flat(module)
+    gradients = torch.zeros(workers + 1, len(weights)).share_memory_()
+    _bind(module, weights, gradients[0])
+    os.environ.update({name: value for name, value in _MALLOC.items() if name not in os.environ})
+    context = get_context("spawn")
+    numbers = context.Queue()
+    for number in range(workers):
+        numbers.put(number + 1)
+    setting = (shape, bf16, weights, gradients, numbers)
+    with ProcessPoolExecutor(workers, context, _start_worker, setting) as pool:
+        try:
+            for step in steps:
+                given = [pool.submit(_work, order, step.blind_from) for order in step.orders]
+                learned = _sum([one.result() for one in as_completed(given)])
+                gradients[0] += gradients[1:].sum(0)
+                gradients[1:] = 0
+                yield learned
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _learn(model: BlockModel, batch: Any, blind_from: int | None) -> Learned:
+    loss = model.loss(batch, blind_from)
+    loss.backward()
+    return Learned(float(loss.detach()), int(batch.learned.sum()), len(batch.media))
+
+
+def _sum(parts: Sequence[Learned]) -> Learned:
+    return Learned(sum(p.loss for p in parts), sum(p.tokens for p in parts), sum(p.clips for p in parts))
+
+
+def _flat(module: nn.Module) -> Tensor:
+    """All weights one after the other, in shared memory."""
+    return torch.cat([weight.detach().flatten() for weight in module.parameters()]).share_memory_()
+
+
+def _bind(module: nn.Module, weights: Tensor, gradients: Tensor) -> None:
+    """From now on the module's weights and their gradients are parts of these."""
+    start = 0
+    for weight in module.parameters():
+        part = slice(start, start + weight.numel())
+        weight.data = weights[part].view_as(weight)
+        weight.grad = gradients[part].view_as(weight)
+        start = part.stop
+
+
+_worker: list[tuple[BlockModel, ChatTemplate]] = []  # of a worker process, what it learns with
+
+
+def _start_worker(shape: Shape, bf16: bool, weights: Tensor, gradients: Tensor, numbers: Any) -> None:
+    torch.set_num_threads(1)
+    end_with_parent()
+    tokenizer = make_tokenizer()
+    thinker = untrained(shape, tokenizer, torch.device("cpu"))
+    _bind(thinker.module, weights, gradients[numbers.get()])
+    _worker[:] = [(BlockModel(thinker, bf16), ChatTemplate.of(tokenizer))]
+
+
+def _work(order: Order, blind_from: int | None) -> Learned:
+    model, template = _worker[0]
+    return _learn(model, make_batch(order, template), blind_from)
