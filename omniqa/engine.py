@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniqa.answer import Answer, MediaSummary, Stats, Trace, count_tokens, find_evidence, measure_retention
 from omniqa.errors import MediaError, OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, Sampling
+from omniqa.media.sampling import CELL, PIXELS, Sampling
 from omniqa.model.attention import select_attention
 from omniqa.model.audio import AudioEncoder, AudioEncoding, token_count
 from omniqa.model.cache import KVCache
-from omniqa.model.checkpoint import default_model, find_checkpoint
+from omniqa.model.checkpoint import default_model, find_checkpoint, pixel_bounds
 from omniqa.model.decoder import Decoder, Prefill, Prompt
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import TextStream, generate
+from omniqa.model.learned import load_learned
 from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.model.vision import VisionEncoder
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner, InputSelection, MediaTokens
+from omniqa.pruning.base import AnyPruner, InputSelection, LearnedPart, MediaTokens
 from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.units import AUDIO, VIDEO
@@ -84,16 +85,28 @@ class Prefilled:
 
 
 class OmniQA:
-    """A loaded model that answers questions about videos. Made by `load`."""
+    """A loaded model that answers questions about videos. Made by `load`.
 
-    def __init__(self, name: str, thinker: Thinker, attention: str = "auto", load_s: float = 0.0) -> None:
+    pixels: fewest and most of a frame, where the sampling says nothing else.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        thinker: Thinker,
+        attention: str = "auto",
+        load_s: float = 0.0,
+        pixels: tuple[int, int] = PIXELS,
+    ) -> None:
         self.name = name
         self.thinker = thinker
+        self.pixels = pixels
         self.attention = select_attention(attention, thinker.device, thinker.dtype)
         self.vision_encoder = VisionEncoder(thinker.visual, self.attention)
         self.audio_encoder = AudioEncoder(thinker.audio_tower, self.attention)
         self.decoder = Decoder(thinker, self.attention)
         self._load_s = load_s  # reported once, with the first answer
+        self._learned: dict[LearnedPart, nn.Module] = {}
 
     def ask(
         self,
@@ -160,12 +173,21 @@ class OmniQA:
         clock = StageClock(self.thinker.device)
         with _memory_errors():
             with clock.stage("decode"):
-                clip = _sampled_clip(video, sampling, lambda share: progress("decode", share))
+                clip = self._sampled_clip(video, sampling, lambda share: progress("decode", share))
             with clock.stage("preprocess"):
                 mel = log_mel(clip.waveform) if len(clip.waveform) else None
         shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
         name = str(video) if isinstance(video, str | Path) else clip.info.path
         return _Sampled(name, clip, mel if shape.audio_tokens else None, shape, clock)
+
+    def _sampled_clip(
+        self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
+    ) -> SampledClip:
+        if not isinstance(video, SampledClip):
+            return sample_clip(video, (sampling or Sampling()).within(self.pixels), progress)
+        if sampling is not None:
+            raise UsageError("This clip is sampled already: sampling can't change any more.")
+        return video
 
     def _encode(self, sampled: _Sampled, progress: Progress) -> EncodedVideo:
         clip, clock, sound = sampled.clip, sampled.clock, None
@@ -275,7 +297,19 @@ class OmniQA:
             video=video.video,
             audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
             audio_importance=video.audio.importance(kind) if video.audio and kind else None,
+            time_s=torch.from_numpy(layout.time_s[media]),
+            learned=self._learned_part(pruner),
         )
+
+    def _learned_part(self, pruner: AnyPruner) -> nn.Module | None:
+        """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
+        part = pruner.learned
+        if part is None:
+            return None
+        if part not in self._learned:
+            weight = self.thinker.lm_head.weight
+            self._learned[part] = load_learned(part, self.thinker.checkpoint, weight.shape[1], weight.device)
+        return self._learned[part]
 
     def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: InputSelection) -> Prompt:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
@@ -323,7 +357,8 @@ class OmniQA:
 def load(model: str | None = None, device: str = "auto", dtype: str = "auto", attention: str = "auto") -> OmniQA:
     """Load a model.
 
-    model: a folder or a hub id; None takes the 7B on a GPU that fits it, else the 3B.
+    model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it, else
+    the 3B.
     device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
     "float32". attention: "auto", "flash" or "sdpa".
     Raises ModelError, OutOfMemoryError, and UsageError for values that make no sense here.
@@ -336,7 +371,8 @@ def load(model: str | None = None, device: str = "auto", dtype: str = "auto", at
     checkpoint = find_checkpoint(model or default_model(gpu))
     with _memory_errors():
         thinker = load_thinker(checkpoint, where, DTYPES[dtype])
-    return OmniQA(checkpoint.name, thinker, attention, load_s=time.perf_counter() - start)
+    pixels = pixel_bounds(checkpoint.name)
+    return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels)
 
 
 def _device(name: str) -> torch.device:
@@ -365,16 +401,6 @@ def _memory_errors() -> Iterator[None]:
         if "can't allocate memory" not in str(error):  # torch has no type of its own for this on the CPU
             raise
         raise OutOfMemoryError(f"The machine ran out of memory. {advice}") from error
-
-
-def _sampled_clip(
-    video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
-) -> SampledClip:
-    if not isinstance(video, SampledClip):
-        return sample_clip(video, sampling or Sampling(), progress)
-    if sampling is not None:
-        raise UsageError("This clip is sampled already: sampling can't change any more.")
-    return video
 
 
 def _shape(clip: SampledClip, audio_tokens: int) -> MediaShape:

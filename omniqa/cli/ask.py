@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa.cli import console, options
+from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
-from omniqa.media.sampling import CELL, MAX_PIXELS, MIN_PIXELS, Sampling
+from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
 
@@ -71,8 +72,8 @@ def ask(
         max_frames=max_frames,
         start=start,
         end=end,
-        min_pixels=_min_pixels(max_pixels) if min_pixels is None else min_pixels,
-        max_pixels=max(MAX_PIXELS, min_pixels or 0) if max_pixels is None else max_pixels,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
         audio=not no_audio,
         video=not no_video,
     )
@@ -81,9 +82,7 @@ def ask(
         from omniqa.media.probe import probe
 
         probe(path)
-        from omniqa.engine import load
-
-        qa = load(model, device, dtype, attn)
+        qa = load_model(model, device, dtype, attn)
         stream = console.AnswerStream()
         with console.progress() as progress:
             answers = qa.ask_all(
@@ -112,11 +111,6 @@ def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
     if not all(text.strip() for text in asked):
         raise UsageError("A question is empty.")
     return asked
-
-
-def _min_pixels(max_pixels: int | None) -> int:
-    """The lower bound where only the upper is given: the model's own, or, if that is above, none worth the name."""
-    return MIN_PIXELS if max_pixels is None or max_pixels >= MIN_PIXELS else min(CELL**2, max_pixels)
 
 
 def _trace_files(trace: Path | None, count: int) -> list[Path | None]:

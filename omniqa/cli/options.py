@@ -9,7 +9,7 @@ from omniqa.cli import console
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Hub id or folder. Default: Qwen/Qwen2.5-Omni-7B on a GPU that fits it, else Qwen/Qwen2.5-Omni-3B.",
+        help="Hub id, folder, or nano. Default: Qwen/Qwen2.5-Omni-7B on a GPU that fits it, else Qwen/Qwen2.5-Omni-3B.",
         envvar="OMNIQA_MODEL",
         rich_help_panel="Model",
     ),
@@ -66,7 +66,7 @@ End = Annotated[
 MinPixels = Annotated[
     int | None,
     typer.Option(
-        help="Enlarge frames to at least so many pixels. Default: the model's 100352.",
+        help="Enlarge frames to at least so many pixels. Default: the model's, 100352.",
         envvar="OMNIQA_MIN_PIXELS",
         rich_help_panel="What is taken",
     ),
@@ -74,7 +74,7 @@ MinPixels = Annotated[
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        help="Shrink frames to at most so many pixels. Default: the model's 602112.",
+        help="Shrink frames to at most so many pixels. Default: the model's, 602112.",
         envvar="OMNIQA_MAX_PIXELS",
         rich_help_panel="What is taken",
     ),

@@ -8,9 +8,9 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.errors import UsageError
-from omniqa.media.sampling import CELL, Sampling, smart_resize
+from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import sample_times
-from omniqa.model.checkpoint import HUB_7B, decoder_layers
+from omniqa.model.checkpoint import HUB_7B, decoder_layers, pixel_bounds
 from omniqa.pruning import registry
 from omniqa.pruning.schedule import ClipTokens, Plan
 from omniqa.sequence.units import POSITIONS_PER_SECOND
@@ -36,9 +36,10 @@ def plan(
 ) -> None:
     """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed."""
     pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
-    sampling = Sampling(fps=fps, max_frames=max_frames, audio=not no_audio, video=not no_video)
-    clip = _file_tokens(video, sampling) if video else _clip_tokens(seconds, width, height, seconds, sampling)
     name = model or HUB_7B
+    sampling = Sampling(fps=fps, max_frames=max_frames, audio=not no_audio, video=not no_video)
+    sampling = sampling.within(pixel_bounds(name))
+    clip = _file_tokens(video, sampling) if video else _clip_tokens(seconds, width, height, seconds, sampling)
     layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
     if not pruner.counts_known_ahead:
@@ -83,7 +84,7 @@ def _clip_tokens(seconds: float, width: int, height: int, audio_seconds: float, 
     grids = hw = 0
     if sampling.video and seconds:
         frames = len(sample_times(0, seconds, sampling.fps, sampling.max_frames))
-        rows, cols = smart_resize(height, width, sampling.min_pixels, sampling.max_pixels)
+        rows, cols = smart_resize(height, width, *sampling.pixels(PIXELS))
         grids, hw = -(-frames // 2), rows * cols // CELL**2
     audio = round(POSITIONS_PER_SECOND * audio_seconds) if sampling.audio else 0
     if not grids and not audio:

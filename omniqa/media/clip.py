@@ -16,7 +16,7 @@ from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
 from omniqa.media.container import Damage, Kind
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, probe
 from omniqa.media.resize import resize
-from omniqa.media.sampling import Sampling, smart_resize
+from omniqa.media.sampling import PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import read_frames
 
@@ -170,7 +170,7 @@ class _Reading:
         if max(self.start, video.start) >= end:
             raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
         wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
-        size = smart_resize(video.height, video.width, sampling.min_pixels, sampling.max_pixels)
+        size = smart_resize(video.height, video.width, *sampling.pixels(PIXELS))
         frames, taken = np.empty((len(wanted) + len(wanted) % 2, *size, 3), np.uint8), list[Fraction]()
         for time, frame in read_frames(self.info, wanted, size, damage):
             frames[len(taken)] = frame

@@ -1,6 +1,6 @@
 """What is taken from a clip, and the size its pictures get. Free of torch, so that arguments are checked at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 
 from omniqa.errors import MediaError, UsageError
@@ -9,6 +9,7 @@ from omniqa.media.timeline import Number, exact, sample_times
 CELL = 28  # pixels a side of what becomes one token: 2 x 2 patches of 14
 MIN_PIXELS = 128 * CELL * CELL
 MAX_PIXELS = 768 * CELL * CELL
+PIXELS = (MIN_PIXELS, MAX_PIXELS)  # the published models' bounds for a frame
 _MAX_ASPECT = 200
 
 
@@ -44,8 +45,8 @@ class Sampling:
         max_frames: most frames; where `fps` would give more, they are spread evenly. An odd count gets one more.
         start: seconds on the file's clock, where the range begins.
         end: where it ends, itself not in it; None is the end of the clip.
-        min_pixels: fewest per frame; smaller frames are enlarged.
-        max_pixels: most per frame; larger frames are shrunk.
+        min_pixels: fewest per frame; smaller frames are enlarged. None is the model's own bound.
+        max_pixels: most per frame; larger frames are shrunk. None is the model's own bound.
         video: False leaves out the picture.
         audio: False leaves out the sound.
 
@@ -57,8 +58,8 @@ class Sampling:
     max_frames: int = 128
     start: Number = 0.0
     end: Number | None = None
-    min_pixels: int = MIN_PIXELS
-    max_pixels: int = MAX_PIXELS
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     video: bool = True
     audio: bool = True
 
@@ -67,7 +68,25 @@ class Sampling:
         if start < 0:
             raise UsageError(f"The start must not be below 0, not {self.start} s.")
         sample_times(start, start + 1 if self.end is None else exact(self.end, "end"), self.fps, self.max_frames)
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise UsageError(f"Pixel bounds must be above 0 and in order, not {self.min_pixels}, {self.max_pixels}.")
+        low, high = self.pixels(PIXELS)
+        if not 0 < low <= high:
+            raise UsageError(f"Pixel bounds must be above 0 and in order, not {low}, {high}.")
         if not (self.video or self.audio):
             raise UsageError("Picture and sound are both switched off; leave at least one on.")
+
+    def pixels(self, bounds: tuple[int, int]) -> tuple[int, int]:
+        """Fewest and most pixels of a frame, where `bounds` are the model's own.
+
+        Where only one is given and the model's other one contradicts it, that gives way.
+        """
+        low, high = bounds
+        if self.max_pixels is not None:
+            low, high = low if low <= self.max_pixels else min(CELL**2, self.max_pixels), self.max_pixels
+        if self.min_pixels is not None:
+            low, high = self.min_pixels, high if self.max_pixels is not None else max(high, self.min_pixels)
+        return low, high
+
+    def within(self, bounds: tuple[int, int]) -> "Sampling":
+        """The same with both bounds given."""
+        low, high = self.pixels(bounds)
+        return replace(self, min_pixels=low, max_pixels=high)

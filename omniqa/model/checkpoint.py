@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from omniqa.errors import ModelError, OutOfMemoryError
+from omniqa.media.sampling import PIXELS
 from omniqa.sequence.units import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
 
 HUB_7B = "Qwen/Qwen2.5-Omni-7B"
 HUB_3B = "Qwen/Qwen2.5-Omni-3B"
 KNOWN_LAYERS = {HUB_7B: 28, HUB_3B: 36}
+NANO = "nano"  # the checkpoint that comes with the package
+_NANO_FOLDER = Path(__file__).parents[1] / "nano" / "checkpoint"
 # The 7B Thinker is 17.9 GB in bfloat16; the rest is room for activations and the KV cache of a long clip.
 GPU_BYTES_FOR_7B = 22 * 1024**3
 
+PIXEL_BOUNDS = "video_preprocessor_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TOKENIZERS = (("tokenizer.json", "tokenizer_config.json"), ("vocab.json", "merges.txt", "tokenizer_config.json"))
 ARCHITECTURES = {"qwen2_5_omni": "thinker.", "qwen2_5_omni_thinker": ""}
+_PARTS = ("model.", "visual.", "audio_tower.", "lm_head.")  # a Thinker's own tensors, after its prefix
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -37,6 +42,8 @@ class Checkpoint:
     tensors: the Thinker's tensors, hub name → shard file.
     elements: how many numbers they hold together.
     stored_bytes: their size as stored.
+    added: tensors that stand among the Thinker's without being its own, hub name → shard file: networks that were
+        trained beside it.
     """
 
     name: str
@@ -44,6 +51,7 @@ class Checkpoint:
     tensors: dict[str, Path]
     elements: int
     stored_bytes: int
+    added: dict[str, Path]
 
 
 def default_model(gpu_bytes: int | None) -> str:
@@ -71,6 +79,18 @@ def decoder_layers(model: str) -> int:
     return thinker["text_config"]["num_hidden_layers"]
 
 
+def pixel_bounds(model: str) -> tuple[int, int]:
+    """Fewest and most pixels of a frame: a folder's own, as transformers reads them, or the published models'.
+
+    Raises ModelError for a file that is not JSON.
+    """
+    folder = _folder(model)
+    if folder is None or not (folder / PIXEL_BOUNDS).exists():
+        return PIXELS
+    size = _read_json(model, _locator(model), PIXEL_BOUNDS).get("size", {})
+    return size.get("shortest_edge", PIXELS[0]), size.get("longest_edge", PIXELS[1])
+
+
 def find_checkpoint(model: str) -> Checkpoint:
     """Resolve a folder or a hub id (from the local cache, or downloaded) and check it.
 
@@ -80,12 +100,15 @@ def find_checkpoint(model: str) -> Checkpoint:
     return _check(model, _located(model, locate, "config.json").parent, locate)
 
 
+def _folder(model: str) -> Path | None:
+    folder = _NANO_FOLDER if model == NANO else Path(model).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def _locator(model: str) -> Callable[[str], Path]:
     """How to find a file of `model`, a folder or a hub id."""
-    if model == "nano":
-        raise ModelError("This version does not come with the nano checkpoint. Give --model a folder or a hub id.")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = _folder(model)
+    if folder is not None:
         return lambda name: folder / name
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise ModelError(f"There is no folder {model}, and it is not a hub id such as {HUB_7B}.")
@@ -130,18 +153,20 @@ def _check(name: str, folder: Path, locate: Callable[[str], Path]) -> Checkpoint
     prefix = _check_architecture(name, _read_json(name, locate, "config.json"))
     shard_of = _shards(name, locate, prefix)
     shards = {shard: _located(name, locate, shard) for shard in sorted(set(shard_of.values()))}
-    headers = {shard: _read_header(name, path) for shard, path in shards.items()}
+    headers = {shard: read_header(name, path) for shard, path in shards.items()}
     missing = [tensor for tensor, shard in shard_of.items() if tensor not in headers[shard]]
     if missing:
         raise ModelError(f"{name}: {shard_of[missing[0]]} lacks the tensor {missing[0]} that the index puts there.")
     _fetch_tokenizer(name, locate)
-    sizes = [_size(headers[shard][tensor]) for tensor, shard in shard_of.items()]
+    own = {tensor: shard for tensor, shard in shard_of.items() if tensor.removeprefix(prefix).startswith(_PARTS)}
+    sizes = [_size(headers[shard][tensor]) for tensor, shard in own.items()]
     return Checkpoint(
         name=name,
         folder=folder,
-        tensors={tensor: shards[shard] for tensor, shard in shard_of.items()},
+        tensors={tensor: shards[shard] for tensor, shard in own.items()},
         elements=sum(elements for elements, _ in sizes),
         stored_bytes=sum(stored for _, stored in sizes),
+        added={tensor: shards[shard] for tensor, shard in shard_of.items() if tensor not in own},
     )
 
 
@@ -160,11 +185,11 @@ def _check_architecture(name: str, config: dict[str, Any]) -> str:
 
 
 def _shards(name: str, locate: Callable[[str], Path], prefix: str) -> dict[str, str]:
-    """The Thinker's tensors, name → shard file name."""
+    """The Thinker's tensors, and those that stand among them, name → shard file name."""
     try:
         weight_map = _read_json(name, locate, INDEX)["weight_map"]
     except FileNotFoundError:
-        header = _read_header(name, _located(name, locate, SINGLE))
+        header = read_header(name, _located(name, locate, SINGLE))
         weight_map = dict.fromkeys(header, SINGLE)
     thinker = {tensor: shard for tensor, shard in weight_map.items() if tensor.startswith(prefix)}
     if not thinker:
@@ -202,7 +227,7 @@ def _read_json(name: str, locate: Callable[[str], Path], file: str) -> dict[str,
         raise ModelError(f"{name}: {file} is not valid JSON. Download the checkpoint again.") from error
 
 
-def _read_header(name: str, path: Path) -> dict[str, Any]:
+def read_header(name: str, path: Path) -> dict[str, Any]:
     """Read a safetensors header: tensor → dtype, shape, offsets. Raises ModelError if the file is cut short."""
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -143,6 +143,23 @@ def test_a_sampling_that_makes_no_sense_is_refused(options, word):
         Sampling(**options)
 
 
+@pytest.mark.parametrize(
+    ("given", "pixels"),
+    [
+        ({}, (100, 200)),
+        ({"min_pixels": 150}, (150, 200)),
+        ({"min_pixels": 300}, (300, 300)),
+        ({"max_pixels": 150}, (100, 150)),
+        ({"max_pixels": 50}, (50, 50)),
+        ({"max_pixels": 5000}, (100, 5000)),
+        ({"min_pixels": 1, "max_pixels": 300}, (1, 300)),
+    ],
+)
+def test_the_models_pixel_bounds_hold_where_none_are_given(given, pixels):
+    within = Sampling(**given).within((100, 200))
+    assert (within.min_pixels, within.max_pixels) == within.pixels((7, 8)) == pixels
+
+
 def test_progress_rises_to_one(talk):
     seen = []
     sample_clip(talk, sampling(), seen.append)

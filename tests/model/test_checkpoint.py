@@ -10,8 +10,18 @@ import torch
 
 from omniqa import engine
 from omniqa.errors import ModelError, OutOfMemoryError
-from omniqa.model.checkpoint import HUB_3B, HUB_7B, default_model, find_checkpoint, require_memory
+from omniqa.media.sampling import PIXELS
+from omniqa.model.checkpoint import (
+    HUB_3B,
+    HUB_7B,
+    PIXEL_BOUNDS,
+    default_model,
+    find_checkpoint,
+    pixel_bounds,
+    require_memory,
+)
 from omniqa.model.thinker import load_thinker
+from omniqa.nano.architecture import VIDEO_PREPROCESSOR
 from omniqa.pruning import registry
 from tests.model.clips import make_clip
 
@@ -187,11 +197,19 @@ def test_too_little_memory_is_told_before_loading(checkpoint):
         require_memory(found, 4, available=4 * found.elements - 1, where="host")
 
 
+def test_a_folders_own_pixel_bounds_are_those_that_transformers_reads(copy):
+    pytest.importorskip("torchvision", reason="transformers' video processor needs torchvision; `make test` has it")
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    assert pixel_bounds(str(copy)) == pixel_bounds(HUB_7B) == PIXELS
+    (copy / PIXEL_BOUNDS).write_text(json.dumps(VIDEO_PREPROCESSOR))
+    size = Qwen2VLVideoProcessor.from_pretrained(copy).size
+    assert pixel_bounds(str(copy)) == (size["shortest_edge"], size["longest_edge"]) == (112**2, 168**2)
+
+
 def test_names_that_are_nothing_are_refused():
     with pytest.raises(ModelError, match="no folder"):
         find_checkpoint("no-such-folder")
-    with pytest.raises(ModelError, match="does not come with the nano"):
-        find_checkpoint("nano")
 
 
 @pytest.mark.parametrize(
