@@ -6,7 +6,7 @@ own. All blocks begin at the same position, so that each is what `omniqa ask` wo
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import TEXT
 
+BatchT = TypeVar("BatchT")
 FPS = 2
 SAMPLING = Sampling(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
 CLIP, PADDING = 0, -1  # values of `block` that are no question's
@@ -110,7 +111,7 @@ class Order:
         seconds: length of each.
         scenes: in each.
         size: pixels a side.
-        blocks: questions a clip, at most.
+        blocks: questions a clip, at most; 0 where things are only to be named.
         mp4_share: of the clips that are written to an mp4 file and read again, with what that does to them.
     """
 
@@ -125,12 +126,19 @@ class Order:
 
 def make_batch(order: Order, template: ChatTemplate) -> Batch:
     """Make clips, pick questions, lay all out."""
-    rng = Random(f"batch {order}")
-    scripts = [draw(order.seed + number, order.seconds, order.scenes) for number in range(order.clips)]
-    media = [from_mp4(s, order.size) if rng.random() < order.mp4_share else rendered(s, order.size) for s in scripts]
+    scripts, media = make_media(order)
+    rng = Random(f"questions {order}")
     asked = [pick(script, order.blocks, rng) for script in scripts]
     return collate(media, [lay_out(template, m.shape, questions) for m, questions in zip(media, asked, strict=True)],
                    [tuple(one.kind for one in questions) for questions in asked])  # fmt: skip
+
+
+def make_media(order: Order) -> tuple[list[Script], list[Media]]:
+    """The clips of an order, some of them through a file."""
+    rng = Random(f"files {order}")
+    scripts = [draw(order.seed + number, order.seconds, order.scenes) for number in range(order.clips)]
+    media = [from_mp4(s, order.size) if rng.random() < order.mp4_share else rendered(s, order.size) for s in scripts]
+    return scripts, media
 
 
 def rendered(script: Script, size: int) -> Media:
@@ -227,25 +235,32 @@ def _padded(array: NDArray[Any], length: int, value: int) -> NDArray[Any]:
 _worker: list[ChatTemplate] = []  # of a worker process, the one that it lays out with
 
 
-def produce(orders: Iterator[Order], tokenizer: Any, workers: int, ahead: int = 3) -> Generator[Batch, None, None]:
+def produce(
+    orders: Iterator[Order],
+    make: Callable[[Order, ChatTemplate], BatchT],
+    tokenizer: Any,
+    workers: int,
+    ahead: int = 3,
+) -> Generator[BatchT, None, None]:
     """Batches in the order of `orders`, made in the background; 0 workers make them here, as they are asked for.
 
     Args:
         orders: without end; read up to `ahead` * `workers` further than batches are taken.
+        make: what makes a batch, a function that another process can import.
         tokenizer: the model's.
         workers: processes.
         ahead: batches that each has to do.
     """
     if not workers:
         template = ChatTemplate.of(tokenizer)
-        yield from (make_batch(order, template) for order in orders)
+        yield from (make(order, template) for order in orders)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tokenizer,)) as pool:
-        waiting = deque(pool.submit(_work, order) for order in islice(orders, ahead * workers))
+        waiting = deque(pool.submit(_work, make, order) for order in islice(orders, ahead * workers))
         try:
             while waiting:
                 batch = waiting.popleft().result()
-                waiting.extend(pool.submit(_work, order) for order in islice(orders, 1))
+                waiting.extend(pool.submit(_work, make, order) for order in islice(orders, 1))
                 yield batch
         finally:
             pool.shutdown(cancel_futures=True)
@@ -269,5 +284,5 @@ def end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _work(order: Order) -> Batch:
-    return make_batch(order, _worker[0])
+def _work(make: Callable[[Order, ChatTemplate], BatchT], order: Order) -> BatchT:
+    return make(order, _worker[0])

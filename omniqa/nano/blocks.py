@@ -74,17 +74,17 @@ class BlockModel:
         """(B, N, d): text from the table, audio and video from the encoders."""
         device = self.thinker.device
         x = self.thinker.decoder.embed_tokens(batch.ids.to(device))
-        for kind, encode in ((VIDEO, self._video), (AUDIO, self._audio)):
+        for kind, encode in ((VIDEO, self.encode_video), (AUDIO, self.encode_audio)):
             place = (batch.modality == kind).to(device)[:, :, None]
             x = x.masked_scatter(place, encode(batch.media).to(x.dtype))
         return x
 
-    def _video(self, media: Sequence[Media]) -> Tensor:
+    def encode_video(self, media: Sequence[Media]) -> Tensor:
         """(tokens of all clips, d)"""
         frames = torch.cat([torch.from_numpy(clip.frames) for clip in media])
         return VisionEncoder(self.thinker.visual, self.attention)._encode_grids(frames).flatten(0, 1)
 
-    def _audio(self, media: Sequence[Media]) -> Tensor:
+    def encode_audio(self, media: Sequence[Media]) -> Tensor:
         """(tokens of all clips, d): windows of one length are encoded together, then put back in order."""
         encoder = AudioEncoder(self.thinker.audio_tower, self.attention)
         windows = [window for clip in media for window in torch.from_numpy(clip.mel).split(encoder.window, dim=1)]

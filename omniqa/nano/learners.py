@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from omniqa.nano.architecture import Shape, untrained
-from omniqa.nano.batches import Order, end_with_parent, make_batch, produce
+from omniqa.nano.batches import Batch, Order, end_with_parent, make_batch, produce
 from omniqa.nano.blocks import BlockModel
+from omniqa.nano.naming import Named, Namer, make_named
 from omniqa.nano.tokenizer import make_tokenizer
 from omniqa.sequence.template import ChatTemplate
 
@@ -37,20 +38,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Learned:
-    """What has been added to the weights' gradients: those of the summed loss over so many tokens and clips."""
+    """What has been added to the weights' gradients: those of a loss summed over `parts`, tokens to be said or clips.
+
+    loss: that sum. clips: how many it came from.
+    """
 
     loss: float
-    tokens: int
+    parts: int
     clips: int
 
 
 def learn_here(steps: Iterator[Step], model: BlockModel, workers: int) -> Generator[Learned, None, None]:
     """After each step the gradients have been added up; `workers` processes make the clips, 0 makes them here."""
     steps, ahead = tee(steps)
-    orders = chain.from_iterable(step.orders for step in ahead)
-    with closing(produce(orders, model.thinker.tokenizer, workers)) as batches:
+    orders, namer = chain.from_iterable(step.orders for step in ahead), Namer(model)
+    with closing(produce(orders, make, model.thinker.tokenizer, workers)) as batches:
         for step in steps:
-            yield _sum([_learn(model, next(batches), step.blind_from) for _ in step.orders])
+            yield _sum([_learn(namer, next(batches), step.blind_from) for _ in step.orders])
 
 
 def learn_beside(
@@ -82,14 +86,22 @@ def learn_beside(
             pool.shutdown(cancel_futures=True)
 
 
-def _learn(model: BlockModel, batch: Any, blind_from: int | None) -> Learned:
-    loss = model.loss(batch, blind_from)
+def make(order: Order, template: ChatTemplate) -> Batch | Named:
+    """What an order wants: questions, or names alone."""
+    return make_batch(order, template) if order.blocks else make_named(order)
+
+
+def _learn(namer: Namer, batch: Batch | Named, blind_from: int | None) -> Learned:
+    if isinstance(batch, Named):
+        loss, parts = namer.loss(batch), len(batch.media)
+    else:
+        loss, parts = namer.model.loss(batch, blind_from), int(batch.learned.sum())
     loss.backward()
-    return Learned(float(loss.detach()), int(batch.learned.sum()), len(batch.media))
+    return Learned(float(loss.detach()), parts, len(batch.media))
 
 
 def _sum(parts: Sequence[Learned]) -> Learned:
-    return Learned(sum(p.loss for p in parts), sum(p.tokens for p in parts), sum(p.clips for p in parts))
+    return Learned(sum(p.loss for p in parts), sum(p.parts for p in parts), sum(p.clips for p in parts))
 
 
 def _flat(module: nn.Module) -> Tensor:
@@ -107,7 +119,7 @@ def _bind(module: nn.Module, weights: Tensor, gradients: Tensor) -> None:
         start = part.stop
 
 
-_worker: list[tuple[BlockModel, ChatTemplate]] = []  # of a worker process, what it learns with
+_worker: list[tuple[Namer, ChatTemplate]] = []  # of a worker process, what it learns with
 
 
 def _start_worker(shape: Shape, bf16: bool, weights: Tensor, gradients: Tensor, numbers: Any) -> None:
@@ -116,9 +128,9 @@ def _start_worker(shape: Shape, bf16: bool, weights: Tensor, gradients: Tensor, 
     tokenizer = make_tokenizer()
     thinker = untrained(shape, tokenizer, torch.device("cpu"))
     _bind(thinker.module, weights, gradients[numbers.get()])
-    _worker[:] = [(BlockModel(thinker, bf16), ChatTemplate.of(tokenizer))]
+    _worker[:] = [(Namer(BlockModel(thinker, bf16)), thinker.template)]
 
 
 def _work(order: Order, blind_from: int | None) -> Learned:
-    model, template = _worker[0]
-    return _learn(model, make_batch(order, template), blind_from)
+    namer, template = _worker[0]
+    return _learn(namer, make(order, template), blind_from)

@@ -24,15 +24,18 @@ import torch
 from omniqa.errors import OmniqaError, UsageError
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import Batch, Order, produce
+from omniqa.nano.batches import Batch, Order, make_batch, produce
 from omniqa.nano.blocks import BlockModel, Score, score
 from omniqa.nano.kinds import KINDS
 from omniqa.nano.learners import Learned, Step, learn_beside, learn_here
+from omniqa.nano.naming import Named, Namer, make_named
 from omniqa.nano.tokenizer import make_tokenizer
 
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
 BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
 EARLIER_SHARE = 0.25  # of the batches that are of earlier stages
+NAMED_TOGETHER = 8  # times as many clips fit where things are only named
+MOST_CLIPS = 128  # a step, so that no two steps have the same
 TEST_CLIPS, TEST_SIZE = 32, 168
 WARMUP, DECAY = 50, 0.3  # steps; share of the time
 TEST_EVERY, SAVE_EVERY, LOG_EVERY = 180.0, 120.0, 15.0  # seconds
@@ -47,7 +50,8 @@ class Stage:
         scenes: in each clip.
         seconds: shortest and longest clip.
         sizes: pixels a side, each as often.
-        blocks: questions a clip, at most.
+        blocks: questions a clip, at most; in a stage with none, the encoders learn to name things.
+        clips: a step, of 4 s; of longer ones there are fewer.
         tasks: what must be answered right before the next stage begins,
         enough: in this share of questions; or else, this share of the whole time must be over:
         latest: 1 for the last stage.
@@ -57,12 +61,14 @@ class Stage:
     seconds: tuple[int, int]
     sizes: tuple[int, ...]
     blocks: int
+    clips: int = 12
     tasks: tuple[str, ...] = NAMING
     enough: float = 0.9
     latest: float = 1.0
 
 
 STAGES = (
+    Stage(scenes=2, seconds=(4, 6), sizes=(112, 112, 140, 168), blocks=0, clips=32, latest=0.1),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.25),
     Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.6),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
@@ -75,7 +81,6 @@ class Settings:
 
     Attributes:
         hours: in all.
-        batch: clips of 4 s a step; of longer clips there are fewer.
         together: clips computed at a time.
         rate: learning rate.
         workers: processes that learn, or on a GPU make clips; 0 does all in this one.
@@ -84,7 +89,6 @@ class Settings:
     """
 
     hours: float
-    batch: int = 12
     together: int = 1
     rate: float = 2e-3
     workers: int = 2
@@ -142,11 +146,11 @@ class Training:
         with closing(self._learn()) as learning:
             while self.progress.seconds < 3600 * self.settings.hours and self.progress.step != max_steps:
                 recent.append(next(learning))
-                self.update(recent[-1].tokens)
+                self.update(recent[-1].parts)
                 self.progress.seconds = now = time.monotonic() - begun
                 if now - logged >= LOG_EVERY:
                     self._log(
-                        loss=sum(one.loss for one in recent) / sum(one.tokens for one in recent),
+                        loss=sum(one.loss for one in recent) / sum(one.parts for one in recent),
                         steps_per_s=(self.progress.step - since) / (now - logged),
                         clips_per_s=sum(one.clips for one in recent) / (now - logged),
                     )
@@ -160,20 +164,19 @@ class Training:
         self.save()
         save(self.thinker.module, self.tokenizer, self.out)
 
-    def update(self, tokens: int) -> None:
-        """Change the weights by the gradients of a loss summed over so many tokens, which are zero then."""
-        weights = list(self.thinker.module.parameters())
-        for weight in weights:
-            if weight.grad is not None:
-                weight.grad /= tokens
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    def update(self, parts: int) -> None:
+        """Change the weights by the gradients of a loss summed over so many parts, which are zero then."""
+        gradients = {weight: weight.grad for weight in self.thinker.module.parameters() if weight.grad is not None}
+        for weight, gradient in gradients.items():
+            weight.grad = gradient.div_(parts) if gradient.any() else None  # what is idle stays as it is
+        torch.nn.utils.clip_grad_norm_(list(gradients), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.rate * self._rate()
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda optimizer: optimizer.step(), self.optimizers))
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=False)  # other processes may share them
+        for weight, gradient in gradients.items():
+            weight.grad = gradient.zero_()  # the same one, for other processes may share it
         self.progress.step += 1
 
     def _learn(self) -> Generator[Learned, None, None]:
@@ -192,16 +195,20 @@ class Training:
     def test(self) -> None:
         """Measure on test clips of the present stage, and go to the next stage if that is enough."""
         stage, at = STAGES[self.progress.stage], self.progress.seconds / (3600 * self.settings.hours)
-        scores = score(self.model, self._test_batches(self.progress.stage))
-        self._log(right=share_right(scores), accuracy=_shares(scores))
-        if self.progress.stage < len(STAGES) - 1 and (
-            share_right(scores, stage.tasks) >= stage.enough or at >= stage.latest
-        ):
+        if stage.blocks:
+            scores = score(self.model, self._test_batches(self.progress.stage))
+            self._log(right=share_right(scores), accuracy=_shares(scores))
+            right = share_right(scores, stage.tasks)
+        else:
+            seen, heard = Namer(self.model).right(self._test_names())
+            self._log(seen=seen, heard=heard)
+            right = min(seen, heard)
+        if self.progress.stage < len(STAGES) - 1 and (right >= stage.enough or at >= stage.latest):
             self.progress.stage += 1
 
     def final_test(self) -> None:
         """Measure on every stage's test clips; and, of the stage reached, with media in the first layers only."""
-        for number in range(len(STAGES)):
+        for number in range(1, len(STAGES)):
             scores = score(self.model, self._test_batches(number))
             self._log(test_of_stage=number, right=share_right(scores), accuracy=_shares(scores))
         batches = self._test_batches(self.progress.stage)
@@ -240,13 +247,13 @@ class Training:
         """What is learned from next, of the stage that has been reached by then."""
         for number in count(self.progress.step):
             rng = Random(f"step {number}")
-            earlier = self.progress.stage and rng.random() < EARLIER_SHARE
-            stage = STAGES[rng.randrange(self.progress.stage) if earlier else self.progress.stage]
+            earlier = self.progress.stage > 1 and rng.random() < EARLIER_SHARE
+            stage = STAGES[rng.randrange(1, self.progress.stage) if earlier else self.progress.stage]
             seconds = rng.randint(*(2 * s for s in stage.seconds)) / 2
-            together = self.settings.together
-            parts = max(1, round(self.settings.batch * 4 / seconds / together))
+            together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
+            parts = max(1, round(stage.clips * 4 / seconds / together))
             first = Order(
-                seed=world.FIRST_TRAINING_SEED + number * max(self.settings.batch, together),
+                seed=world.FIRST_TRAINING_SEED + number * max(MOST_CLIPS, together),
                 clips=together,
                 seconds=seconds,
                 scenes=stage.scenes,
@@ -256,7 +263,7 @@ class Training:
             )
             yield Step(
                 tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),
-                self.blind_from if self.progress.stage and rng.random() < BLIND_SHARE else None,
+                self.blind_from if self.progress.stage > 1 and rng.random() < BLIND_SHARE else None,
             )
 
     def _test_batches(self, stage: int) -> list[Batch]:
@@ -265,8 +272,12 @@ class Training:
             scenes, seconds = STAGES[stage].scenes, STAGES[stage].scenes * 4
             order = Order(0, 4, seconds, scenes, TEST_SIZE)
             orders = (replace(order, seed=seed) for seed in range(0, TEST_CLIPS, order.clips))
-            self._tests[stage] = list(produce(orders, self.tokenizer, workers=0))
+            self._tests[stage] = list(produce(orders, make_batch, self.tokenizer, workers=0))
         return self._tests[stage]
+
+    def _test_names(self) -> Named:
+        """Likewise, of the first stage."""
+        return make_named(Order(0, TEST_CLIPS, 4, STAGES[0].scenes, TEST_SIZE, blocks=0))
 
     def _log(self, **numbers: Any) -> None:
         """A line in the log, and on the screen."""
@@ -324,7 +335,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hours", type=float, required=True, help="time in all, earlier runs of --out included")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--batch", type=int, default=Settings.batch, help="clips of 4 s a step, fewer of longer ones")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="learning rate")
     parser.add_argument("--together", type=int, default=Settings.together, help="clips computed at a time")
     parser.add_argument(
@@ -343,7 +353,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(
         hours=given.hours,
-        batch=given.batch,
         together=given.together,
         rate=given.rate,
         workers=given.workers,

@@ -23,6 +23,7 @@ from omniqa.nano.batches import CLIP, SAMPLING, Order, collate, lay_out, make_ba
 from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
 from omniqa.nano.learners import Step, learn_beside, learn_here
+from omniqa.nano.naming import HEARD, SEEN, Namer, make_named
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.nano.train import Progress, Settings, Training, train
 from omniqa.pruning import registry
@@ -163,7 +164,7 @@ def prompt_of(batch, template):
 
 def test_only_answers_and_their_ends_are_learned(template):
     batch = make_batch(ORDER, template)
-    asked = pick(world.draw(ORDER.seed, 3, 1), 4, Random(f"batch {ORDER}"))
+    asked = pick(world.draw(ORDER.seed, 3, 1), 4, Random(f"questions {ORDER}"))
     assert batch.kinds[0][0] == "description"
     assert len(asked) == len(batch.kinds[0]) == int(batch.block[0].max())
     for row, kinds in enumerate(batch.kinds):
@@ -231,36 +232,56 @@ def test_one_batch_is_learned_by_heart_and_then_answered_so(fresh, template, tmp
 
     script = world.draw(order.seed, 2, 1)
     clip = sampled(batch.media[0], script, tmp_path)
-    for one in pick(script, 3, random_of(order)):
+    for one in pick(script, 3, Random(f"questions {order}")):
         answer = OmniQA("nano", fresh, "sdpa").ask(clip, one.prompt, "none")
         assert answer.text == one.answer
 
 
-def random_of(order):
-    """The generator as `make_batch` has it when it picks questions."""
-    rng = Random(f"batch {order}")
-    for _ in range(order.clips):
-        rng.random()
-    return rng
+def test_encoders_learn_names(fresh):
+    named = make_named(replace(ORDER, seconds=2, blocks=0))
+    namer = Namer(BlockModel(fresh))
+    optimizer = torch.optim.AdamW(fresh.module.parameters(), 3e-3)
+    before = namer.right(named)
+    for _ in range(40):
+        optimizer.zero_grad()
+        namer.loss(named).backward()
+        optimizer.step()
+    assert max(before) < 0.5 < 0.95 < min(namer.right(named))
+
+
+def test_names_are_those_of_the_moment():
+    script = next(s for s in world.training_scripts(seconds=4, scenes=2) if s.scenes[1].start % 1 and s.sounds)
+    named = make_named(replace(ORDER, seed=script.seed, seconds=4, scenes=2, clips=1, blocks=0))
+    border = script.scenes[1].start
+    for grid, row in enumerate(named.seen):
+        shown = {SEEN[name] for name in (row == 1).nonzero()[:, 0].tolist()}
+        inside = [scene for scene in script.scenes if scene.start <= grid and grid + 0.5 < scene.end]
+        assert bool(row.isnan().all()) == (not inside) == (grid <= border <= grid + 0.5)
+        for scene in inside:
+            things = {word for thing in scene.things for word in (thing.colour, thing.shape, thing.motion)}
+            assert shown == things | ({scene.sign.text} if scene.sign else set())
+    for token, row in enumerate(named.heard):
+        heard = {HEARD[name] for name in row.nonzero()[:, 0].tolist()}
+        now = [s for s in script.sounds if s.start < (token + 1) / 25 and s.end >= token / 25]
+        assert heard == {name for sound in now for name in (sound.kind, sound.word) if name}
 
 
 def test_batches_made_in_the_background_are_the_same(tokenizer):
     orders = [replace(ORDER, seed=ORDER.seed + number) for number in range(3)]
-    here, there = (list(produce(iter(orders), tokenizer, workers)) for workers in (0, 1))
+    here, there = (list(produce(iter(orders), make_batch, tokenizer, workers)) for workers in (0, 1))
     for mine, theirs in zip(here, there, strict=True):
         assert torch.equal(mine.ids, theirs.ids)
         assert all(np.array_equal(a.frames, b.frames) for a, b in zip(mine.media, theirs.media, strict=True))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_gradients_from_several_processes_are_those_of_one(tokenizer, workers, monkeypatch):
+def test_gradients_from_several_processes_are_those_of_one(tokenizer, monkeypatch):
     # A new process takes over sys.path, but not what makes the torchvision beside the environment importable.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "torchvision" not in path])
     orders = tuple(replace(ORDER, seed=ORDER.seed + number, clips=1) for number in range(3))
     steps = [Step(orders, None), Step(orders[:1], 3)]
     alone, beside = (untrained(SMALL, tokenizer, CPU) for _ in range(2))
     here = learn_here(iter(steps), BlockModel(alone), workers=0)
-    there = learn_beside(iter(steps), beside.module, SMALL, bf16=False, workers=workers)
+    there = learn_beside(iter(steps), beside.module, SMALL, bf16=False, workers=2)
     for mine, theirs in zip(here, there, strict=True):
         assert theirs == replace(mine, loss=pytest.approx(mine.loss, rel=1e-5))
         for a, b in zip(alone.module.parameters(), beside.module.parameters(), strict=True):
@@ -268,7 +289,7 @@ def test_gradients_from_several_processes_are_those_of_one(tokenizer, workers, m
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
-    few = Settings(hours=1, batch=1, workers=0, bf16=False, mp4_share=0.0)
+    few = Settings(hours=1, workers=0, mp4_share=0.0)
     whole = Training(tmp_path / "whole", few, CPU, SMALL)
     whole.run(max_steps=3)
     half = Training(tmp_path / "half", few, CPU, SMALL)
@@ -300,11 +321,11 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(tmp_path):
 def test_the_log_tells_what_is_right_by_kind_and_the_next_stage_comes(tmp_path, monkeypatch):
     monkeypatch.setattr("omniqa.nano.train.TEST_CLIPS", 4)
     run = Training(tmp_path, Settings(hours=1, workers=0), CPU, SMALL)
-    run.test()
-    assert run.progress.stage == 0
-    run.progress.seconds = 1000.0  # more than a quarter of the hour
-    run.test()
-    assert run.progress.stage == 1
-    line = json.loads((tmp_path / "training" / "log.jsonl").read_text().splitlines()[-1])
-    assert line["accuracy"]["description"] == [0.0, 4]
-    assert {"step", "seconds", "stage", "right"} <= set(line)
+    for seconds, stage in ((0.0, 0), (1000.0, 1), (1000.0, 2)):  # more than a quarter of the hour
+        run.progress.seconds = seconds
+        run.test()
+        assert run.progress.stage == stage
+    *named, asked = [json.loads(line) for line in (tmp_path / "training" / "log.jsonl").read_text().splitlines()]
+    assert {"step", "seconds", "stage", "seen", "heard"} <= set(named[0])
+    assert asked["accuracy"]["description"] == [0.0, 4]
+    assert {"step", "seconds", "stage", "right"} <= set(asked)

@@ -1,0 +1,113 @@
+"""What the encoders learn before anything is asked: to name what is shown and heard, in words of the model's own head.
+
+Each embedding is read as the decoder's last layer is, by its norm and lm_head. The tokens of a grid together say the
+colours, shapes, motions and signs that it shows; each audio token says the sounds and the word that are heard then. It
+takes the encoders alone, so it is ten times faster than answers, which are learned soon where things have names.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniqa.nano.batches import FPS, Media, Order, make_media
+from omniqa.nano.blocks import BlockModel
+from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, Scene, Script
+from omniqa.nano.words import WORDS
+from omniqa.sequence.units import POSITIONS_PER_SECOND
+
+SEEN = (*COLOURS, *SHAPES, *MOTIONS, *DIGITS, *LETTERS)
+HEARD = (*SOUNDS, *WORDS)
+_RARE = 4.0  # weight of a name that is true, of which there are few
+
+
+@dataclass(frozen=True)
+class Named:
+    """Clips, and what is true of each of their grids and audio tokens.
+
+    seen: (grids, SEEN) float32, 1 where the grid shows it, NaN throughout where a scene ends inside the grid.
+    heard: (audio tokens, HEARD) float32, 1 where it is heard then.
+    """
+
+    media: tuple[Media, ...]
+    seen: Tensor
+    heard: Tensor
+
+
+def make_named(order: Order) -> Named:
+    """Make clips and say what is in them."""
+    scripts, media = make_media(order)
+    pairs = list(zip(scripts, media, strict=True))
+    return Named(
+        media=tuple(media),
+        seen=torch.from_numpy(np.concatenate([_seen(script, one) for script, one in pairs])),
+        heard=torch.from_numpy(np.concatenate([_heard(script, one) for script, one in pairs])),
+    )
+
+
+def _seen(script: Script, media: Media) -> NDArray[np.float32]:
+    rows = []
+    for time in media.shape.grid_times:
+        one, other = (_scene_at(script, float(time) + k / FPS) for k in range(2))
+        names = {sign.text for sign in [one.sign] if sign}
+        names |= {name for thing in one.things for name in (thing.colour, thing.shape, thing.motion)}
+        rows.append([float(name in names) if one == other else np.nan for name in SEEN])
+    return np.array(rows, np.float32)
+
+
+def _scene_at(script: Script, time: float) -> Scene:
+    return next((scene for scene in script.scenes if time < scene.end), script.scenes[-1])
+
+
+def _heard(script: Script, media: Media) -> NDArray[np.float32]:
+    names = np.zeros((media.shape.audio_tokens, len(HEARD)), np.float32)
+    for sound in script.sounds:
+        tokens = slice(int(sound.start * POSITIONS_PER_SECOND), int(sound.end * POSITIONS_PER_SECOND) + 1)
+        names[tokens, HEARD.index(sound.kind)] = 1
+        if sound.word:
+            names[tokens, HEARD.index(sound.word)] = 1
+    return names
+
+
+class Namer:
+    """Reads names off the embeddings of a model's encoders."""
+
+    def __init__(self, model: BlockModel) -> None:
+        self.model = model
+        encode = model.thinker.template.encode
+        self.seen, self.heard = ([encode(f" {name}", False)[-1] for name in names] for names in (SEEN, HEARD))
+
+    def names(self, named: Named) -> tuple[Tensor, Tensor]:
+        """(grids, SEEN) and (audio tokens, HEARD), float32: above 0 where it says so."""
+        thinker, clips = self.model.thinker, named.media
+        with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
+            norm, weight = thinker.decoder.norm, thinker.lm_head.weight
+            seen = norm(self.model.encode_video(clips)) @ weight[self.seen].T
+            heard = norm(self.model.encode_audio(clips)) @ weight[self.heard].T
+        hw = clips[0].shape.hw
+        return seen.float().unflatten(0, (-1, hw)).logsumexp(1) - log(hw), heard.float()
+
+    def loss(self, named: Named) -> Tensor:
+        """Cross entropy of the names, a mean over grids and one over audio tokens, times the number of clips."""
+        seen, heard = self.names(named)
+        seen_true, heard_true = (truth.to(seen.device) for truth in (named.seen, named.heard))
+        known = ~seen_true.isnan()[:, 0]
+        return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
+
+    @torch.no_grad()
+    def right(self, named: Named) -> tuple[float, float]:
+        """Of the grids and of the audio tokens, the shares of which all names are right."""
+        seen, heard = self.names(named)
+        known = ~named.seen.isnan()[:, 0]
+        wrong = ((seen.cpu() > 0) != (named.seen > 0))[known], (heard.cpu() > 0) != (named.heard > 0)
+        return tuple(1 - float(one.any(1).float().mean()) for one in wrong)  # type: ignore[return-value]
+
+
+def _mistaken(said: Tensor, truth: Tensor) -> Tensor:
+    """Mean cross entropy; 0 where there is nothing to be named."""
+    rare = torch.tensor(_RARE, device=said.device)
+    return F.binary_cross_entropy_with_logits(said, truth, pos_weight=rare) if len(said) else said.sum()
