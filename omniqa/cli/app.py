@@ -10,7 +10,9 @@ import typer
 from omniqa import __version__
 from omniqa.cli import console
 from omniqa.cli.ask import ask
+from omniqa.cli.bench import bench
 from omniqa.cli.doctor import doctor
+from omniqa.cli.eval import evaluate
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.errors import OmniqaError
@@ -23,6 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(ask)
+app.command()(bench)
+app.command("eval")(evaluate)
 app.command()(plan)
 app.command()(doctor)
 app.add_typer(nano)

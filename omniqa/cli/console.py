@@ -6,6 +6,7 @@ Rich is imported where something is drawn, so that what draws nothing stays fast
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ STAGE_NAMES = {
     "generate": "generating",
     "time_to_first_token": "to the first token",
     "total": "in all",
+    "measure": "measuring",
 }
 
 _quiet = False
@@ -125,6 +127,44 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         bar.stop()
 
 
+@contextmanager
+def tally(total: int, what: str, done: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """How far a long run of `total` is, on stderr: a bar on a terminal, elsewhere a plain line every minute.
+
+    Gives a function to call with how many are done, those before this run (`done`) included, and how many failed.
+    """
+    if _quiet or not sys.stderr.isatty():
+        yield _Minutes(total, what, done)
+        return
+    from rich import progress as rich
+
+    counts = (rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn())
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts)
+    with rich.Progress(*columns, console=_stderr(), transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+
+        def show(done: int, failed: int) -> None:
+            bar.update(task, completed=done, description=f"{what}, {failed} failed" if failed else what)
+
+        yield show
+
+
+class _Minutes:
+    """A line every minute."""
+
+    def __init__(self, total: int, what: str, done: int) -> None:
+        self._total, self._what, self._before = total, what, done
+        self._begun = self._said = time.monotonic()
+
+    def __call__(self, done: int, failed: int) -> None:
+        now = time.monotonic()
+        if now - self._said < 60:
+            return
+        self._said = now
+        left = (now - self._begun) * (self._total - done) / max(1, done - self._before) / 60
+        note(f"{done} of {self._total} {self._what}, {failed} failed, about {left:.0f} minutes left")
+
+
 def answer_stats(answer: "Answer") -> None:
     """What the answer took, on stderr, unless quiet."""
     if _quiet:
@@ -160,13 +200,19 @@ def result(line: str) -> None:
 def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table that is a command's result, on stdout. A header that begins with > is of numbers."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     table = _table(*headers)
     for row in rows:
         table.add_row(*row)
+    for header, column in zip(headers, table.columns, strict=True):
+        if header.startswith(">"):  # no number is cut short; on a narrow terminal the lines go on instead
+            words = f"{column.header} {' '.join(map(str, column.cells))}".split()
+            column.min_width = max(map(len, words))
     console = Console(highlight=False)
-    # Into a pipe or a file, the table is as wide as it needs to be.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # into a pipe or a file, the table is as wide as it needs to be
+        console.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    console.print(table, crop=False)
 
 
 def _table(*headers: str) -> "Table":

@@ -34,7 +34,8 @@ from omniqa.nano.tokenizer import make_tokenizer
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
 BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
 EARLIER_SHARE = 0.25  # of the batches that are of earlier stages
-NAMED_TOGETHER = 8  # times as many clips fit where things are only named
+NAMED_TOGETHER = 5  # times as many clips fit where things are only named
+NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same
 TEST_CLIPS, TEST_SIZE = 32, 168
 WARMUP, DECAY = 50, 0.3  # steps; share of the time
@@ -68,7 +69,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(scenes=2, seconds=(4, 6), sizes=(112, 112, 140, 168), blocks=0, clips=32, latest=0.25),
+    Stage(scenes=1, seconds=(2, 3), sizes=(112, 112, 140, 168), blocks=0, latest=0.25),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.4),
     Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.7),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
@@ -259,7 +260,7 @@ class Training:
                 scenes=stage.scenes,
                 size=rng.choice(stage.sizes),
                 blocks=stage.blocks,
-                mp4_share=self.settings.mp4_share,
+                mp4_share=self.settings.mp4_share * (1 if stage.blocks else NAMED_MP4),
             )
             yield Step(
                 tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),

@@ -1,0 +1,57 @@
+"""What is measured, and how often: methods × retentions. Free of torch, so that arguments are checked at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omniqa.errors import UsageError
+from omniqa.eval.columns import columns
+from omniqa.pruning import registry
+from omniqa.pruning.base import AnyPruner
+
+FULL = "none"  # what all others are compared with
+RETENTIONS = (0.5, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often every case is run.
+
+    repeats: rounds that count. warmup: rounds before them that don't. new_tokens: generated in each run.
+    Raises UsageError for numbers out of range.
+    """
+
+    repeats: int = 5
+    warmup: int = 1
+    new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.warmup < 0:
+            raise UsageError(
+                f"--repeats must be at least 1 and --warmup at least 0, not {self.repeats} and {self.warmup}."
+            )
+        if self.new_tokens < 1:
+            raise UsageError(f"--max-new-tokens must be at least 1, not {self.new_tokens}.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method at one retention.
+
+    required: it was asked for by name, so that its failure is an error; otherwise it is left out, with the reason.
+    """
+
+    pruner: AnyPruner
+    required: bool
+
+
+def make_cases(
+    methods: Sequence[str] = (), retentions: Sequence[float] = (), settings: Sequence[str] = ()
+) -> tuple[Case, ...]:
+    """Full tokens first, then method by method each retention, none of them twice.
+
+    methods: empty for every registered one. retentions: empty for RETENTIONS. settings: options. Methods and options
+    are written as for `omniqa eval`, see eval.columns, whose UsageErrors this raises.
+    """
+    required = {FULL, *(method.partition(":")[0] for method in methods)}
+    made = columns([FULL, *(methods or registry.methods())], retentions or RETENTIONS, settings)
+    return tuple(Case(column.pruner, column.pruner.name in required) for column in made)

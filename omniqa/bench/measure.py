@@ -1,0 +1,202 @@
+"""Measures methods side by side on one clip.
+
+Their runs take turns, so that a slow minute of the machine hits all alike.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from omniqa.bench.cases import Case, Rounds
+from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
+from omniqa.bench.run import Run, Runner, kl_divergence
+from omniqa.engine import EncodedVideo, OmniQA, Progress
+from omniqa.errors import ModelError, OutOfMemoryError, UsageError
+from omniqa.media.clip import SampledClip
+from omniqa.media.sampling import Sampling
+from omniqa.model.generate import TextStream
+from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.options import options_of
+from omniqa.pruning.ratio import Unreachable
+from omniqa.pruning.schedule import ClipTokens
+
+ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
+T = TypeVar("T")
+
+
+def bench(
+    qa: OmniQA,
+    video: str | Path | SampledClip,
+    question: str,
+    cases: Sequence[Case],
+    *,
+    sampling: Sampling | None = None,
+    rounds: Rounds | None = None,
+    progress: Progress = lambda stage, share: None,
+) -> Report:
+    """Measure `cases`, of which the first is full tokens, on one clip and one question.
+
+    The clip is decoded and encoded once for each of `rounds`, then each case is run once for each, in turn; every run
+    generates equally many tokens, greedily. progress gets the stages of the encoding, then "measure" with the share of
+    the runs that are done.
+
+    A case whose retention the method can't reach on this clip is run at the nearest that it can. One that was not
+    asked for by name and is refused is left out. One that runs out of memory has a row without figures.
+    Raises the errors of omniqa.errors for whatever else goes wrong.
+    """
+    rounds = rounds or Rounds()
+    encoded, encoding = _encode(qa, video, sampling, rounds, progress)
+    lines = [_Line(case) for case in cases]
+    counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.hw)
+    for line in lines:  # what a plan refuses is refused before the long part
+        line.attempt(lambda pruner: pruner.plan(counts, qa.thinker.layers))
+    _run_in_turn(Runner(qa, encoded, question, rounds.new_tokens), lines, rounds, progress)
+
+    full = lines[0].runs[0] if lines[0].runs else None
+    measured = next((line.runs[0] for line in lines if line.runs), None)
+    if measured is None:
+        raise OutOfMemoryError(lines[0].note)
+    return Report(
+        video=encoded.name,
+        question=question,
+        model=qa.name,
+        device=str(qa.thinker.device),
+        dtype=str(qa.thinker.dtype).removeprefix("torch."),
+        attention=qa.attention.name,
+        threads=torch.get_num_threads(),
+        repeats=rounds.repeats,
+        warmup=rounds.warmup,
+        new_tokens=rounds.new_tokens,
+        text_tokens=measured.text,
+        audio_tokens=counts.n_audio,
+        video_tokens=counts.n_video,
+        media=encoded.summary,
+        encoding=encoding,
+        rows=tuple(line.row(qa, full) for line in lines if not line.refusal),
+        left_out=tuple(dict.fromkeys(LeftOut(line.asked.name, line.refusal) for line in lines if line.refusal)),
+    )
+
+
+def _encode(
+    qa: OmniQA,
+    video: str | Path | SampledClip,
+    sampling: Sampling | None,
+    rounds: Rounds,
+    progress: Progress,
+) -> tuple[EncodedVideo, dict[str, Spread]]:
+    """The encoded clip, and what its stages took, with "total"."""
+    timings = []
+    for _ in range(rounds.warmup + rounds.repeats):
+        encoded = None  # never two of them at a time
+        encoded = qa.encode(video, sampling, progress=progress)
+        timings.append({stage: encoded.timing_s.get(stage, 0.0) for stage in ENCODING})
+    assert encoded is not None
+    counted = timings[rounds.warmup :]
+    spreads = {stage: Spread.of([timing[stage] for timing in counted]) for stage in ENCODING}
+    return encoded, spreads | {"total": Spread.of([sum(timing.values()) for timing in counted])}
+
+
+def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progress: Progress) -> None:
+    """Run every line once, then every line once again, …; those that come to the same run share it."""
+    total = (rounds.warmup + rounds.repeats) * len(lines)
+    for number in range(rounds.warmup + rounds.repeats):
+        done: dict[AnyPruner, Run] = {}
+
+        def once(pruner: AnyPruner, done: dict[AnyPruner, Run] = done) -> Run:
+            if pruner not in done:
+                done[pruner] = runner.run(pruner)
+            return done[pruner]
+
+        for place, line in enumerate(lines, start=1):
+            run = line.attempt(once)
+            if run is not None and number >= rounds.warmup:
+                line.runs.append(run)
+            progress("measure", (number * len(lines) + place) / total)
+
+
+class _Line:
+    """A case while it is measured.
+
+    asked: the method as asked for; pruner: the same at the retention that it is run at. note: what the table says of
+    it. refusal: why it is left out; empty where it is not. runs: those that count.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.required = case.required
+        self.asked = self.pruner = case.pruner
+        self.note = self.refusal = ""
+        self.runs: list[Run] = []
+        self._over = False
+
+    def attempt(self, action: Callable[[AnyPruner], T]) -> T | None:
+        """What `action` makes of the method, at the nearest retention that it reaches; None where it can't serve."""
+        if self._over:
+            return None
+        try:
+            return self._nearest(action)
+        except OutOfMemoryError as error:
+            self.note = str(error)
+            self.runs.clear()
+        except (UsageError, ModelError) as error:
+            if self.required:
+                raise
+            self.refusal = str(error)
+        self._over = True
+        return None
+
+    def _nearest(self, action: Callable[[AnyPruner], T]) -> T:
+        try:
+            return action(self.pruner)
+        except Unreachable as error:
+            self.note = f"{error.method} comes no nearer than {error.nearest:.4f} on this clip, and is measured there."
+            self.pruner = replace(self.pruner, retention=error.nearest)
+        return action(self.pruner)
+
+    def row(self, qa: OmniQA, full: Run | None) -> Row:
+        """The line of the table."""
+        given = {option.name: getattr(self.asked, option.name) for option in options_of(type(self.asked))}
+        defaults = {option.name: option.default for option in options_of(type(self.asked))}
+        return Row(
+            method=self.asked.name,
+            options={name: value for name, value in given.items() if value != defaults[name]},
+            asked=self.asked.target,
+            target=self.pruner.target,
+            note=self.note,
+            measured=_summary(qa, self.runs, full) if self.runs else None,
+        )
+
+
+def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None) -> Measured:
+    """Several runs of one method as one; what is the same in all is the first's."""
+    first, eos = runs[0], qa.thinker.eos
+    answer = first.answer(eos)
+    steps = [run.per_token for run in runs if run.per_token is not None]
+    return Measured(
+        achieved=first.achieved,
+        audio_kept=first.audio_kept,
+        video_kept=first.video_kept,
+        input_pruning=Spread.of([run.input_pruning for run in runs]),
+        prefill=Spread.of([run.prefill for run in runs]),
+        pruned_prefill=Spread.of([run.input_pruning + run.prefill for run in runs]),
+        per_token=Spread.of(steps) if steps else None,
+        first_token=Spread.of([run.first_token for run in runs]),
+        peak_rss_bytes=_highest(run.peak_rss_bytes for run in runs),
+        peak_device_bytes=_highest(run.peak_device_bytes for run in runs),
+        answer=_text(qa, answer),
+        same_answer=answer == full.answer(eos) if full else None,
+        kl=kl_divergence(full.logits, first.logits) if full else None,
+    )
+
+
+def _text(qa: OmniQA, tokens: Sequence[int]) -> str:
+    """The text as `ask` would write it."""
+    stream = TextStream(lambda ids: qa.thinker.tokenizer.decode(ids, skip_special_tokens=True))
+    return "".join([*map(stream.push, tokens), stream.close()]).strip()
+
+
+def _highest(values: Iterable[int | None]) -> int | None:
+    """The highest; None where none is known."""
+    return max((value for value in values if value is not None), default=None)

@@ -1,0 +1,206 @@
+"""`omniqa bench`: methods side by side on one clip and one question."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omniqa.bench.cases import Rounds, make_cases
+from omniqa.cli import console, options
+from omniqa.cli.loading import load_model
+from omniqa.errors import UsageError
+from omniqa.media.sampling import Sampling
+
+if TYPE_CHECKING:
+    from omniqa.bench.report import Report, Row
+
+HEADERS = (
+    "method", ">R asked", ">R achieved", ">video in", ">audio in", ">pruning s", ">prefill s", ">(min-max)",
+    ">ms a token", ">first token s", ">prefill faster", ">first token sooner", ">peak GB", "answer", ">KL nats",
+)  # fmt: skip
+UNKNOWN = "-"
+_MEASURED = "What is measured"
+STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
+    stage: console.STAGE_NAMES[stage] for stage in ("vision_encoder", "audio_encoder")
+}
+
+
+def bench(
+    video: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="What is compared with full tokens, as omnidrop or omnidrop:tds=false; repeats. "
+            "Default: all methods that can run here.",
+            envvar="OMNIQA_METHOD",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    retentions: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--retention",
+            help="Each method is asked at each; repeats. Default: 0.5, 0.3, 0.2 and 0.1.",
+            envvar="OMNIQA_RETENTION",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    method_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
+            envvar="OMNIQA_SET",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            help="How often each is measured; medians are shown.", envvar="OMNIQA_REPEATS", rich_help_panel=_MEASURED
+        ),
+    ] = 5,
+    warmup: Annotated[
+        int,
+        typer.Option(help="Rounds before that, which don't count.", envvar="OMNIQA_WARMUP", rich_help_panel=_MEASURED),
+    ] = 1,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    attn: options.Attn = "auto",
+    fps: options.Fps = 2.0,
+    max_frames: options.MaxFrames = 128,
+    start: options.Start = 0.0,
+    end: options.End = None,
+    min_pixels: options.MinPixels = None,
+    max_pixels: options.MaxPixels = None,
+    no_audio: options.NoAudio = False,
+    no_video: options.NoVideo = False,
+    new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens",
+            help="Tokens generated in each run, all of them, so that every method does the same work.",
+            envvar="OMNIQA_MAX_NEW_TOKENS",
+            rich_help_panel="The answer",
+        ),
+    ] = 32,
+    as_json: options.Json = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows to FILE.", metavar="FILE", envvar="OMNIQA_CSV")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw time and agreement against retention: FILE.png, .svg or .pdf.",
+            metavar="FILE",
+            envvar="OMNIQA_PLOT",
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compare methods on one clip: time, tokens, memory, and agreement with full tokens.
+
+    The clip is encoded once for all; runs take turns. The table goes to stdout.
+    """
+    # All that can be refused without the model is refused before it is loaded.
+    cases = make_cases(methods or [], retentions or [], method_options or [])
+    rounds = Rounds(repeats, warmup, new_tokens)
+    if not question.strip():
+        raise UsageError("The question is empty.")
+    sampling = Sampling(
+        fps=fps,
+        max_frames=max_frames,
+        start=start,
+        end=end,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        audio=not no_audio,
+        video=not no_video,
+    )
+    if csv is not None and not csv.parent.is_dir():
+        raise UsageError(f"--csv: there is no folder {csv.parent}.")
+    if plot is not None:
+        from omniqa.bench.plot import check_plot
+
+        check_plot(plot)
+    from omniqa.media.probe import probe
+
+    probe(video)
+    from omniqa.bench.measure import bench
+
+    qa = load_model(model, device, dtype, attn)
+    with console.progress() as progress:
+        report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
+    _show(report, as_json)
+    if csv is not None:
+        _write("--csv", csv, report.save_csv)
+    if plot is not None:
+        from omniqa.bench.plot import save_plot
+
+        _write("--plot", plot, lambda path: save_plot(report, path))
+
+
+def _write(option: str, path: Path, save: Callable[[Path], None]) -> None:
+    try:
+        save(path)
+    except OSError as error:
+        raise UsageError(f"{option}: {path} can't be written ({error.strerror}).") from error
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    for warning in report.media.warnings:
+        console.note(f"warning: {warning}")
+    for method in report.left_out:
+        console.note(f"{method.method} is left out: {method.reason}")
+    if as_json:
+        console.print_json(report.to_dict())
+        return
+    warmups = f"{report.warmup} warm-up{'s' * (report.warmup != 1)}"
+    console.result(
+        f"{report.model}, {report.dtype} on {report.device} ({report.attention}, {report.threads} CPU threads): "
+        f"{report.video_tokens} video, {report.audio_tokens} audio and {report.text_tokens} text tokens; "
+        f"medians of {report.repeats} after {warmups}"
+    )
+    encoding = ", ".join(f"{name} {report.encoding[stage].median:.3f} s" for stage, name in STAGES.items())
+    console.result(f"for all rows alike: {encoding}")
+    console.results(HEADERS, [_cells(report, row) for row in report.rows])
+    for note in dict.fromkeys(row.note for row in report.rows if row.note):
+        console.result(f"* {note}")
+
+
+def _cells(report: "Report", row: "Row") -> tuple[str, ...]:
+    asked = f"{row.asked:g}{'*' * bool(row.note)}"
+    got = row.measured
+    if got is None:
+        return (row.label, asked, *[UNKNOWN] * (len(HEADERS) - 2))
+    memory = got.peak_rss_bytes if got.peak_device_bytes is None else got.peak_device_bytes
+    return (
+        row.label,
+        asked,
+        f"{got.achieved:.4f}",
+        str(got.video_kept),
+        str(got.audio_kept),
+        _seconds(got.input_pruning.median),
+        _seconds(got.prefill.median),
+        f"({_seconds(got.prefill.low)}-{_seconds(got.prefill.high)})",
+        UNKNOWN if got.per_token is None else f"{1000 * got.per_token.median:.1f}",
+        _seconds(report.time_to_first_token(got).median),
+        _times(report.prefill_speedup(got)),
+        _times(report.first_token_speedup(got)),
+        UNKNOWN if memory is None else f"{memory / 1e9:.2f}",
+        UNKNOWN if got.same_answer is None else "same" if got.same_answer else "another",
+        UNKNOWN if got.kl is None else f"{got.kl:.3g}",
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.4f}" if seconds < 1 else f"{seconds:.2f}"
+
+
+def _times(factor: float | None) -> str:
+    return UNKNOWN if factor is None else f"{factor:.2f}x"

@@ -1,0 +1,353 @@
+"""`omniqa eval`: accuracy tables on sets of questions, methods side by side."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omniqa import __version__
+from omniqa.cli import console, options
+from omniqa.cli.loading import load_model
+from omniqa.errors import UsageError
+from omniqa.eval import columns as methods_at
+from omniqa.eval import dataset as sets
+from omniqa.eval.dataset import Dataset
+from omniqa.eval.layouts import AUTO
+from omniqa.eval.nano import NanoClips
+from omniqa.eval.report import ALL, as_csv, report
+from omniqa.eval.run import Run
+from omniqa.lines import LineStore, claim, write_whole
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+
+if TYPE_CHECKING:
+    from omniqa.engine import OmniQA
+
+NANO = "nano"
+SOME_FAILED = 6  # exit code
+SHOWN_FAILURES = 10
+NANO_CLIPS = 100
+UNKNOWN = "-"
+
+_SET, _NANO, _COMPARED = "The set", "The set nano", "What is compared"
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="A file of questions, or nano: its test set, drawn on the spot.")],
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder below which the clips are. Default: the file's own.",
+            metavar="DIR",
+            envvar="OMNIQA_MEDIA",
+            rich_help_panel=_SET,
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, jsonl, worldsense, videomme, avut, dailyomni or omnivideobench.",
+            envvar="OMNIQA_FORMAT",
+            rich_help_panel=_SET,
+        ),
+    ] = "auto",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many questions, about clips drawn with --seed.",
+            envvar="OMNIQA_LIMIT",
+            rich_help_panel=_SET,
+        ),
+    ] = None,
+    hint: Annotated[
+        str,
+        typer.Option(
+            help='A line that open questions end with, as "Answer with one word."',
+            envvar="OMNIQA_HINT",
+            rich_help_panel=_SET,
+        ),
+    ] = "",
+    clips: Annotated[int | None, typer.Option(min=1, help="How many. Default: 100.", rich_help_panel=_NANO)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of each clip. Default: 8.", rich_help_panel=_NANO)] = None,
+    scenes: Annotated[int | None, typer.Option(help="In each clip. Default: 2.", rich_help_panel=_NANO)] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side. Default: 168.", rich_help_panel=_NANO)] = None,
+    blind: Annotated[
+        str | None,
+        typer.Option(
+            help="A control. video: another clip's picture; audio: no sounds. What needs them falls to chance.",
+            rich_help_panel=_NANO,
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="How tokens are dropped, as omnidrop or omnidrop:tds=false; repeats. Default: omnidrop.",
+            envvar="OMNIQA_METHOD",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = None,
+    retentions: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--retention",
+            help="Each method is asked at each; repeats. Default: 0.3.",
+            envvar="OMNIQA_RETENTION",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = None,
+    method_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
+            envvar="OMNIQA_SET",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help='Test all others against this one, as "none" or "random 0.3". Default: each against each.',
+            metavar="METHOD",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    attn: options.Attn = "auto",
+    fps: options.Fps = 2.0,
+    max_frames: options.MaxFrames = 128,
+    min_pixels: options.MinPixels = None,
+    max_pixels: options.MaxPixels = None,
+    no_audio: options.NoAudio = False,
+    no_video: options.NoVideo = False,
+    max_new_tokens: options.MaxNewTokens = 128,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Keep every answer in OUTDIR, and the report; the same command goes on there.",
+            metavar="OUTDIR",
+            envvar="OMNIQA_OUT",
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Answer a set of questions by several methods, and show how many each gets right.
+
+    Each clip is decoded and encoded once for all of them. The tables go to stdout. See docs/eval.md.
+    """
+    # All that can be refused without the model is refused before it is loaded.
+    columns = methods_at.columns(methods or ["omnidrop"], retentions or [0.3], method_options or [])
+    against = methods_at.find(columns, baseline) if baseline is not None else None
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    sampling = Sampling(
+        fps=fps,
+        max_frames=max_frames,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        audio=not no_audio,
+        video=not no_video,
+    )
+    nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}
+    if dataset == NANO:
+        _refuse({"media": media, "format": None if layout == AUTO else layout}, "is for a file, and nano is none")
+        chosen = _nano(nano, sampling)
+    else:
+        _refuse(nano, f"is for the set nano, not for {dataset}")
+        chosen = sets.from_file(Path(dataset), media, layout, sampling)
+    questions = sets.limited(chosen.questions, limit, seed)
+    settings = chosen.identity | {
+        "model": model,
+        "weights": _weights(model),
+        "device": device,
+        "dtype": dtype,
+        "attention": attn,
+        "sampling": asdict(sampling),
+        "decoding": asdict(decoding),
+        "hint": hint,
+        "version": __version__,
+    }
+    with _folder(out) as folder:
+        claim(folder, settings)
+        with LineStore(folder / "results.jsonl") as store:
+            run = Run(questions, chosen.clips, columns, decoding, store, hint)
+            if run.missing():
+                _answer(run, load_model(model, device, dtype, attn), out)
+            made = report(chosen.name, questions, columns, run.rows(), against)
+        write_whole(folder / "report.json", f"{json.dumps(made, indent=1)}\n")
+        write_whole(folder / "report.csv", as_csv(made))
+    if as_json:
+        console.print_json(made)
+    else:
+        _show(made)
+    _end(made)
+
+
+def _nano(given: Mapping[str, Any], sampling: Sampling) -> Dataset:
+    kept = {name: value for name, value in given.items() if value is not None}
+    count = kept.pop("clips", NANO_CLIPS)
+    return sets.from_nano(NanoClips(**kept, sampling=sampling), count)
+
+
+def _refuse(given: Mapping[str, Any], why: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{name} {why}.")
+
+
+def _weights(model: str | None) -> str | None:
+    """When a folder's weights were last written: trained on, it is another model."""
+    files = list(Path(model).expanduser().glob("*.safetensors")) if model else []
+    if not files:
+        return None
+    return datetime.fromtimestamp(max(file.stat().st_mtime for file in files)).isoformat()
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """Where answers are kept: for good, or as long as the command runs."""
+    if out is not None:
+        yield out
+        return
+    with TemporaryDirectory(prefix="omniqa-") as folder:
+        yield Path(folder)
+
+
+def _answer(run: Run, qa: "OmniQA", out: Path | None) -> None:
+    total = len(run.questions) * len(run.columns)
+    done, failed = total - len(run.missing()), 0
+    if done:
+        console.note(f"{done} of {total} answers are there already")
+    try:
+        with console.tally(total, "answers", done) as show:
+            for row in run.go_on(qa):
+                done, failed = done + 1, failed + ("error" in row)
+                show(done, failed)
+    except KeyboardInterrupt:
+        if out is not None:
+            console.note(f"{done - failed} of {total} answers are kept in {out}; the same command goes on from there")
+        raise
+
+
+def _show(made: Mapping[str, Any]) -> None:
+    cells = made["cells"]
+    asked = f"{_count(made['questions'], 'question')} about {_count(made['clips'], 'clip')}"
+    console.result(f"{made['dataset']}: {asked}, {made['model']}")
+    _show_columns([cell for cell in cells if cell["by"] == ALL])
+    for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
+        _show_groups(by, [cell for cell in cells if cell["by"] == by], made["columns"])
+    if made["pairs"]:
+        _show_pairs(made["pairs"])
+    if made["peak_rss_bytes"] is not None:
+        console.result(f"peak memory of the process: {made['peak_rss_bytes'] / 1e9:.2f} GB")
+
+
+def _show_columns(cells: list[dict[str, Any]]) -> None:
+    headers: tuple[str, ...] = (
+        "method",
+        ">right %",
+        ">95 %",
+        ">right",
+        ">chance %",
+        ">no letter",
+        ">failed",
+        ">R",
+        ">prefill s",
+    )
+    rows: list[tuple[str, ...]] = [
+        (
+            cell["column"],
+            _percent(cell["accuracy"]),
+            _interval(cell),
+            f"{cell['correct']}/{cell['n']}",
+            _percent(cell["chance"]),
+            str(cell["unparsed"]),
+            str(cell["failed"]),
+            UNKNOWN if cell["achieved"] is None else f"{cell['achieved']:.4f}{'*' * bool(cell['at_floor'])}",
+            UNKNOWN if cell["prefill_s"] is None else f"{cell['prefill_s']:.4f}",
+        )
+        for cell in cells
+    ]
+    if any(cell["peak_device_bytes"] for cell in cells):
+        headers = (*headers, ">device GB")
+        rows = [(*row, f"{(cell['peak_device_bytes'] or 0) / 1e9:.2f}") for row, cell in zip(rows, cells, strict=True)]
+    console.results(headers, rows)
+    if any(cell["at_floor"] for cell in cells):
+        console.result("* does not reach the asked retention on some clips; asked there at the nearest that it reaches")
+
+
+def _show_groups(by: str, cells: list[dict[str, Any]], columns: list[str]) -> None:
+    """One row a group, one column a method."""
+    found = {(cell["group"], cell["column"]): cell for cell in cells}
+    rows = []
+    for group in dict.fromkeys(cell["group"] for cell in cells):
+        mine = [found[group, column] for column in columns]
+        shares = [f"{_percent(cell['accuracy'])} ({_interval(cell)})" if cell["n"] else UNKNOWN for cell in mine]
+        rows.append((group, str(max(cell["n"] for cell in mine)), _percent(mine[0]["chance"]), *shares))
+    console.results((by, ">questions", ">chance %", *[f">{column}" for column in columns]), rows)
+
+
+def _show_pairs(pairs: list[dict[str, Any]]) -> None:
+    headers = ("method", "against", ">questions", ">difference %", ">only first right", ">only second right", ">mid-p",
+               ">exact p")  # fmt: skip
+    rows = [
+        (
+            pair["first"],
+            pair["second"],
+            str(pair["n"]),
+            f"{100 * pair['difference']:+.1f}",
+            str(pair["first_only"]),
+            str(pair["second_only"]),
+            f"{pair['mid_p']:.3g}",
+            f"{pair['exact_p']:.3g}",
+        )
+        for pair in pairs
+    ]
+    console.results(headers, rows)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.1f}"
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    return f"{100 * cell['low']:.1f}-{100 * cell['high']:.1f}" if cell["n"] else UNKNOWN
+
+
+def _end(made: Mapping[str, Any]) -> None:
+    """Say what was wrong with clips, and end with the exit code for it where that cost answers."""
+    warned = {warning["clip"] for warning in made["warnings"]}
+    if warned:
+        console.note(f"{_count(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}")
+    failures = Counter((failure["clip"], failure["error"]) for failure in made["failures"])
+    if not failures:
+        return
+    for (clip, error), count in list(failures.items())[:SHOWN_FAILURES]:
+        console.note(f"{clip}: {error} ({_count(count, 'answer')})")
+    if len(failures) > SHOWN_FAILURES:
+        console.note(f"and {len(failures) - SHOWN_FAILURES} more, all of them in the report's failures")
+    total = made["questions"] * len(made["columns"])
+    console.error(f"{len(made['failures'])} of {total} answers failed; the same command tries them again")
+    raise typer.Exit(SOME_FAILED)

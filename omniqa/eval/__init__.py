@@ -1,0 +1,1 @@
+"""Accuracy on sets of questions about clips, for several pruning methods side by side."""

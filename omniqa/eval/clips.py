@@ -1,0 +1,78 @@
+"""Where the clips of a set of questions come from: files below a folder."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from omniqa.errors import MediaError
+from omniqa.media.sampling import Sampling
+
+if TYPE_CHECKING:
+    from omniqa.media.clip import SampledClip
+
+_VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp"}
+
+
+class Clips(Protocol):
+    """The clips of a set, by the names that its questions use."""
+
+    def sample(self, clip: str, pixels: tuple[int, int]) -> "SampledClip":
+        """Frames and sound of a clip; pixels: the model's own bounds. Raises MediaError where it can't be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """Clips as files below a folder, however it is laid out."""
+
+    folder: Path
+    sampling: Sampling
+
+    def sample(self, clip: str, pixels: tuple[int, int]) -> "SampledClip":
+        """Decode a file. Raises MediaError where it is missing, there twice, or of no use."""
+        from omniqa.media.clip import sample_clip
+
+        return sample_clip(self.find(clip), self.sampling.within(pixels))
+
+    def find(self, clip: str) -> Path:
+        """The file at this path below the folder; else the one of this name anywhere below it, or of this stem.
+
+        Raises MediaError where there is none, or several.
+        """
+        path = self.folder / clip
+        if path.is_file():
+            return path
+        found = self._by_name.get(path.name) or self._by_name.get(path.stem, [])
+        if not found:
+            raise MediaError(f"{clip} is not in {self.folder}.")
+        if len(found) > 1:
+            raise MediaError(f"{clip} is in {self.folder} more than once: {found[0]} and {found[1]}.")
+        return found[0]
+
+    def check(self, clips: Iterable[str]) -> None:
+        """Raises MediaError where not one of these clips is there: it is another folder then."""
+        wanted = list(clips)
+        for clip in wanted:
+            try:
+                self.find(clip)
+            except MediaError:
+                continue
+            return
+        if wanted:
+            raise MediaError(f"None of the {len(wanted)} clips is in {self.folder}, {wanted[0]} say. Set --media.")
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        """All files by their names, videos also by their names without the suffix."""
+        files: dict[str, list[Path]] = defaultdict(list)
+        for folder, _, names in os.walk(self.folder):
+            for name in sorted(names):
+                path = Path(folder) / name
+                files[name].append(path)
+                if path.suffix.lower() in _VIDEO_SUFFIXES:
+                    files[path.stem].append(path)
+        return dict(files)

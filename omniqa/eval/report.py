@@ -1,0 +1,144 @@
+"""What the answers come to: accuracies with intervals, by group and column, and which columns differ."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean, median
+from typing import Any
+
+from omniqa.eval.columns import Column
+from omniqa.eval.questions import Question
+from omniqa.eval.run import Row
+from omniqa.eval.statistics import Paired, wilson
+
+ALL = "all"
+_CSV = (
+    "by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance", "unparsed",
+    "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s", "peak_device_bytes",
+)  # fmt: skip
+
+Rows = Mapping[tuple[int, str], Row]
+
+
+def report(
+    dataset: str,
+    questions: Sequence[Question],
+    columns: Sequence[Column],
+    rows: Rows,
+    baseline: Column | None = None,
+) -> dict[str, Any]:
+    """Everything that is known of a run, as JSON values; docs/eval.md has the fields.
+
+    rows: as Run.rows gives them. baseline: the one column that all others are compared with; None compares all pairs.
+    """
+    return {
+        "dataset": dataset,
+        "model": next((row["model"] for row in rows.values() if "model" in row), None),
+        "questions": len(questions),
+        "clips": len({question.clip for question in questions}),
+        "columns": [column.name for column in columns],
+        "cells": [
+            _cell(by, group, column, members, rows)
+            for by, groups in groupings(questions).items()
+            for group, members in groups.items()
+            for column in columns
+        ],
+        "pairs": [_pair(first, second, questions, rows) for first, second in _to_compare(columns, baseline)],
+        "peak_rss_bytes": max((row["peak_rss_bytes"] for row in rows.values() if "error" not in row), default=None),
+        "failures": [
+            {name: row[name] for name in ("question", "clip", "column", "error")}
+            for row in rows.values()
+            if "error" in row
+        ],
+        "warnings": [{"clip": clip, "warning": warning} for clip, warning in _warnings(rows)],
+    }
+
+
+def as_csv(made: Mapping[str, Any]) -> str:
+    """The report's cells, one a line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _CSV, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(made["cells"])
+    return text.getvalue()
+
+
+def groupings(questions: Sequence[Question]) -> dict[str, dict[str, list[Question]]]:
+    """By what questions are counted: all together, then each way to group them that tells any two apart."""
+    found: dict[str, dict[str, list[Question]]] = {ALL: {ALL: list(questions)}}
+    for by in dict.fromkeys(by for question in questions for by in question.groups):
+        groups: dict[str, list[Question]] = {}
+        for question in questions:
+            if by in question.groups:
+                groups.setdefault(question.groups[by], []).append(question)
+        if len(groups) > 1:
+            found[by] = dict(sorted(groups.items()))
+    return found
+
+
+def _cell(by: str, group: str, column: Column, questions: Iterable[Question], rows: Rows) -> dict[str, Any]:
+    """One number of the table and what belongs to it. Questions that failed or were not asked do not count in n."""
+    members = list(questions)
+    known = [rows[key] for question in members if (key := (question.number, column.name)) in rows]
+    answered = [row for row in known if "error" not in row]
+    correct, n = sum(row["correct"] for row in answered), len(answered)
+    low, high = wilson(correct, n)
+    chances = [question.chance for question in members if question.chance is not None]
+    device = [row["peak_device_bytes"] for row in answered if row["peak_device_bytes"] is not None]
+    return {
+        "by": by,
+        "group": group,
+        "column": column.name,
+        "method": column.pruner.name,
+        "retention": column.pruner.target,
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n if n else None,
+        "low": low,
+        "high": high,
+        "chance": fmean(chances) if len(chances) == len(members) else None,
+        "unparsed": sum(row["said"] is None for row in answered),
+        "failed": len(known) - n,
+        "at_floor": sum(row["at_floor"] for row in answered),
+        "achieved": fmean(row["achieved"] for row in answered) if n else None,
+        "input_pruning_s": median(row["input_pruning_s"] for row in answered) if n else None,
+        "prefill_s": median(row["input_pruning_s"] + row["prefill_s"] for row in answered) if n else None,
+        "peak_device_bytes": max(device, default=None),
+    }
+
+
+def _to_compare(columns: Sequence[Column], baseline: Column | None) -> list[tuple[Column, Column]]:
+    if baseline is None:
+        return list(combinations(columns, 2))
+    return [(column, baseline) for column in columns if column is not baseline]
+
+
+def _pair(first: Column, second: Column, questions: Sequence[Question], rows: Rows) -> dict[str, Any]:
+    """Two columns on the questions that both have answered."""
+    both = [
+        (rows[one]["correct"], rows[other]["correct"])
+        for question in questions
+        if _answered(rows, one := (question.number, first.name))
+        and _answered(rows, other := (question.number, second.name))
+    ]
+    paired = Paired(len(both), both.count((True, False)), both.count((False, True)))
+    return {
+        "first": first.name,
+        "second": second.name,
+        "n": paired.n,
+        "first_only": paired.first_only,
+        "second_only": paired.second_only,
+        "difference": paired.difference,
+        "mid_p": paired.mid_p,
+        "exact_p": paired.exact_p,
+    }
+
+
+def _warnings(rows: Rows) -> list[tuple[str, str]]:
+    """What the answers say is wrong with their clips, each once."""
+    return list(dict.fromkeys((row["clip"], text) for row in rows.values() for text in row.get("warnings", ())))
+
+
+def _answered(rows: Rows, key: tuple[int, str]) -> bool:
+    return key in rows and "error" not in rows[key]

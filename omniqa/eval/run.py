@@ -1,0 +1,111 @@
+"""Asks every question by every method, each clip encoded once, and keeps each answer as it comes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from omniqa.errors import MediaError, OmniqaError, OutOfMemoryError, UsageError
+from omniqa.eval.clips import Clips
+from omniqa.eval.columns import Column
+from omniqa.eval.questions import Question
+from omniqa.eval.scoring import score
+from omniqa.lines import LineStore
+from omniqa.model.decoding import Decoding
+from omniqa.pruning.ratio import Unreachable
+
+if TYPE_CHECKING:
+    from omniqa.answer import Answer
+    from omniqa.engine import EncodedVideo, OmniQA
+
+Row = dict[str, Any]
+_FAILURES = (MediaError, OutOfMemoryError, UsageError)  # of one clip or question; others end the run
+
+
+@dataclass(frozen=True)
+class Run:
+    """Questions, columns, and the file of answers that they share with earlier runs.
+
+    hint: a line that open questions end with, or nothing.
+    """
+
+    questions: Sequence[Question]
+    clips: Clips
+    columns: Sequence[Column]
+    decoding: Decoding
+    store: LineStore
+    hint: str = ""
+
+    def rows(self) -> dict[tuple[int, str], Row]:
+        """What is known by question and column, failures included; of several lines the last one counts."""
+        wanted = {(question.number, column.name) for question in self.questions for column in self.columns}
+        known = {(row["question"], row["column"]): row for row in self.store.rows}
+        return {key: row for key, row in known.items() if key in wanted}
+
+    def missing(self) -> list[tuple[Question, Column]]:
+        """What is still to be asked, clip after clip; what failed before is tried again."""
+        done = {key for key, row in self.rows().items() if "error" not in row}
+        clips = {question.clip: None for question in self.questions}
+        place = {clip: index for index, clip in enumerate(clips)}
+        ordered = sorted(self.questions, key=lambda question: place[question.clip])
+        pairs = [(question, column) for question in ordered for column in self.columns]
+        return [pair for pair in pairs if (pair[0].number, pair[1].name) not in done]
+
+    def go_on(self, qa: "OmniQA") -> Iterator[Row]:
+        """Ask what is missing; gives every line once it is in the store."""
+        for clip, pairs in groupby(self.missing(), key=lambda pair: pair[0].clip):
+            for row in self._of_clip(qa, clip, list(pairs)):
+                self.store.append(row)
+                yield row
+
+    def _of_clip(self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, Column]]) -> Iterator[Row]:
+        try:
+            video = qa.encode(self.clips.sample(clip, qa.pixels))
+        except _FAILURES as error:
+            yield from [_failed(question, column, error) for question, column in pairs]
+            return
+        for question, column in pairs:
+            yield self._asked(qa, video, question, column)
+
+    def _asked(self, qa: "OmniQA", video: "EncodedVideo", question: Question, column: Column) -> Row:
+        prompt = question.prompt(self.hint)
+        try:
+            answer, at_floor = _ask(qa, video, prompt, column, self.decoding)
+        except _FAILURES as error:
+            return _failed(question, column, error)
+        result, stats = score(question, answer.text), answer.stats
+        return _head(question, column) | {
+            "answer": answer.text,
+            "said": result.said,
+            "expected": question.answer,
+            "correct": result.correct,
+            "achieved": answer.retention.achieved,
+            "at_floor": at_floor,
+            "input_pruning_s": stats.timing_s["input_pruning"],
+            "prefill_s": stats.timing_s["prefill"],
+            "generate_s": stats.timing_s["generate"],
+            "generated": stats.tokens.generated,
+            "peak_rss_bytes": stats.peak_rss_bytes,
+            "peak_device_bytes": stats.peak_device_bytes,
+            "model": answer.model,
+            "warnings": list(stats.media.warnings),
+        }
+
+
+def _ask(qa: "OmniQA", video: "EncodedVideo", prompt: str, column: Column, decoding: Decoding) -> tuple["Answer", bool]:
+    """The answer, and whether the method had to be asked at the nearest retention that it reaches on this clip."""
+    try:
+        return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding)), False
+    except Unreachable as error:
+        pruner = replace(column.pruner, retention=error.nearest)
+    return next(qa.ask_all(video, [prompt], pruner, decoding=decoding)), True
+
+
+def _head(question: Question, column: Column) -> Row:
+    pruner = column.pruner
+    return {"question": question.number, "clip": question.clip, "column": column.name, "method": pruner.name,
+            "retention": pruner.target}  # fmt: skip
+
+
+def _failed(question: Question, column: Column, error: OmniqaError) -> Row:
+    return _head(question, column) | {"error": str(error)}

@@ -1,0 +1,247 @@
+"""Every question is asked by every method once, whatever happens in between."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import omniqa
+from omniqa.engine import OmniQA
+from omniqa.errors import MediaError, OutOfMemoryError
+from omniqa.eval.columns import columns
+from omniqa.eval.dataset import limited
+from omniqa.eval.nano import NanoClips
+from omniqa.eval.questions import Question
+from omniqa.eval.report import as_csv, groupings, report
+from omniqa.eval.run import Run
+from omniqa.lines import LineStore
+from omniqa.model.decoding import Decoding
+from tests.conftest import ROOT
+
+CLIPS = NanoClips(3, 1, 112)
+COLUMNS = columns(["none", "omnidrop", "omnizip", "random"], [0.5, 0.3])
+
+
+@pytest.fixture(scope="module")
+def qa(nano):
+    return omniqa.load(str(nano), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A run that goes on where the last one with the same file ended."""
+    stores = []
+
+    def make(questions=None, made=COLUMNS, clips=CLIPS):
+        for store in stores:
+            store.__exit__(None, None, None)
+        stores[:] = [LineStore(tmp_path / "results.jsonl")]
+        return Run(questions or CLIPS.questions(2)[:4], clips, made, Decoding(6), stores[0])
+
+    yield make
+    for store in stores:
+        store.__exit__(None, None, None)
+
+
+def test_each_clip_is_encoded_once_for_all_questions_methods_and_retentions(qa, start, monkeypatch):
+    encoded = []
+    encode = OmniQA.encode
+    monkeypatch.setattr(
+        OmniQA, "encode", lambda self, clip, *rest: encoded.append(clip.info.path) or encode(self, clip, *rest)
+    )
+    questions = CLIPS.questions(2)
+    mixed = [questions[index] for index in (0, -1, 1, -2, 2)]
+    rows = list(start(mixed).go_on(qa))
+    assert len(rows) == 5 * len(COLUMNS)
+    assert encoded == ["nano 0", "nano 1"]
+
+
+def test_answers_are_those_that_ask_gives(qa, start):
+    rows = list(start().go_on(qa))
+    clip = CLIPS.sample("0", qa.pixels)
+    question = CLIPS.questions(1)[0]
+    for column in COLUMNS:
+        pruner = column.pruner
+        if pruner.name == "omnizip":  # in so small a clip its steps are larger than what is allowed
+            continue
+        answer = qa.ask(clip, question.prompt(), pruner.name, pruner.retention, decoding=Decoding(6))
+        (row,) = [row for row in rows if (row["question"], row["column"]) == (0, column.name)]
+        assert row["answer"] == answer.text
+        assert row["achieved"] == answer.retention.achieved
+        assert row["expected"] == question.answer
+
+
+def test_a_second_run_asks_only_what_is_missing(qa, start, monkeypatch):
+    first = list(start(made=COLUMNS[:2]).go_on(qa))
+    assert list(start(made=COLUMNS[:2]).go_on(qa)) == []
+    added = list(start().go_on(qa))
+    assert {row["column"] for row in added} == {column.name for column in COLUMNS[2:]}
+    assert len(start().rows()) == len(first) + len(added)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wherever_the_file_was_cut_off_the_next_run_completes_it(qa, start, tmp_path, seed):
+    results = tmp_path / "results.jsonl"
+    keys = [(row["question"], row["column"]) for row in start(made=COLUMNS[:3]).go_on(qa)]
+    data = results.read_bytes()
+    cut = random.Random(seed).randrange(len(data))
+    results.write_bytes(data[:cut])
+    again = [(row["question"], row["column"]) for row in start(made=COLUMNS[:3]).go_on(qa)]
+    assert again == keys[data[:cut].count(b"\n") :]
+    assert results.read_bytes().startswith(data[: data.rfind(b"\n", 0, cut) + 1])
+    assert [(row["question"], row["column"]) for row in map(json.loads, results.open())] == keys
+
+
+def test_a_killed_command_goes_on_where_it_was(nano, tmp_path):
+    out = tmp_path / "out"
+    results = out / "results.jsonl"
+    arguments = ["eval", "nano", "--clips", "2", "--seconds", "3", "--scenes", "1", "--size", "112", "--limit", "9",
+                 "--method", "none", "--method", "random", "--method", "omnidrop", "--max-new-tokens", "6",
+                 "--model", str(nano), "-o", str(out), "--json", "-q"]  # fmt: skip
+    command = [sys.executable, "-m", "omniqa", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    while running.poll() is None and (not results.exists() or results.read_bytes().count(b"\n") < 5):
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    before = results.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert 5 <= whole.count(b"\n") < 27
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert results.read_bytes().startswith(whole)
+    keys = [(row["question"], row["column"]) for row in map(json.loads, results.open())]
+    assert len(keys) == len(set(keys)) == 27
+    made = json.loads(done.stdout)
+    assert made == json.loads((out / "report.json").read_text())
+    assert [cell["n"] for cell in made["cells"] if cell["by"] == "all"] == [9, 9, 9]
+
+
+class Broken:
+    """Clips of which the second can't be used."""
+
+    def sample(self, clip, pixels):
+        if clip == "1":
+            raise MediaError("clip 1 is broken")
+        return CLIPS.sample(clip, pixels)
+
+
+def test_what_fails_is_counted_and_tried_again(qa, start, monkeypatch):
+    questions = [question for question in CLIPS.questions(2) if question.number % 3 == 0]
+    broken = [question for question in questions if question.clip == "1"]
+    run = start(questions, COLUMNS[:2], Broken())
+    rows = list(run.go_on(qa))
+    assert [row["question"] for row in rows if "error" in row] == [q.number for q in broken for _ in range(2)]
+    made = report("nano", questions, COLUMNS[:2], run.rows())
+    cell = made["cells"][0]
+    assert (cell["n"], cell["failed"]) == (len(questions) - len(broken), len(broken))
+    assert {failure["error"] for failure in made["failures"]} == {"clip 1 is broken"}
+    again = list(start(questions, COLUMNS[:2]).go_on(qa))
+    assert [row["question"] for row in again] == [q.number for q in broken for _ in range(2)]
+    assert report("nano", questions, COLUMNS[:2], start(questions, COLUMNS[:2]).rows())["failures"] == []
+
+
+def test_too_little_memory_for_one_answer_leaves_the_others(qa, start, monkeypatch):
+    ask_all = OmniQA.ask_all
+
+    def full(self, video, questions, pruner, **rest):
+        if pruner.name == "none":
+            raise OutOfMemoryError("The device ran out of memory.")
+        return ask_all(self, video, questions, pruner, **rest)
+
+    monkeypatch.setattr(OmniQA, "ask_all", full)
+    rows = list(start(made=COLUMNS[:2]).go_on(qa))
+    assert {row["column"] for row in rows if "error" in row} == {"none"}
+    assert {row["column"] for row in rows if "error" not in row} == {COLUMNS[1].name}
+
+
+def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_marked(qa, start):
+    made = columns(["fastv", "random"], [0.2])
+    run = start(made=made)
+    rows = list(run.go_on(qa))
+    for row in rows:
+        assert row["at_floor"] == (row["method"] == "fastv")
+        assert row["achieved"] == pytest.approx(0.4 if row["method"] == "fastv" else 0.2, abs=0.02)  # 2 of 5 layers
+    cells = report("nano", run.questions, made, run.rows())["cells"]
+    assert [(cell["column"], cell["at_floor"]) for cell in cells[:2]] == [("fastv 0.2", 4), ("random 0.2", 0)]
+
+
+def test_a_limit_draws_clips_and_a_higher_one_only_adds():
+    questions = [Question(3 * clip + k, f"{clip}.mp4", "?", "x") for clip in range(10) for k in range(3)]
+    assert limited(questions, None, 0) == limited(questions, 30, 0) == limited(questions, 99, 0) == questions
+    seven = limited(questions, 7, 0)
+    assert limited(questions, 12, 0)[:7] == seven
+    assert len({question.clip for question in seven}) == 3
+    assert limited(questions, 7, 1) != seven
+    assert sorted(limited(questions, 29, 5), key=lambda q: q.number) != questions
+
+
+def made_rows(questions, right):
+    """Rows of two columns; right: of each question, whether the first and the second have it right."""
+    base = {"said": "x", "achieved": 0.3, "at_floor": False, "input_pruning_s": 0.1, "peak_rss_bytes": 5,
+            "peak_device_bytes": None, "model": "m"}  # fmt: skip
+    return {
+        (question.number, column.name): base | {"correct": correct, "prefill_s": float(question.number)}
+        for question, pair in zip(questions, right, strict=True)
+        for column, correct in zip(COLUMNS[:2], pair, strict=True)
+    }
+
+
+QUESTIONS = [
+    Question(0, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.5),
+    Question(1, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.25),
+    Question(2, "b", "?", "x", groups={"task": "hear", "kind": "one"}),
+    Question(3, "b", "?", "x", groups={"kind": "one"}, chance=0.5),
+]
+
+
+def test_the_report_counts_by_every_group_that_tells_questions_apart():
+    rows = made_rows(QUESTIONS, [(1, 1), (1, 0), (0, 0), (1, 0)])
+    made = report("set", QUESTIONS, COLUMNS[:2], rows)
+    assert list(groupings(QUESTIONS)) == ["all", "task"]
+    cells = {(cell["by"], cell["group"], cell["column"]): cell for cell in made["cells"]}
+    first, second = (column.name for column in COLUMNS[:2])
+    assert set(cells) == {
+        (by, group, column)
+        for by, group in (("all", "all"), ("task", "hear"), ("task", "see"))
+        for column in (first, second)
+    }
+    overall = cells["all", "all", first]
+    assert (overall["correct"], overall["n"], overall["accuracy"], overall["chance"]) == (3, 4, 0.75, None)
+    assert (overall["low"], overall["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert overall["prefill_s"] == pytest.approx(1.6), "pruning and prefill, the median of four"
+    assert cells["task", "see", second]["accuracy"] == 0.5
+    assert cells["task", "see", second]["chance"] == pytest.approx(0.375)
+    assert (made["questions"], made["clips"], made["model"]) == (4, 2, "m")
+    assert made["pairs"] == [
+        {"first": first, "second": second, "n": 4, "first_only": 2, "second_only": 0, "difference": 0.5,
+         "mid_p": 0.25, "exact_p": 0.5}
+    ]  # fmt: skip
+    lines = as_csv(made).splitlines()
+    assert lines[0].startswith("by,group,column,method,retention,n,correct,accuracy,low,high,chance")
+    assert len(lines) == 1 + len(made["cells"])
+    json.dumps(made)
+
+
+def test_columns_are_compared_on_the_questions_that_both_have_answered():
+    rows = made_rows(QUESTIONS, [(1, 1), (1, 0), (0, 0), (1, 0)])
+    del rows[1, COLUMNS[0].name]
+    rows[3, COLUMNS[1].name] = {"clip": "b", "question": 3, "column": COLUMNS[1].name, "error": "broken"}
+    made = report("set", QUESTIONS, COLUMNS[:2], rows)
+    assert (made["pairs"][0]["n"], made["pairs"][0]["first_only"]) == (2, 0)
+    assert [cell["n"] for cell in made["cells"][:2]] == [3, 3]
+    assert [cell["failed"] for cell in made["cells"][:2]] == [0, 1]
+
+
+def test_all_are_compared_with_a_baseline_alone_where_there_is_one():
+    rows = {}
+    every = report("set", QUESTIONS, COLUMNS[:4], rows)["pairs"]
+    against = report("set", QUESTIONS, COLUMNS[:4], rows, COLUMNS[1])["pairs"]
+    assert len(every) == 6
+    assert {pair["second"] for pair in against} == {COLUMNS[1].name}
+    assert len(against) == 3
