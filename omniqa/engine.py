@@ -166,6 +166,7 @@ class OmniQA:
         shape = sampled.shape
         # What the method refuses, it refuses before the long part.
         pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.hw), self.thinker.layers)
+        self._learned_part(pruner)
         return self._encode(sampled, progress)
 
     def _sample(self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Progress) -> _Sampled:

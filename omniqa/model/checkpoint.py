@@ -28,8 +28,9 @@ PIXEL_BOUNDS = "video_preprocessor_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TOKENIZERS = (("tokenizer.json", "tokenizer_config.json"), ("vocab.json", "merges.txt", "tokenizer_config.json"))
-ARCHITECTURES = {"qwen2_5_omni": "thinker.", "qwen2_5_omni_thinker": ""}
-_PARTS = ("model.", "visual.", "audio_tower.", "lm_head.")  # a Thinker's own tensors, after its prefix
+THINKER = "thinker."  # what the names of its tensors begin with, in a Thinker saved alone by transformers too
+_PARTS = ("model.", "visual.", "audio_tower.", "lm_head.")  # its own tensors, after that
+ARCHITECTURES = {"qwen2_5_omni": THINKER, "qwen2_5_omni_thinker": ""}
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -158,7 +159,7 @@ def _check(name: str, folder: Path, locate: Callable[[str], Path]) -> Checkpoint
     if missing:
         raise ModelError(f"{name}: {shard_of[missing[0]]} lacks the tensor {missing[0]} that the index puts there.")
     _fetch_tokenizer(name, locate)
-    own = {tensor: shard for tensor, shard in shard_of.items() if tensor.removeprefix(prefix).startswith(_PARTS)}
+    own = {tensor: shard for tensor, shard in shard_of.items() if tensor.removeprefix(THINKER).startswith(_PARTS)}
     sizes = [_size(headers[shard][tensor]) for tensor, shard in own.items()]
     return Checkpoint(
         name=name,

@@ -3,7 +3,9 @@
 The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +25,7 @@ class Thinker:
     module: the whole Qwen2_5OmniThinkerForConditionalGeneration.
     decoder, visual, audio_tower, lm_head: its parts, wherever this version of transformers keeps them.
     eos: ids that end an answer.
+    checkpoint: where all of it came from.
     """
 
     module: nn.Module
@@ -34,6 +37,7 @@ class Thinker:
     tokenizer: Any
     template: ChatTemplate
     eos: frozenset[int]
+    checkpoint: Checkpoint
 
     @property
     def device(self) -> torch.device:
@@ -80,6 +84,7 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
         tokenizer=tokenizer,
         template=template,
         eos=_eos(config, template),
+        checkpoint=checkpoint,
     )
 
 
@@ -109,7 +114,7 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any
     config._attn_implementation = "sdpa"
     try:
         module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
-            None, config=config, state_dict=_read_tensors(checkpoint), dtype=dtype, output_loading_info=True
+            None, config=config, state_dict=read_tensors(checkpoint.tensors), dtype=dtype, output_loading_info=True
         )
     except RuntimeError as error:  # transformers' way to say that shapes differ
         raise ModelError(f"{checkpoint.name}: the weights do not fit the configuration. {error}") from error
@@ -119,10 +124,10 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any
     return module
 
 
-def _read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The Thinker's tensors by hub name, still in the mapped files."""
-    by_shard: dict[Any, list[str]] = {}
-    for name, path in checkpoint.tensors.items():
+def read_tensors(stored: Mapping[str, Path]) -> dict[str, torch.Tensor]:
+    """Tensors by name, each from the file that `stored` says, and still mapped there."""
+    by_shard: dict[Path, list[str]] = {}
+    for name, path in stored.items():
         by_shard.setdefault(path, []).append(name)
     tensors: dict[str, torch.Tensor] = {}
     for path, names in by_shard.items():

@@ -16,6 +16,7 @@ and position ids stay. Tensors returned lie on the device of the tensors given.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -24,11 +25,31 @@ from omniqa.pruning.options import options_of
 from omniqa.pruning.schedule import ClipTokens, Plan
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 AudioAttention = Literal["global", "window"]
 ScoreRows = Literal["prompt", "question", "last", "audio"]
 PlanT = TypeVar("PlanT", bound=Plan)
+
+
+@dataclass(frozen=True)
+class LearnedPart:
+    """A network of the method's own, and where its weights are looked for, in this order.
+
+    method: the method's name, for messages.
+    option: the method's option that names a safetensors file; path: what it was set to, None where it was not.
+    prefix: what the names of its tensors begin with among the Thinker's. In a file of its own they may do without.
+    file: the name of a safetensors file in the checkpoint's folder.
+    make: the network with weights not trained yet, from the width d of the embeddings; its parameters' names and
+        shapes are those of the tensors.
+    """
+
+    method: str
+    option: str
+    path: str | None
+    prefix: str
+    file: str
+    make: Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +63,9 @@ class MediaTokens:
     audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
     audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
         layer; None where the method did not ask for it (Pruner.audio_importance).
+    time_s: (n,) float64 on the CPU, seconds of each token from the range's start, in sequence order; a grid's is that
+        of its first frame. None where nobody knows.
+    learned: the method's own network, float32, for inference; None where it did not ask for one (Pruner.learned).
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -52,6 +76,8 @@ class MediaTokens:
     video: Tensor
     audio: Tensor
     audio_importance: Tensor | None = None
+    time_s: Tensor | None = None
+    learned: nn.Module | None = None
 
     def __post_init__(self) -> None:
         n = len(self.video) + len(self.audio)
@@ -63,6 +89,8 @@ class MediaTokens:
             raise ValueError(f"{len(self.video)} video tokens are no whole number of grids of {self.hw}")
         if self.audio_importance is not None and self.audio_importance.shape != (len(self.audio),):
             raise ValueError(f"audio_importance {tuple(self.audio_importance.shape)} is not ({len(self.audio)},)")
+        if self.time_s is not None and self.time_s.shape != (n,):
+            raise ValueError(f"time_s {tuple(self.time_s.shape)} is not ({n},)")
 
     @property
     def counts(self) -> ClipTokens:
@@ -132,6 +160,11 @@ class Pruner(ABC, Generic[PlanT]):
     @property
     def audio_importance(self) -> AudioAttention | None:
         """The softmax by which the audio encoder must compute MediaTokens.audio_importance; None: not needed."""
+        return None
+
+    @property
+    def learned(self) -> LearnedPart | None:
+        """The network that MediaTokens.learned must be; None: none is needed."""
         return None
 
     @property

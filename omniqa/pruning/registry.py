@@ -14,7 +14,7 @@ from omniqa.errors import UsageError
 from omniqa.pruning.base import AnyPruner, Pruner
 from omniqa.pruning.options import Option, options_of
 
-_TENSOR_TOOLS = frozenset({"anchors", "selection"})  # import torch at their top, and are no method
+_TENSOR_TOOLS = frozenset({"anchors", "audio_selector", "selection"})  # import torch at their top, and are no method
 
 
 def methods() -> dict[str, type[AnyPruner]]:

@@ -7,15 +7,17 @@ from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.units import AUDIO, VIDEO
 
 
-def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None) -> MediaTokens:
+def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pruner=None) -> MediaTokens:
     """Random embeddings, the two modalities interleaved chunk by chunk: V1 A1 V2 A2 …
 
-    Grids spread over `chunks` chunks, audio over the first `audio_chunks` of them (None: all).
+    Grids spread over `chunks` chunks, audio over the first `audio_chunks` of them (None: all). pruner: the method
+    that may need a network of its own, which is then random too.
     """
     random = torch.Generator().manual_seed(seed)
-    of_grid = torch.arange(clip.grids) * chunks // max(clip.grids, 1)
-    of_audio = torch.arange(clip.n_audio) * (audio_chunks or chunks) // max(clip.n_audio, 1)
-    chunk = torch.cat([of_grid.repeat_interleave(clip.hw), of_audio])
+    of_grid = torch.arange(clip.grids).double() * chunks / max(clip.grids, 1)
+    of_audio = torch.arange(clip.n_audio).double() * (audio_chunks or chunks) / max(clip.n_audio, 1)
+    place = torch.cat([of_grid.repeat_interleave(clip.hw), of_audio])
+    chunk = place.long()
     modality = torch.tensor([VIDEO] * clip.n_video + [AUDIO] * clip.n_audio)
     order = chunk.argsort(stable=True)
     return MediaTokens(
@@ -25,7 +27,16 @@ def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None) -> 
         video=torch.randn(clip.n_video, d, generator=random),
         audio=torch.randn(clip.n_audio, d, generator=random),
         audio_importance=torch.rand(clip.n_audio, generator=random),
+        time_s=2 * place[order],
+        learned=random_network(pruner, d, seed) if pruner and pruner.learned else None,
     )
+
+
+def random_network(pruner, d, seed=0):
+    """The network that `pruner` needs, untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return pruner.learned.make(d).requires_grad_(False).eval()
 
 
 def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):

@@ -7,6 +7,8 @@ the double nearest to 1/3 was given), so that ties are ties.
 import math
 from fractions import Fraction
 
+import numpy as np
+
 PAPER = {
     (28, 0.3): (0.0, 0.2, 0.5, 14),
     (28, 0.2): (0.02, 0.5, 0.5, 14),
@@ -508,3 +510,79 @@ def dash(modality, hw, video, audio, importance, R, rho_audio=0.45, rho_v=None, 
             video_kept += [at + i for i in chosen]
     dominant, some, others = kept_audio(priority, solved[0], anchors)
     return in_sequence(modality, video_kept, dominant + some, merged_anchors(audio, video, some, others, g))
+
+
+def omnisift_scores(weights, audio, seen):
+    """The selector's scores of a pair's audio, before the sigmoid, from the embeddings of the video that survives."""
+
+    def linear(name, vector):
+        return weights[f"{name}.weight"] @ np.array(vector) + weights[f"{name}.bias"]
+
+    def norm(name, vector):
+        centred = vector - vector.mean()
+        return centred / math.sqrt((centred**2).mean() + 1e-5) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def head(rows, number, vector):
+        """One head's 64 numbers of the query (rows = 0), key (1) or value (2) of a vector."""
+        at = slice(512 * rows + 64 * number, 512 * rows + 64 * (number + 1))
+        return weights["cross_attn.in_proj_weight"][at] @ vector + weights["cross_attn.in_proj_bias"][at]
+
+    video = [norm("v_norm", linear("v_proj", y)) for y in seen]
+    keys = [[head(1, number, v) for v in video] for number in range(8)]
+    values = [[head(2, number, v) for v in video] for number in range(8)]
+    scores = []
+    for x in audio:
+        a = norm("a_norm", linear("a_proj", x))
+        attended = []
+        for number in range(8):
+            query = head(0, number, a)
+            power = [math.exp(query @ key / math.sqrt(64)) for key in keys[number]]
+            total = sum(power)
+            attended.append(sum(p / total * value for p, value in zip(power, values[number], strict=True)))
+        y = norm("post_attn_norm", linear("cross_attn.out_proj", np.concatenate(attended)) + a)
+        hidden = linear("score_head.0", y)
+        scores.append(float(linear("score_head.2", hidden / (1 + np.exp(-hidden)))[0]))
+    return scores
+
+
+def omnisift(modality, time_s, hw, video, audio, weights, R, rho_audio=0.3, rho_v=None):
+    """(indices that enter layer 0, none changed), or None where R is out of reach. weights: arrays by name."""
+    grids = [video[g : g + hw] for g in range(0, len(video), hw)] if hw else []
+    video_time = [t for t, kind in zip(time_s, modality, strict=True) if kind == 0]
+    audio_time = [t for t, kind in zip(time_s, modality, strict=True) if kind == 1]
+    starts = [video_time[g * hw] for g in range(0, len(grids), 2)]
+    heard = []  # the audio tokens of each pair
+    for pair, start in enumerate(starts):
+        end = starts[pair + 1] if pair + 1 < len(starts) else math.inf
+        heard.append([j for j, t in enumerate(audio_time) if start <= t < end])
+
+    def dropped(m, rho_audio, rho_v):
+        return floor(rho_audio * m) if m >= 2 and floor(rho_v * hw) < hw else 0
+
+    def count(rho_audio, rho_v):
+        kept = len(audio) - sum(dropped(len(tokens), rho_audio, rho_v) for tokens in heard)
+        return kept + sum(hw - floor(rho_v * hw) for _ in grids)
+
+    solved = solve_both(count, R, len(modality), rho_audio, rho_v)
+    if solved is None:
+        return None
+    rho_audio, rho_v = solved
+    video_gone, audio_gone = [], []
+    for pair, tokens in enumerate(heard):
+        seen = []
+        for g in range(2 * pair, min(2 * pair + 2, len(grids))):
+            if g % 2 == 0:
+                mean = [sum(x[c] for x in grids[g]) / hw for c in range(len(grids[g][0]))]
+                alike = [cosine(x, mean) for x in grids[g]]
+            else:
+                alike = [cosine(x, y) for x, y in zip(grids[g], grids[g - 1], strict=True)]
+            gone = first(range(hw), floor(rho_v * hw), lambda i, alike=alike: -alike[i])
+            video_gone += [g * hw + i for i in gone]
+            seen += [x for i, x in enumerate(grids[g]) if i not in gone]
+        leave = dropped(len(tokens), rho_audio, rho_v)
+        if leave:
+            scores = omnisift_scores(weights, [audio[j] for j in tokens], seen)
+            score = dict(zip(tokens, scores, strict=True))
+            stays = first(tokens, len(tokens) - leave, lambda j, score=score: -score[j])
+            audio_gone += [j for j in tokens if j not in stays]
+    return in_sequence(modality, stay(len(video), video_gone), stay(len(audio), audio_gone), {})

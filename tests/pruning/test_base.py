@@ -23,7 +23,7 @@ def name(request):
 
 
 def alive_in_every_layer(pruner, clip):
-    tokens = media_tokens(clip)
+    tokens = media_tokens(clip, pruner=pruner)
     plan = pruner.plan(tokens.counts, LAYERS)
     entered = pruner.select_input(tokens, plan).keep
     scores = torch.rand(LAYERS - 1, clip.n, generator=torch.Generator().manual_seed(1))
@@ -91,6 +91,7 @@ def test_tokens_whose_shapes_contradict_each_other_are_refused():
         {"hw": 7},
         {"hw": 0},
         {"audio_importance": tokens.audio_importance[1:]},
+        {"time_s": tokens.time_s[1:]},
     ):
         with pytest.raises(ValueError, match=r"not|no whole number"):
             MediaTokens(**{**parts, **wrong})
