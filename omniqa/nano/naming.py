@@ -5,7 +5,7 @@ motion of what lies on them, or the sign; audio tokens the sounds and the word t
 encoders alone, so it is several times faster than answers, which are learned soon where things have names.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,14 +39,19 @@ class Named:
 
 
 def make_named(order: Order) -> Named:
-    """Make clips and say what is in them."""
+    """Make clips and say what is in them, of the picture in the first grid only: the next would show little else."""
     scripts, media = make_media(order)
-    pairs = list(zip(scripts, media, strict=True))
+    pairs = [(script, _first_grid(one)) for script, one in zip(scripts, media, strict=True)]
     return Named(
-        media=tuple(media),
+        media=tuple(one for _, one in pairs),
         seen=torch.from_numpy(np.concatenate([_seen(script, one) for script, one in pairs])),
         heard=torch.from_numpy(np.concatenate([_heard(script, one) for script, one in pairs])),
     )
+
+
+def _first_grid(media: Media) -> Media:
+    shape = replace(media.shape, grid_times=media.shape.grid_times[:1])
+    return replace(media, frames=media.frames[:2], shape=shape)
 
 
 def _seen(script: Script, media: Media) -> NDArray[np.float32]:

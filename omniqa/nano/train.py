@@ -59,7 +59,7 @@ class Stage:
     """
 
     scenes: int
-    seconds: tuple[int, int]
+    seconds: tuple[float, float]
     sizes: tuple[int, ...]
     blocks: int
     clips: int = 12
@@ -69,7 +69,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(scenes=1, seconds=(2, 3), sizes=(112, 112, 140, 168), blocks=0, latest=0.25),
+    Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, latest=0.25),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.4),
     Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.7),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
@@ -250,7 +250,7 @@ class Training:
             rng = Random(f"step {number}")
             earlier = self.progress.stage > 1 and rng.random() < EARLIER_SHARE
             stage = STAGES[rng.randrange(1, self.progress.stage) if earlier else self.progress.stage]
-            seconds = rng.randint(*(2 * s for s in stage.seconds)) / 2
+            seconds = rng.randint(*(round(2 * s) for s in stage.seconds)) / 2
             together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
             parts = max(1, round(stage.clips * 4 / seconds / together))
             first = Order(
@@ -278,7 +278,7 @@ class Training:
 
     def _test_names(self) -> Named:
         """Likewise, of the first stage."""
-        return make_named(Order(0, TEST_CLIPS, 4, STAGES[0].scenes, TEST_SIZE, blocks=0))
+        return make_named(Order(0, 4 * TEST_CLIPS, 2, STAGES[0].scenes, TEST_SIZE, blocks=0))
 
     def _log(self, **numbers: Any) -> None:
         """A line in the log, and on the screen."""
