@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omniqa.errors import UsageError
-from omniqa.eval.columns import columns
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.columns import columns
 
 FULL = "none"  # what all others are compared with
 RETENTIONS = (0.5, 0.3, 0.2, 0.1)
@@ -50,7 +50,7 @@ def make_cases(
     """Full tokens first, then method by method each retention, none of them twice.
 
     methods: empty for every registered one. retentions: empty for RETENTIONS. settings: options. Methods and options
-    are written as for `omniqa eval`, see eval.columns, whose UsageErrors this raises.
+    are written as for `omniqa eval`, see pruning.columns, whose UsageErrors this raises.
     """
     required = {FULL, *(method.partition(":")[0] for method in methods)}
     made = columns([FULL, *(methods or registry.methods())], retentions or RETENTIONS, settings)

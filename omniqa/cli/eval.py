@@ -16,7 +16,6 @@ from omniqa import __version__
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
-from omniqa.eval import columns as methods_at
 from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
@@ -26,6 +25,7 @@ from omniqa.eval.run import Run
 from omniqa.lines import LineStore, claim, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
+from omniqa.pruning import columns as methods_at
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA

@@ -7,10 +7,10 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
-from omniqa.eval.columns import Column
 from omniqa.eval.questions import Question
 from omniqa.eval.run import Row
 from omniqa.eval.statistics import Paired, wilson
+from omniqa.pruning.columns import Column
 
 ALL = "all"
 _CSV = (

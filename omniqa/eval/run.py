@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from omniqa.errors import MediaError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.eval.clips import Clips
-from omniqa.eval.columns import Column
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
+from omniqa.pruning.columns import Column
 from omniqa.pruning.ratio import Unreachable
 
 if TYPE_CHECKING:

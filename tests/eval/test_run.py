@@ -13,7 +13,6 @@ import pytest
 import omniqa
 from omniqa.engine import OmniQA
 from omniqa.errors import MediaError, OutOfMemoryError
-from omniqa.eval.columns import columns
 from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
@@ -21,6 +20,7 @@ from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import Run
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
+from omniqa.pruning.columns import columns
 from tests.conftest import ROOT
 
 CLIPS = NanoClips(3, 1, 112)

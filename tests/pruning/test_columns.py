@@ -3,7 +3,7 @@
 import pytest
 
 from omniqa.errors import UsageError
-from omniqa.eval.columns import columns, find
+from omniqa.pruning.columns import columns, find
 
 
 def names(*arguments):
