@@ -65,14 +65,20 @@ class EncodedVideo:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sampled:
-    """A clip before the encoders: what the file gave, and how many tokens that will be."""
+class PreparedClip:
+    """A clip before the encoders: what the file gave, and how many tokens that will be.
+
+    mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
+    """
 
     name: str
     clip: SampledClip
     mel: NDArray[np.float32] | None
     shape: MediaShape
-    clock: StageClock
+    timing_s: dict[str, float]
+
+
+Video = str | Path | SampledClip | PreparedClip  # what is not encoded yet
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +116,7 @@ class OmniQA:
 
     def ask(
         self,
-        video: str | Path | SampledClip | EncodedVideo,
+        video: Video | EncodedVideo,
         question: str,
         method: str = "omnidrop",
         retention: float = 0.3,
@@ -129,7 +135,7 @@ class OmniQA:
 
     def ask_all(
         self,
-        video: str | Path | SampledClip | EncodedVideo,
+        video: Video | EncodedVideo,
         questions: Sequence[str],
         pruner: AnyPruner,
         *,
@@ -137,15 +143,17 @@ class OmniQA:
         decoding: Decoding | None = None,
         on_text: Callable[[str], None] = lambda text: None,
         progress: Progress = _silent,
+        count_encoding: bool = False,
     ) -> Iterator[Answer]:
         """Answer several questions, encoding the video once; the first answer's timing includes that.
 
         on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
+        count_encoding: the first answer's timing includes that of a video encoded earlier, too.
         """
         if isinstance(video, EncodedVideo):
             if sampling is not None:
                 raise UsageError("This video is encoded already: sampling can't change any more.")
-            encoded, spent = video, {}
+            encoded, spent = video, video.timing_s if count_encoding else {}
         else:
             encoded = self._encode_for(pruner, video, sampling, progress)
             spent = encoded.timing_s
@@ -153,25 +161,17 @@ class OmniQA:
             yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress)
             spent = {}
 
-    def encode(
-        self, video: str | Path | SampledClip, sampling: Sampling | None = None, *, progress: Progress = _silent
-    ) -> EncodedVideo:
+    def encode(self, video: Video, sampling: Sampling | None = None, *, progress: Progress = _silent) -> EncodedVideo:
         """Decode and encode a video once, to ask about it often."""
-        return self._encode(self._sample(video, sampling, progress), progress)
+        return self._encode(self.prepare(video, sampling, progress=progress), progress)
 
-    def _encode_for(
-        self, pruner: AnyPruner, video: str | Path | SampledClip, sampling: Sampling | None, progress: Progress
-    ) -> EncodedVideo:
-        sampled = self._sample(video, sampling, progress)
-        shape = sampled.shape
-        # What the method refuses, it refuses before the long part.
-        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.hw), self.thinker.layers)
-        self._learned_part(pruner)
-        return self._encode(sampled, progress)
-
-    def _sample(self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Progress) -> _Sampled:
-        reset_device_peak(self.thinker.device)
-        clock = StageClock(self.thinker.device)
+    def prepare(self, video: Video, sampling: Sampling | None = None, *, progress: Progress = _silent) -> PreparedClip:
+        """All that comes before the encoders. It leaves the device alone: another thread may do it meanwhile."""
+        if isinstance(video, PreparedClip | SampledClip) and sampling is not None:
+            raise UsageError("This clip is sampled already: sampling can't change any more.")
+        if isinstance(video, PreparedClip):
+            return video
+        clock = StageClock(torch.device("cpu"))
         with _memory_errors():
             with clock.stage("decode"):
                 clip = self._sampled_clip(video, sampling, lambda share: progress("decode", share))
@@ -179,33 +179,42 @@ class OmniQA:
                 mel = log_mel(clip.waveform) if len(clip.waveform) else None
         shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
         name = str(video) if isinstance(video, str | Path) else clip.info.path
-        return _Sampled(name, clip, mel if shape.audio_tokens else None, shape, clock)
+        return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds)
+
+    def _encode_for(
+        self, pruner: AnyPruner, video: Video, sampling: Sampling | None, progress: Progress
+    ) -> EncodedVideo:
+        prepared = self.prepare(video, sampling, progress=progress)
+        shape = prepared.shape
+        # What the method refuses, it refuses before the long part.
+        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.hw), self.thinker.layers)
+        self._learned_part(pruner)
+        return self._encode(prepared, progress)
 
     def _sampled_clip(
         self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
     ) -> SampledClip:
-        if not isinstance(video, SampledClip):
-            return sample_clip(video, (sampling or Sampling()).within(self.pixels), progress)
-        if sampling is not None:
-            raise UsageError("This clip is sampled already: sampling can't change any more.")
-        return video
+        if isinstance(video, SampledClip):
+            return video
+        return sample_clip(video, (sampling or Sampling()).within(self.pixels), progress)
 
-    def _encode(self, sampled: _Sampled, progress: Progress) -> EncodedVideo:
-        clip, clock, sound = sampled.clip, sampled.clock, None
+    def _encode(self, prepared: PreparedClip, progress: Progress) -> EncodedVideo:
+        reset_device_peak(self.thinker.device)
+        clip, clock, sound = prepared.clip, StageClock(self.thinker.device), None
         with _memory_errors():
             with clock.stage("vision_encoder"):
                 frames = self._encode_frames(clip, lambda share: progress("vision_encoder", share))
-            if sampled.mel is not None:
+            if prepared.mel is not None:
                 with clock.stage("audio_encoder"):
-                    sound = self.audio_encoder.encode(sampled.mel, lambda share: progress("audio_encoder", share))
+                    sound = self.audio_encoder.encode(prepared.mel, lambda share: progress("audio_encoder", share))
         return EncodedVideo(
-            name=sampled.name,
+            name=prepared.name,
             start_s=float(clip.start),
-            shape=sampled.shape,
+            shape=prepared.shape,
             video=frames,
             audio=sound,
             summary=_summary(clip),
-            timing_s=clock.seconds,
+            timing_s=prepared.timing_s | clock.seconds,
         )
 
     def _encode_frames(self, clip: SampledClip, progress: Callable[[float], None]) -> Tensor:

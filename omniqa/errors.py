@@ -32,3 +32,7 @@ class OutOfMemoryError(OmniqaError):
     """Not enough memory on the host or the device; the message says what would need less."""
 
     exit_code = 5
+
+
+SOME_FAILED = 6  # exit code of a long run that ended with some failures
+CLIP_ERRORS = (MediaError, OutOfMemoryError, UsageError)  # one clip or question may fail by these; others end a run

@@ -1,38 +1,92 @@
-"""A file of results that grows by whole lines, one JSON object each, and survives a kill at any moment."""
+"""A file of results that grows by whole lines, one row each, and survives a kill at any moment."""
 
 import json
 import os
+import stat
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from omniqa.errors import UsageError
 
 if sys.platform != "win32":
     import fcntl
 
+Row = dict[str, Any]
 
-class LineStore:
-    """An append-only file of JSON objects, open for one process at a time.
 
-    Each line is on the disk when `append` returns. A half line that a kill left at the end is dropped on opening.
+class Layout(Protocol):
+    """How a row is written as bytes.
 
-    path: the file; made if it is not there.
-    rows: what the file holds, in its order; `append` adds to it.
-
-    Raises UsageError where the file can't be written, is open elsewhere, or holds a line that is no JSON object.
+    header: what a file begins with, in front of the first row.
+    kind: what messages call a row.
     """
 
-    def __init__(self, path: Path) -> None:
+    header: bytes
+    kind: str
+
+    def encode(self, row: Row) -> bytes:
+        """The row's line, with its end."""
+        ...
+
+    def decode(self, line: bytes) -> Row | None:
+        """The row of a whole line; None where it is none."""
+        ...
+
+    def is_whole(self, line: bytes) -> bool:
+        """Whether a line that was read up to a newline ends there; a newline may stand inside of one."""
+        ...
+
+
+class JsonLines:
+    """One JSON object a line, in ASCII."""
+
+    header = b""
+    kind = "JSON object"
+
+    def encode(self, row: Row) -> bytes:
+        """The row's line, with its end."""
+        return json.dumps(row).encode() + b"\n"
+
+    def decode(self, line: bytes) -> Row | None:
+        """The row of a whole line; None where it is none."""
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return None
+        return row if isinstance(row, dict) else None
+
+    def is_whole(self, line: bytes) -> bool:
+        """Whether the line has its end."""
+        return line.endswith(b"\n")
+
+
+JSON_LINES = JsonLines()
+
+
+class LineStore:
+    """An append-only file of rows, open for one process at a time.
+
+    Each line is on the disk when `append` returns. A half line that a kill left at the end is dropped on opening, one
+    that a full disk or an interrupt left, at once.
+
+    path: the file; made if it is not there.
+    layout: how a row is written. keep: what is kept of each row in `rows`, for a long file's would not fit in memory.
+    rows: what the file holds, in its order; `append` adds to it.
+
+    Raises UsageError where the file can't be written, is open elsewhere, or holds a line that is no row.
+    """
+
+    def __init__(self, path: Path, layout: Layout = JSON_LINES, keep: Callable[[Row], Any] = lambda row: row) -> None:
         self.path = path
+        self._layout = layout
+        self._keep = keep
+        self._file = self._open(path, os.O_CREAT)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise UsageError(f"{path} can't be written to ({error.strerror}).") from error
-        try:
-            self._lock()
+            self._lock(self._file)
             self.rows = self._read()
         except BaseException:
             os.close(self._file)
@@ -46,40 +100,117 @@ class LineStore:
     ) -> None:
         os.close(self._file)
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Write one line, whole and for good. Raises UsageError where the disk does not take it."""
-        line = memoryview(json.dumps(row).encode() + b"\n")
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
+            if not os.fstat(self._file).st_size:
+                write_line(self._file, self._layout.header)
+            write_line(self._file, self._layout.encode(row))
         except OSError as error:
-            raise UsageError(f"{self.path} can't be written to ({error.strerror}).") from error
-        self.rows.append(row)
+            raise _unwritable(self.path, error) from error
+        self.rows.append(self._keep(row))
 
-    def _lock(self) -> None:
+    def drop(self, unwanted: Callable[[Row], bool]) -> None:
+        """Take lines out, all at once: whenever a kill comes, the file is as it was or as it shall be."""
+        new = self.path.with_name(f".new-{self.path.name}")
+        file = self._open(new, os.O_CREAT | os.O_TRUNC)
+        try:
+            self._lock(file)
+            with self.path.open("rb") as lines, open(file, "wb", closefd=False) as kept:
+                for line, row in _rows(lines, self._layout, self.path):
+                    if row is None or not unwanted(row):
+                        kept.write(line)
+            os.fsync(file)
+            os.replace(new, self.path)
+        except BaseException as error:
+            os.close(file)
+            new.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _unwritable(self.path, error) from error
+            raise
+        os.close(self._file)
+        self._file = file
+        self.rows = self._read()
+
+    def _open(self, path: Path, flags: int) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o666)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _lock(self, file: int) -> None:
         if sys.platform == "win32":
             return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(f"{self.path} is being written to by another run.") from error
 
-    def _read(self) -> list[dict[str, Any]]:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file, whole)
-        return [self._parse(line, number) for number, line in enumerate(data[:whole].splitlines(), start=1)]
+    def _read(self) -> list[Any]:
+        kept, end = [], 0
+        with self.path.open("rb") as file:
+            for line, row in _rows(file, self._layout, self.path):
+                end += len(line)
+                if row is not None:
+                    kept.append(self._keep(row))
+        os.ftruncate(self._file, end)
+        return kept
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise UsageError(f"Line {number} of {self.path} is no JSON object. Remove it, or write to another folder.")
-        return row
+
+def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
+    """The rows of a file that nobody writes to any more; a half line at the end is left out.
+
+    Raises UsageError where the file can't be read, or holds a line that is no row.
+    """
+    try:
+        with path.open("rb") as file:
+            for _, row in _rows(file, layout, path):
+                if row is not None:
+                    yield row
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}).") from error
+
+
+def write_line(file: int, line: bytes) -> None:
+    """Write to a file descriptor whatever happens all of `line` or nothing, and have it on the disk.
+
+    A pipe or a terminal keeps what it was given. Raises OSError.
+    """
+    status = os.fstat(file)
+    regular = stat.S_ISREG(status.st_mode)
+    left = memoryview(line)
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+        if regular:
+            os.fsync(file)
+    except BaseException:
+        if regular:
+            os.ftruncate(file, status.st_size)
+        raise
+
+
+def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[bytes, Row | None]]:
+    """Whole lines with their rows; the header has none. What is left of a half line at the end is not given."""
+    line, first = b"", 1
+    for number, piece in enumerate(file, start=1):
+        line += piece
+        if not layout.is_whole(line):
+            continue
+        if first == 1 and layout.header:
+            if line != layout.header:
+                raise UsageError(f"{path} has other columns. Write to another file.")
+            yield line, None
+        else:
+            row = layout.decode(line)
+            if row is None:
+                raise UsageError(f"Line {first} of {path} is no {layout.kind}. Remove it, or write to another file.")
+            yield line, row
+        line, first = b"", number + 1
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path} can't be written to ({error.strerror}).")
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -100,13 +231,19 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             raise UsageError(f"{folder} holds results without their settings.json. Write to another folder.")
         write_whole(path, json.dumps(settings, indent=1) + "\n")
         return
-    differ = [
-        f"{name} was {known.get(name)!r}, not {settings.get(name)!r}"
-        for name in [*settings, *known.keys() - settings.keys()]
-        if known.get(name) != settings.get(name)
-    ]
+    differ = differences(known, settings)
     if differ:
-        raise UsageError(f"{folder} holds results with other settings: {'; '.join(differ)}. Write to another folder.")
+        raise UsageError(f"{folder} holds results with other settings: {differ}. Write to another folder.")
+
+
+def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What settings differ in, in words; nothing where they are the same."""
+    names = [*wanted, *known.keys() - wanted.keys()]
+    return "; ".join(
+        f"{name} was {known.get(name)!r}, not {wanted.get(name)!r}"
+        for name in names
+        if known.get(name) != wanted.get(name)
+    )
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -117,4 +254,4 @@ def write_whole(path: Path, text: str) -> None:
         os.chmod(new.name, 0o644)
         os.replace(new.name, path)
     except OSError as error:
-        raise UsageError(f"{path} can't be written to ({error.strerror}).") from error
+        raise _unwritable(path, error) from error

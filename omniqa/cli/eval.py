@@ -15,7 +15,7 @@ import typer
 from omniqa import __version__
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
-from omniqa.errors import UsageError
+from omniqa.errors import SOME_FAILED, UsageError
 from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from omniqa.engine import OmniQA
 
 NANO = "nano"
-SOME_FAILED = 6  # exit code
 SHOWN_FAILURES = 10
 NANO_CLIPS = 100
 UNKNOWN = "-"

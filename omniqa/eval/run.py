@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from omniqa.errors import MediaError, OmniqaError, OutOfMemoryError, UsageError
+from omniqa.errors import CLIP_ERRORS, OmniqaError
 from omniqa.eval.clips import Clips
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from omniqa.engine import EncodedVideo, OmniQA
 
 Row = dict[str, Any]
-_FAILURES = (MediaError, OutOfMemoryError, UsageError)  # of one clip or question; others end the run
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Run:
     def _of_clip(self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, Column]]) -> Iterator[Row]:
         try:
             video = qa.encode(self.clips.sample(clip, qa.pixels))
-        except _FAILURES as error:
+        except CLIP_ERRORS as error:
             yield from [_failed(question, column, error) for question, column in pairs]
             return
         for question, column in pairs:
@@ -71,7 +70,7 @@ class Run:
         prompt = question.prompt(self.hint)
         try:
             answer, at_floor = _ask(qa, video, prompt, column, self.decoding)
-        except _FAILURES as error:
+        except CLIP_ERRORS as error:
             return _failed(question, column, error)
         result, stats = score(question, answer.text), answer.stats
         return _head(question, column) | {
