@@ -50,14 +50,15 @@ class BlockModel:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
 
-    def logits(self, batch: Batch, blind_from: int | None = None) -> Tensor:
+    def logits(self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None) -> Tensor:
         """What is said at every token to be learned: (tokens, vocabulary), float32, clip after clip.
 
         blind_from: from this layer on, text does not see audio and video tokens.
+        embedded: (B, N, d), in the place of what `embed` gives.
         """
         device, decoder = self.thinker.device, self.thinker.decoder
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            x = self._embed(batch)
+            x = self.embed(batch) if embedded is None else embedded
             rotary = self._rotary(x, batch.positions.to(device))
             seeing, blind = ([_added(mask, x) for mask in _visible(batch, blind)] for blind in (False, True))
             for number, layer in enumerate(decoder.layers):
@@ -65,12 +66,12 @@ class BlockModel:
             before = batch.learned.roll(-1, dims=1).to(device)  # a token is said by the one before it
             return self.thinker.lm_head(decoder.norm(x[before])).float()
 
-    def loss(self, batch: Batch, blind_from: int | None = None) -> Tensor:
+    def loss(self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None) -> Tensor:
         """Cross entropy of the tokens to be learned, summed."""
         learned = batch.ids[batch.learned].to(self.thinker.device)
-        return F.cross_entropy(self.logits(batch, blind_from), learned, reduction="sum")
+        return F.cross_entropy(self.logits(batch, blind_from, embedded), learned, reduction="sum")
 
-    def _embed(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> Tensor:
         """(B, N, d): text from the table, audio and video from the encoders."""
         device = self.thinker.device
         x = self.thinker.decoder.embed_tokens(batch.ids.to(device))
@@ -149,8 +150,9 @@ def _visible(batch: Batch, blind: bool) -> tuple[Tensor, Tensor]:
     """Which keys the clip's rows and those of text see; blind: without audio and video tokens where the row is text."""
     text = batch.modality[:, : batch.clip_tokens] == TEXT
     causal = torch.ones(batch.clip_tokens, batch.clip_tokens, dtype=torch.bool).tril()
+    there = batch.block[:, : batch.clip_tokens] != PADDING
     hidden = text[:, :, None] & ~text[:, None, :] & torch.tensor(blind)
-    return causal & ~hidden, visible_to_text(batch, blind)
+    return causal & there[:, None, :] & ~hidden, visible_to_text(batch, blind)
 
 
 def visible_to_text(batch: Batch, blind: bool = False) -> Tensor:

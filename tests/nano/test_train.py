@@ -19,16 +19,17 @@ from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.probe import probe
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import CLIP, SAMPLING, Order, collate, lay_out, make_batch, pick, produce, rendered
+from omniqa.nano.batches import CLIP, PADDING, SAMPLING, Order, collate, lay_out, make_batch, pick, produce, rendered
 from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
 from omniqa.nano.learners import Step, learn_beside, learn_here
 from omniqa.nano.naming import HEARD, SEEN, Namer, make_named
+from omniqa.nano.sift import SelectorTraining
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.nano.train import Progress, Settings, Training, train
 from omniqa.pruning import registry
 from omniqa.sequence.template import ChatTemplate
-from omniqa.sequence.units import TEXT
+from omniqa.sequence.units import AUDIO, TEXT
 from tests import reference_model as reference
 
 SMALL = Shape(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
@@ -287,6 +288,33 @@ def test_gradients_from_several_processes_are_those_of_one(tokenizer, monkeypatc
         assert theirs == replace(mine, loss=pytest.approx(mine.loss, rel=1e-5))
         for a, b in zip(alone.module.parameters(), beside.module.parameters(), strict=True):
             assert torch.allclose(torch.zeros_like(a) if a.grad is None else a.grad, b.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_a_selector_learns_what_audio_answers_need_and_the_model_stays_as_it_is(fresh, tokenizer, template, tmp_path):
+    save(fresh.module, tokenizer, tmp_path)
+    before = {name: weight.clone() for name, weight in fresh.module.named_parameters()}
+    training = SelectorTraining(BlockModel(fresh))
+    batch = make_batch(replace(ORDER, clips=1, seconds=4.5), template)
+    training.loss(batch, 0.4, 0.5).backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in training.selector.parameters())
+    training.step(0, 1.0)
+    assert all(torch.equal(before[name], weight) for name, weight in fresh.module.named_parameters())
+    training.save(tmp_path)
+    clip = SampledClip.from_arrays(world.frames(world.draw(1, 4, 2)), waveform=world.waveform(world.draw(1, 4, 2)))
+    answer = omniqa.load(str(tmp_path), "cpu").ask(clip, "What is heard?", "omnisift", 0.5)
+    assert answer.retention.achieved == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_a_selector_drops_is_gone(fresh, template):
+    """The loss without tokens is that of the sequence without them, not of zeros in their place."""
+    training = SelectorTraining(BlockModel(fresh))
+    batch = make_batch(replace(ORDER, clips=1), template)
+    dropped = batch.modality[0] == AUDIO
+    block = torch.where(dropped, PADDING, batch.block)
+    other = training.model.embed(batch) + 10.0 * dropped[None, :, None]
+    with torch.no_grad():
+        one, two = (training.model.logits(replace(batch, block=block), embedded=x) for x in (None, other))
+    assert torch.allclose(one, two, atol=1e-5)
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
