@@ -107,4 +107,5 @@ def save(module: Any, tokenizer: Any, folder: Path) -> None:
         (Path(new) / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
         (Path(new) / PIXEL_BOUNDS).write_text(json.dumps(VIDEO_PREPROCESSOR, indent=2))
         for path in Path(new).iterdir():
+            path.chmod(0o644)  # some are written for their owner alone
             os.replace(path, folder / path.name)

@@ -33,7 +33,8 @@ from omniqa.nano.tokenizer import make_tokenizer
 
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
 BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
-EARLIER_SHARE = 0.25  # of the batches that are of earlier stages
+NAMES_SHARE = 0.2  # of the steps after the first stage that are of it
+EARLIER_SHARE = 0.25  # of the others, those of earlier stages
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
 NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same
@@ -62,14 +63,14 @@ class Stage:
     seconds: tuple[float, float]
     sizes: tuple[int, ...]
     blocks: int
-    clips: int = 12
+    clips: int = 8
     tasks: tuple[str, ...] = NAMING
     enough: float = 0.9
     latest: float = 1.0
 
 
 STAGES = (
-    Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, latest=0.17),
+    Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, clips=12, latest=0.17),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.3),
     Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.6),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
@@ -248,8 +249,7 @@ class Training:
         """What is learned from next, of the stage that has been reached by then."""
         for number in count(self.progress.step):
             rng = Random(f"step {number}")
-            earlier = self.progress.stage > 1 and rng.random() < EARLIER_SHARE
-            stage = STAGES[rng.randrange(1, self.progress.stage) if earlier else self.progress.stage]
+            stage = STAGES[self._stage_of_step(rng)]
             seconds = rng.randint(*(round(2 * s) for s in stage.seconds)) / 2
             together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
             parts = max(1, round(stage.clips * 4 / seconds / together))
@@ -266,6 +266,13 @@ class Training:
                 tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),
                 self.blind_from if self.progress.stage > 1 and rng.random() < BLIND_SHARE else None,
             )
+
+    def _stage_of_step(self, rng: Random) -> int:
+        """Mostly the stage that has been reached; names are forgotten where nothing asks for them."""
+        reached = self.progress.stage
+        if reached and rng.random() < NAMES_SHARE:
+            return 0
+        return rng.randrange(1, reached) if reached > 1 and rng.random() < EARLIER_SHARE else reached
 
     def _test_batches(self, stage: int) -> list[Batch]:
         """Clips of the fixed test set, made once."""
