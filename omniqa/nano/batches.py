@@ -29,7 +29,9 @@ from omniqa.media.sampling import CELL, Sampling
 from omniqa.model.audio import token_count
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
-from omniqa.nano.scenes import Script, draw
+from omniqa.nano.finding import THINGS
+from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Script, draw
+from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import TEXT
@@ -44,11 +46,15 @@ _ROUNDS = 3  # of questions, to pick from
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as the model gets it, and the answer it shall give."""
+    """A question as the model gets it, and the answer it shall give.
+
+    judged: of a checklist: only its verdicts, "yes" and "no", are learned.
+    """
 
     kind: str
     prompt: str
     answer: str
+    judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,12 +170,31 @@ def _media(frames: NDArray[np.uint8], times: Iterable[Fraction], waveform: NDArr
 
 
 def pick(script: Script, blocks: int, rng: Random) -> list[Asked]:
-    """The description first, then other questions; those that need picture and sound are picked more often."""
+    """The description first, then two checklists and questions; those that need both senses are picked more often."""
     asked = world.questions(script, _ROUNDS)
     described = next(one for one in asked if one.kind == "description")  # in one of its wordings
     others = [one for one in asked if one.kind != "description"]
     others.sort(key=lambda one: rng.random() ** (1 / (_WEIGHT_OF_BOTH if one.modality == "both" else 1)), reverse=True)
-    return [Asked(one.kind, one.prompt, one.answer) for one in [described, *others[: blocks - 1]]]
+    picked = [Asked(one.kind, one.prompt, one.answer) for one in [described, *others[: blocks - 1]]]
+    return [picked[0], *check(script, rng), *picked[1:]]
+
+
+def check(script: Script, rng: Random) -> list[Asked]:
+    """Checklists: what is heard, and what is shown. So judging is learned that "Is it …?" and options ask for."""
+    heard = {name for sound in script.sounds for name in (sound.kind, sound.word)}
+    shown = {thing.label for scene in script.scenes for thing in scene.things}
+    names = {name for label in shown for name in label.split()}
+    near = [label for label in THINGS if label not in shown and names & set(label.split())]
+    sounds = [*SOUNDS, *rng.sample(WORDS, 1), *(heard & set(WORDS))]
+    things = [*rng.sample(COLOURS, 2), *rng.sample(SHAPES, 2), *shown, *rng.sample(near, min(3, len(near)))]
+    return [_checklist(sounds, heard, rng), _checklist(things, shown | names, rng)]
+
+
+def _checklist(items: Iterable[str], there: set[str], rng: Random) -> Asked:
+    shuffled = sorted(set(items))
+    rng.shuffle(shuffled)
+    verdicts = ",".join(f" {item} {'yes' if item in there else 'no'}" for item in shuffled)
+    return Asked("check", "Check.", verdicts, judged=True)
 
 
 def lay_out(template: ChatTemplate, shape: MediaShape, asked: list[Asked]) -> Row:
@@ -180,13 +205,15 @@ def lay_out(template: ChatTemplate, shape: MediaShape, asked: list[Asked]) -> Ro
     rows = [Row(first.ids[:shared], first.positions[:, :shared], first.modality[:shared],
                 np.full(shared, CLIP), np.zeros(shared, bool))]  # fmt: skip
     for number, (layout, one) in enumerate(zip(layouts, asked, strict=True), start=1):
-        rows.append(_block(layout, [*template.encode(one.answer, False), template.special.im_end], number))
+        answer = [*template.encode(one.answer, False), template.special.im_end]
+        verdicts = [template.encode(f" {word}", False)[0] for word in ("yes", "no")]
+        rows.append(_block(layout, answer, number, verdicts if one.judged else answer))
     joined = (np.concatenate([getattr(row, name) for row in rows], axis=-1) for name in Row.__dataclass_fields__)
     return Row(*joined)
 
 
-def _block(layout: TokenLayout, answer: list[int], number: int) -> Row:
-    """A question and its answer."""
+def _block(layout: TokenLayout, answer: list[int], number: int, learned: list[int]) -> Row:
+    """A question and its answer, of which the tokens among `learned` are learned."""
     start, asks, answers = layout.question.start, len(layout.ids) - layout.question.start, len(answer)
     following = np.tile(layout.next_position + np.arange(answers), (3, 1))
     return Row(
@@ -194,7 +221,7 @@ def _block(layout: TokenLayout, answer: list[int], number: int) -> Row:
         positions=np.concatenate([layout.positions[:, start:], following], axis=1),
         modality=np.full(asks + answers, TEXT, np.int8),
         block=np.full(asks + answers, number),
-        learned=np.arange(asks + answers) >= asks,
+        learned=np.concatenate([np.zeros(asks, bool), np.isin(answer, learned)]),
     )
 
 
