@@ -21,11 +21,12 @@ Row = dict[str, Any]
 class Layout(Protocol):
     """How a row is written as bytes.
 
-    header: what a file begins with, in front of the first row.
+    header: what a file begins with, in front of the first row. opening: what its first line begins with.
     kind: what messages call a row.
     """
 
     header: bytes
+    opening: bytes
     kind: str
 
     def encode(self, row: Row) -> bytes:
@@ -45,6 +46,7 @@ class JsonLines:
     """One JSON object a line, in ASCII."""
 
     header = b""
+    opening = b"{"
     kind = "JSON object"
 
     def encode(self, row: Row) -> bytes:
@@ -98,6 +100,10 @@ class LineStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs have the file."""
         os.close(self._file)
 
     def append(self, row: Row) -> None:
@@ -184,8 +190,8 @@ def write_line(file: int, line: bytes) -> None:
             left = left[os.write(file, left) :]
         if regular:
             os.fsync(file)
-    except BaseException:
-        if regular:
+    except BaseException as error:
+        if regular and (left or isinstance(error, OSError)):
             os.ftruncate(file, status.st_size)
         raise
 
@@ -207,6 +213,8 @@ def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[bytes, R
                 raise UsageError(f"Line {first} of {path} is no {layout.kind}. Remove it, or write to another file.")
             yield line, row
         line, first = b"", number + 1
+    if first == 1 and not (line.startswith(layout.opening) or layout.opening.startswith(line)):
+        raise UsageError(f"{path} holds something else than results. Write to another file.")
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:

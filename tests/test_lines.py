@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from omniqa.errors import UsageError
-from omniqa.lines import LineStore, claim, write_whole
+from omniqa.lines import JSON_LINES, LineStore, claim, read_rows, write_line, write_whole
 
 ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [1.5, None]}]
 
@@ -54,6 +54,105 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_it(path, broken):
     path.write_text(f'{{"n": 1}}\n{broken}\n{{"n": 3}}\n')
     with pytest.raises(UsageError, match="Line 2 of"):
         LineStore(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits there")
+@pytest.mark.parametrize("room", [0, 1, 20])
+def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(path, room):
+    code = f"""
+import resource, signal
+from pathlib import Path
+from omniqa.errors import UsageError
+from omniqa.lines import LineStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with LineStore(Path({str(path)!r})) as store:
+    store.append({{"n": 1}})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9 + {room}, -1))
+    try:
+        store.append({{"n": 2, "text": "x" * 100}})
+    except UsageError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{path} can't be written to (File too large).\n"
+    assert path.read_text() == '{"n": 1}\n'
+    with LineStore(path) as store:
+        store.append({"n": 2})
+    assert list(read_rows(path, JSON_LINES)) == [{"n": 1}, {"n": 2}]
+
+
+def test_an_interrupt_in_the_middle_of_a_line_leaves_none_of_it(path, monkeypatch):
+    write = os.write
+
+    def interrupted(file, line):
+        write(file, bytes(line)[:4])
+        raise KeyboardInterrupt
+
+    with LineStore(path) as store:
+        store.append(ROWS[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.append(ROWS[1])
+        store.append(ROWS[2])
+    assert list(read_rows(path, JSON_LINES)) == [ROWS[0], ROWS[2]]
+
+
+def test_a_pipe_takes_lines_as_well(path):
+    reader, writer = os.pipe()
+    write_line(writer, b"one\n")
+    assert os.read(reader, 10) == b"one\n"
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        write_line(writer, b"two\n")
+    os.close(writer)
+
+
+def test_only_what_is_wanted_of_each_row_is_kept_in_memory(path):
+    with LineStore(path, keep=lambda row: row["n"]) as store:
+        for row in ROWS:
+            store.append(row)
+        assert store.rows == [1, 2, 3]
+    with LineStore(path, keep=lambda row: row["n"]) as store:
+        assert store.rows == [1, 2, 3]
+
+
+def test_lines_are_taken_out_all_at_once_and_the_file_stays_this_runs(path):
+    with LineStore(path) as store:
+        for row in ROWS:
+            store.append(row)
+        store.drop(lambda row: row["n"] == 2)
+        assert store.rows == [ROWS[0], ROWS[2]]
+        with pytest.raises(UsageError, match="by another run"):
+            LineStore(path)
+        store.append({"n": 4})
+    assert list(read_rows(path, JSON_LINES)) == [ROWS[0], ROWS[2], {"n": 4}]
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypatch):
+    with LineStore(path) as store:
+        for row in ROWS:
+            store.append(row)
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.drop(lambda row: True)
+        store.append({"n": 4})
+    assert list(read_rows(path, JSON_LINES)) == [*ROWS, {"n": 4}]
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("content", [b"one line of text", b"\x00\x00\x00\x1cftypisom", b"text\nand {"])
+def test_a_file_that_holds_something_else_is_left_alone(path, content):
+    path.write_bytes(content)
+    with pytest.raises(UsageError):
+        LineStore(path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")

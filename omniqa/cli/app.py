@@ -10,9 +10,11 @@ import typer
 from omniqa import __version__
 from omniqa.cli import console
 from omniqa.cli.ask import ask
+from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
+from omniqa.cli.merge import merge
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.errors import OmniqaError
@@ -25,6 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(ask)
+app.command()(batch)
+app.command()(merge)
 app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(plan)

@@ -1,11 +1,10 @@
 """`omniqa ask`: one video, one or more questions."""
 
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,8 @@ import typer
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
+from omniqa.media.access import is_address
+from omniqa.media.pipe import is_pipe, kept, read_pipe
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
@@ -21,9 +22,11 @@ from omniqa.pruning import registry
 if TYPE_CHECKING:
     from omniqa.answer import Answer
 
+_PIECE = 2**20
+
 
 def ask(
-    video: Annotated[str, typer.Argument(help="A video or audio file; - reads it from stdin.")],
+    video: Annotated[str, typer.Argument(help="A video or audio file, or a pipe; - reads it from stdin.")],
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     questions: Annotated[
         list[str] | None, typer.Option("-Q", "--question", help="A further question about the same video; repeats.")
@@ -43,6 +46,8 @@ def ask(
     max_pixels: options.MaxPixels = None,
     no_audio: options.NoAudio = False,
     no_video: options.NoVideo = False,
+    audio_track: options.AudioTrack = None,
+    allow_network: options.AllowNetwork = False,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -76,12 +81,14 @@ def ask(
         max_pixels=max_pixels,
         audio=not no_audio,
         video=not no_video,
+        audio_track=audio_track,
+        allow_network=allow_network,
     )
     traces = _trace_files(trace, len(asked))
-    with _video_file(video) as path:
+    with _video_file(video, allow_network) as path:
         from omniqa.media.probe import probe
 
-        probe(path)
+        probe(path, sampling.access)
         qa = load_model(model, device, dtype, attn)
         stream = console.AnswerStream()
         with console.progress() as progress:
@@ -132,15 +139,16 @@ def _save_trace(answer: "Answer", file: Path) -> None:
 
 
 @contextmanager
-def _video_file(video: str) -> Iterator[Path]:
-    """The video's path; what comes from stdin is kept in a temporary file, for media must be seekable."""
-    if video != "-":
-        yield Path(video)
-        return
-    with tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        yield Path(file.name)
+def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
+    """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
+    if video == "-":
+        with kept(iter(partial(sys.stdin.buffer.read, _PIECE), b""), "stdin") as path:
+            yield path
+    elif is_pipe(video):
+        with kept(read_pipe(video), video) as path:
+            yield path
+    else:
+        yield video if allow_network and is_address(video) else Path(video)
 
 
 def _show(answer: "Answer", as_json: bool, stream: console.AnswerStream) -> None:

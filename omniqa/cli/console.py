@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +63,11 @@ def note(message: str) -> None:
     """One plain line on stderr, unless quiet."""
     if not _quiet:
         print("omniqa:", " ".join(message.split()), file=sys.stderr)
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 clip", "2 clips"."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def print_json(value: Any) -> None:
@@ -127,24 +132,34 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         bar.stop()
 
 
+class Tally(Protocol):
+    """Takes how many are done, those before this run included; how many failed; and what else is worth a word."""
+
+    def __call__(self, done: int, failed: int, more: str = "") -> None:
+        """Show it."""
+        ...
+
+
 @contextmanager
-def tally(total: int, what: str, done: int = 0) -> Iterator[Callable[[int, int], None]]:
+def tally(total: int, what: str, done: int = 0, bar: bool = True) -> Iterator[Tally]:
     """How far a long run of `total` is, on stderr: a bar on a terminal, elsewhere a plain line every minute.
 
-    Gives a function to call with how many are done, those before this run (`done`) included, and how many failed.
+    done: how many were done before this run. bar: False for a line every minute on a terminal, too, for others write
+    to it.
     """
-    if _quiet or not sys.stderr.isatty():
+    if _quiet or not bar or not sys.stderr.isatty():
         yield _Minutes(total, what, done)
         return
     from rich import progress as rich
 
     counts = (rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn())
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts)
-    with rich.Progress(*columns, console=_stderr(), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done)
+    with rich.Progress(*columns, console=_stderr(), transient=True) as shown:
+        task = shown.add_task(what, total=total, completed=done)
 
-        def show(done: int, failed: int) -> None:
-            bar.update(task, completed=done, description=f"{what}, {failed} failed" if failed else what)
+        def show(done: int, failed: int, more: str = "") -> None:
+            words = [what, *([f"{failed} failed"] if failed else []), *([more] if more else [])]
+            shown.update(task, completed=done, description=", ".join(words))
 
         yield show
 
@@ -156,13 +171,15 @@ class _Minutes:
         self._total, self._what, self._before = total, what, done
         self._begun = self._said = time.monotonic()
 
-    def __call__(self, done: int, failed: int) -> None:
+    def __call__(self, done: int, failed: int, more: str = "") -> None:
+        """Say it, where the last line is a minute ago."""
         now = time.monotonic()
         if now - self._said < 60:
             return
         self._said = now
         left = (now - self._begun) * (self._total - done) / max(1, done - self._before) / 60
-        note(f"{done} of {self._total} {self._what}, {failed} failed, about {left:.0f} minutes left")
+        words = [f"{done} of {self._total} {self._what}", f"{failed} failed", *([more] if more else [])]
+        note(f"{', '.join(words)}, about {left:.0f} minutes left")
 
 
 def answer_stats(answer: "Answer") -> None:
@@ -200,16 +217,28 @@ def result(line: str) -> None:
 def results(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table that is a command's result, on stdout. A header that begins with > is of numbers."""
     from rich.console import Console
+
+    _print_table(Console(highlight=False, markup=False, emoji=False), headers, rows)
+
+
+def notes(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on stderr, unless quiet."""
+    if not _quiet:
+        from rich.console import Console
+
+        _print_table(Console(stderr=True, highlight=False, markup=False, emoji=False), headers, rows)
+
+
+def _print_table(console: "Console", headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.measure import Measurement
 
     table = _table(*headers)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(" ".join(cell.split()) for cell in row))  # a file's name may hold newlines
     for header, column in zip(headers, table.columns, strict=True):
         if header.startswith(">"):  # no number is cut short; on a narrow terminal the lines go on instead
             words = f"{column.header} {' '.join(map(str, column.cells))}".split()
             column.min_width = max(map(len, words))
-    console = Console(highlight=False)
     if not console.is_terminal:  # into a pipe or a file, the table is as wide as it needs to be
         console.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
     console.print(table, crop=False)

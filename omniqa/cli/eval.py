@@ -248,7 +248,7 @@ def _answer(run: Run, qa: "OmniQA", out: Path | None) -> None:
 
 def _show(made: Mapping[str, Any]) -> None:
     cells = made["cells"]
-    asked = f"{_count(made['questions'], 'question')} about {_count(made['clips'], 'clip')}"
+    asked = f"{console.counted(made['questions'], 'question')} about {console.counted(made['clips'], 'clip')}"
     console.result(f"{made['dataset']}: {asked}, {made['model']}")
     _show_columns([cell for cell in cells if cell["by"] == ALL])
     for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
@@ -323,10 +323,6 @@ def _show_pairs(pairs: list[dict[str, Any]]) -> None:
     console.results(headers, rows)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f}"
 
@@ -339,12 +335,14 @@ def _end(made: Mapping[str, Any]) -> None:
     """Say what was wrong with clips, and end with the exit code for it where that cost answers."""
     warned = {warning["clip"] for warning in made["warnings"]}
     if warned:
-        console.note(f"{_count(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}")
+        console.note(
+            f"{console.counted(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}"
+        )
     failures = Counter((failure["clip"], failure["error"]) for failure in made["failures"])
     if not failures:
         return
     for (clip, error), count in list(failures.items())[:SHOWN_FAILURES]:
-        console.note(f"{clip}: {error} ({_count(count, 'answer')})")
+        console.note(f"{clip}: {error} ({console.counted(count, 'answer')})")
     if len(failures) > SHOWN_FAILURES:
         console.note(f"and {len(failures) - SHOWN_FAILURES} more, all of them in the report's failures")
     total = made["questions"] * len(made["columns"])

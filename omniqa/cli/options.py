@@ -85,6 +85,24 @@ NoAudio = Annotated[
 NoVideo = Annotated[
     bool, typer.Option("--no-video", help="Don't look.", envvar="OMNIQA_NO_VIDEO", rich_help_panel="What is taken")
 ]
+AudioTrack = Annotated[
+    int | None,
+    typer.Option(
+        help="Listen to the N-th audio track, counted from 1. Default: the one that a player would take.",
+        metavar="N",
+        envvar="OMNIQA_AUDIO_TRACK",
+        rich_help_panel="What is taken",
+    ),
+]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Open addresses (https://…) and network playlists, too.",
+        envvar="OMNIQA_ALLOW_NETWORK",
+        rich_help_panel="What is taken",
+    ),
+]
 
 MaxNewTokens = Annotated[
     int,

@@ -14,7 +14,7 @@ from omniqa.media.sampling import Sampling
 if TYPE_CHECKING:
     from omniqa.media.clip import SampledClip
 
-_VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp"}
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp"}
 
 
 class Clips(Protocol):
@@ -73,6 +73,6 @@ class Files:
             for name in sorted(names):
                 path = Path(folder) / name
                 files[name].append(path)
-                if path.suffix.lower() in _VIDEO_SUFFIXES:
+                if path.suffix.lower() in VIDEO_SUFFIXES:
                     files[path.stem].append(path)
         return dict(files)

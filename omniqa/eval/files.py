@@ -17,7 +17,7 @@ def load(path: Path) -> Any:
     """
     readers: dict[str, Callable[[Path], Any]] = {
         ".json": _json,
-        ".jsonl": _json_lines,
+        ".jsonl": lambda path: json_lines(path.read_text(encoding="utf-8-sig")),
         ".csv": lambda path: _table(path, ","),
         ".tsv": lambda path: _table(path, "\t"),
         ".parquet": _parquet,
@@ -36,9 +36,10 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
-def _json_lines(path: Path) -> list[Any]:
+def json_lines(text: str) -> list[Any]:
+    """The values of a text with one JSON value a line. Raises ValueError, with the line's number, for anything else."""
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 values.append(json.loads(line))

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from omniqa.errors import UsageError
+from omniqa.errors import MediaError, UsageError
+from omniqa.media.access import DEFAULT_ACCESS, SAMPLE_RATES, SILENCE_SECONDS
 from omniqa.media.container import Damage, Timed, timed_frames
 from omniqa.media.probe import MediaInfo
 
@@ -18,6 +19,7 @@ SAMPLE_RATE = 16_000
 
 # Timestamps in Matroska are whole milliseconds, and clocks drift: less than this is no gap but rounding.
 _GAP = Fraction(1, 10)
+_FIRST_SAMPLES = 3600 * SAMPLE_RATE
 _TAIL = Fraction(1, 10)  # read beyond the end, for the resampler's filter to see what follows the last sample
 
 
@@ -37,7 +39,7 @@ def read_audio(
         and gaps of more than 0.1 s in the timestamps are filled with them. Empty where the range holds no sound.
 
     Raises:
-        MediaError: the file can't be opened, or has no audio stream.
+        MediaError: the file can't be opened, or has no audio stream, or one of a rate that is no sound's.
     """
     return gather(stream_audio(source, start, end, damage), ceil((end - start) * SAMPLE_RATE))
 
@@ -46,14 +48,17 @@ def stream_audio(
     source: MediaInfo | str | Path, start: Fraction, end: Fraction, damage: Damage | None = None
 ) -> Iterator[np.ndarray]:
     """Like `read_audio`, piece by piece: float32 arrays that follow each other, in bounded memory."""
-    path = source.path if isinstance(source, MediaInfo) else source
+    path, access = (source.path, source.access) if isinstance(source, MediaInfo) else (source, DEFAULT_ACCESS)
     left = ceil((end - start) * SAMPLE_RATE)
-    with closing(timed_frames(path, "audio", start, damage if damage is not None else Damage())) as frames:
+    damage = damage if damage is not None else Damage()
+    with closing(timed_frames(path, "audio", start, damage, access)) as frames:
         first = next(frames, None)
         if first is None:
             return
         rate = first.frame.sample_rate
-        placed = _placed(chain([first], frames), rate, start, end + _TAIL)
+        if rate not in SAMPLE_RATES:
+            raise MediaError(f"Sound of {rate} samples a second can't be used.")
+        placed = _placed(chain([first], frames), rate, start, end + _TAIL, damage)
         for block in _resampled(placed, rate):
             yield block[:left]
             left -= len(block)
@@ -63,11 +68,16 @@ def stream_audio(
 
 def gather(blocks: Iterable[np.ndarray], limit: int) -> np.ndarray:
     """Blocks of float32 samples, `limit` of them at most, as one array (n,), without a second copy."""
-    samples, n = np.empty(limit, np.float32), 0
+    # Memory is taken as it is written to. Beyond an hour it grows with what comes: `limit` is what a header says, and
+    # may be any number; arrays of that size grow by remapping, not by copying.
+    samples, n = np.empty(min(limit, _FIRST_SAMPLES), np.float32), 0
     for block in blocks:
+        if n + len(block) > len(samples):
+            samples.resize(min(limit, (n + len(block)) * 9 // 8), refcheck=False)
         samples[n : n + len(block)] = block
         n += len(block)
-    return samples[:n]
+    samples.resize(n, refcheck=False)
+    return samples
 
 
 def resample_array(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -116,11 +126,14 @@ def _frame_mono(frame: av.AudioFrame, rate: int) -> np.ndarray:
     return soxr.resample(samples, frame.sample_rate, rate)
 
 
-def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction) -> Iterator[np.ndarray]:
+def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction, damage: Damage) -> Iterator[np.ndarray]:
     """The frames' samples from `start` to `end`, without gaps or overlaps: sample k is at `start + k / rate`."""
     limit, tolerance = ceil((end - start) * rate), 0
-    written = 0
+    written, silence = 0, SILENCE_SECONDS * rate
     for time, _, frame in frames:
+        if frame.sample_rate not in SAMPLE_RATES:
+            damage.packets += 1
+            continue
         at, samples = round((time - start) * rate), _frame_mono(frame, rate)
         if abs(at - written) <= tolerance:
             at = written
@@ -129,6 +142,10 @@ def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction) 
         if at >= limit:
             return
         if at > written:
+            silence -= at - written
+            if silence < 0:
+                damage.broken_off = f"its timestamps leave gaps of more than {SILENCE_SECONDS} s"
+                return
             yield from _silence(at - written, rate)
             written = at
         samples = samples[written - at : limit - at]

@@ -12,16 +12,17 @@ from typing import TypeVar
 import numpy as np
 
 from omniqa.errors import MediaError, UsageError
+from omniqa.media.access import SOUND_SECONDS
 from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
 from omniqa.media.container import Damage, Kind
-from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, probe
+from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
 from omniqa.media.sampling import PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import read_frames
+from omniqa.media.watch import Progress, watched
 
 T = TypeVar("T")
-Progress = Callable[[float], None]
 
 _NO_FRAMES, _NO_SOUND = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
 
@@ -118,11 +119,14 @@ def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progr
         progress: called with the fraction done, 0 to 1.
 
     Raises:
-        MediaError: the file can't be used, or holds nothing to see or hear in the range.
+        MediaError: the file can't be used, holds nothing to see or hear in the range, or can't be read on for a minute.
     """
-    info = probe(path)
+    return watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
+
+
+def _sample(path: str | Path, sampling: Sampling, report: Progress) -> SampledClip:
+    info = read_info(path, sampling.access)
     start, end = _range(info, sampling)
-    report = progress or (lambda done: None)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
     reading = _Reading(info, sampling, start, end)
     frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
@@ -193,8 +197,9 @@ class _Reading:
         audio = self.info.audio
         if audio is None:
             raise MediaError("There is no audio stream.")
-        most = ceil((self.end - self.start) * SAMPLE_RATE)
-        blocks = stream_audio(self.info, self.start, self.end, damage)
+        end = min(self.end, self.start + SOUND_SECONDS)
+        most = ceil((end - self.start) * SAMPLE_RATE)
+        blocks = stream_audio(self.info, self.start, end, damage)
         waveform = gather(_reported(blocks, most, report), most)
         heard, said = self.start + Fraction(len(waveform), SAMPLE_RATE), min(audio.end, self.end)
         if not len(waveform):

@@ -6,6 +6,7 @@ pre-roll) is not shown.
 """
 
 import os
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,17 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from omniqa.errors import MediaError
+from omniqa.media.access import (
+    DEFAULT_ACCESS,
+    PACKETS,
+    STALL_SECONDS,
+    STREAMS,
+    Access,
+    decoder_limits,
+    decoder_threads,
+    is_address,
+)
+from omniqa.media.watch import beat
 
 Kind = Literal["video", "audio"]
 Stream: TypeAlias = VideoStream | AudioStream
@@ -30,6 +42,7 @@ _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _LEADS = (Fraction(1), Fraction(20))  # how far before the wanted time a seek aims, one try after the other
 _WORTH_SEEKING = Fraction(4)  # less than this is decoded about as fast as sought
 _DEMUX_RETRIES = 8
+_TAG_LENGTH = 30
 
 
 @dataclass
@@ -54,36 +67,88 @@ class Timed(NamedTuple):
 
 
 @contextmanager
-def open_media(path: str | Path) -> Iterator[InputContainer]:
+def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[InputContainer]:
     """Open a file for reading; any FFmpeg error inside the block becomes a MediaError that names the file.
 
+    Only formats that hold their media themselves are opened; of those that name other files or addresses, only
+    network playlists are, and only where `access` allows it.
+
     Raises:
-        MediaError: the file is not found, a folder, empty, or not readable as media.
+        MediaError: the file is not found, no regular file, empty, or not readable as media.
     """
-    if not os.path.exists(path):
-        raise MediaError(f"{path} was not found.")
-    if os.path.isdir(path):
-        raise MediaError(f"{path} is a folder, not a media file.")
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise MediaError(f"{path} is empty.")
+    address = _address(path, access)
     try:
-        # "file:" keeps FFmpeg from taking "a:b.mp4" or "concat:x" for a protocol.
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:
+        with _opened(address, access) as container:
             if container.format.name == "tty":  # FFmpeg draws any .txt file as text on a screen
                 raise MediaError(f"{path} is a text file, not a media file.")
             yield container
+    except av.error.ArgumentError as error:
+        raise MediaError(
+            f"{path} is too damaged to be read, or a playlist or other format that omniqa does not open."
+        ) from error
+    except av.error.MemoryError as error:
+        raise MediaError(f"{path} would take too much memory, or holds more than {STREAMS} streams.") from error
+    except av.error.ExitError as error:
+        raise MediaError(f"{path} was given up: nothing of it could be read for {STALL_SECONDS:g} s.") from error
     except av.error.InvalidDataError as error:
         raise MediaError(f"{path} is not a media file, or too damaged to be read.") from error
     except av.error.FFmpegError as error:
         raise MediaError(f"{path} can't be read: {error.strerror}.") from error
 
 
-def main_stream(container: InputContainer, kind: Kind) -> Stream | None:
-    """The stream a player would choose, or None. Cover art, and codecs FFmpeg does not know, do not count."""
+def _address(path: str | Path, access: Access) -> str:
+    """What FFmpeg is told to open."""
+    if is_address(str(path)) and not os.path.exists(path):
+        if not access.allow_network:
+            raise MediaError(f"{path} is an address; omniqa opens it only with --allow-network.")
+        return str(path)
+    if not os.path.exists(path):
+        raise MediaError(f"{path} was not found.")
+    if os.path.isdir(path):
+        raise MediaError(f"{path} is a folder, not a media file.")
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise MediaError(f"{path} is not a regular file; media must be one, to be sought in.")
+    if about.st_size == 0:
+        raise MediaError(f"{path} is empty.")
+    return f"file:{path}"  # "file:" keeps FFmpeg from taking "a:b.mp4" or "concat:x" for a protocol
+
+
+def _opened(address: str, access: Access) -> InputContainer:
+    beat()
+    container = av.open(address, metadata_errors="ignore", options=access.options(), timeout=STALL_SECONDS)
+    beat()
+    return container
+
+
+def main_stream(container: InputContainer, kind: Kind, audio_track: int | None = None) -> Stream | None:
+    """The stream a player would choose, or None. Cover art, and codecs FFmpeg does not know, do not count.
+
+    Raises:
+        MediaError: there is sound, but no such track.
+    """
     streams = container.streams.video if kind == "video" else container.streams.audio
-    usable = [s for s in streams if s.codec_context is not None and not s.disposition & _NOT_A_VIDEO]
-    best = container.streams.best(kind)
+    usable: list[Any] = [s for s in streams if s.codec_context is not None and not s.disposition & _NOT_A_VIDEO]
+    if kind == "audio" and audio_track is not None and usable:
+        return _track(container, usable, audio_track)
+    best: Any = container.streams.best(kind)
     return best if best in usable else next(iter(usable), None)
+
+
+def _track(container: InputContainer, tracks: list[AudioStream], number: int) -> AudioStream:
+    if number <= len(tracks):
+        return tracks[number - 1]
+    path = container.name.removeprefix("file:")
+    listed = "; ".join(f"{k} ({_description(track)})" for k, track in enumerate(tracks, 1))
+    raise MediaError(f"{path} has no audio track {number}. It has {listed}.")
+
+
+def _description(track: AudioStream) -> str:
+    facts = [track.codec_context.name, f"{track.channels} ch", f"{track.sample_rate} Hz"]
+    tags = (track.metadata.get(tag, "") for tag in ("language", "title"))
+    # Tags are written by others: nothing in them may reach a terminal's controls.
+    facts += ["".join(filter(str.isprintable, tag))[:_TAG_LENGTH] for tag in tags if tag]
+    return ", ".join(facts)
 
 
 def clock_zero(container: InputContainer) -> Fraction:
@@ -108,19 +173,25 @@ def seek(container: InputContainer, stream: Stream, target: Fraction) -> bool:
     """Go to the stream's keyframe before `target` (on the file's clock); False where the file can't be sought in."""
     try:
         container.seek(int((target + clock_zero(container)) / time_base(stream)), stream=stream)
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, OverflowError):  # a time beyond 64 bits
         return False
     return True
 
 
 def packets(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
     """The stream's packets; reading goes on after an error in the container, but not after many on end."""
-    failures, reason = 0, None
+    failures, reason, left = 0, None, PACKETS
     while failures <= _DEMUX_RETRIES:
+        beat()
         try:
             for packet in container.demux(stream):
+                beat()
                 damage.packets += failures > 0
                 failures = 0
+                if left == 0:
+                    damage.broken_off = f"more than {PACKETS} packets"
+                    return
+                left -= 1
                 yield packet
             return
         except IndexError:  # PyAV, at the end, trips over streams that appeared on the way
@@ -138,10 +209,13 @@ def decode(container: InputContainer, stream: Stream, damage: Damage) -> Iterato
         except av.error.FFmpegError:
             damage.packets += 1
             continue
+        beat()
         yield from frames
 
 
-def timed_frames(path: str | Path, kind: Kind, since: Fraction, damage: Damage) -> Generator[Timed, None, None]:
+def timed_frames(
+    path: str | Path, kind: Kind, since: Fraction, damage: Damage, access: Access = DEFAULT_ACCESS
+) -> Generator[Timed, None, None]:
     """Decode the main stream of a kind, frame by frame in order of presentation, holding one frame at a time.
 
     Args:
@@ -149,17 +223,18 @@ def timed_frames(path: str | Path, kind: Kind, since: Fraction, damage: Damage) 
         kind: "video" or "audio".
         since: what comes before this time may be left out (seconds on the file's clock); the frame shown at it is not.
         damage: takes down what could not be read.
+        access: how the file is opened.
 
     Raises:
         MediaError: the file can't be opened, or has no stream of that kind.
     """
     for target in (*(since - lead for lead in _LEADS if since - lead > _WORTH_SEEKING), None):
         damage.packets, damage.broken_off = 0, None
-        with open_media(path) as container:
-            stream = main_stream(container, kind)
+        with open_media(path, access) as container:
+            stream = main_stream(container, kind, access.audio_track)
             if stream is None:
                 raise MediaError(f"{path} has no {kind} stream.")
-            stream.codec_context.thread_type = "AUTO"
+            _prepare(stream)
             if target is not None and not seek(container, stream, target):
                 continue
             frames = _on_clock(decode(container, stream, damage), stream, clock_zero(container))
@@ -171,6 +246,15 @@ def timed_frames(path: str | Path, kind: Kind, since: Fraction, damage: Damage) 
                 yield first
                 yield from frames
             return
+
+
+def _prepare(stream: Stream) -> None:
+    """Set up the decoder: as many threads, and as much memory, as are allowed."""
+    context = stream.codec_context
+    context.thread_type = "AUTO"
+    context.options = decoder_limits()
+    if isinstance(stream, VideoStream):
+        context.thread_count = decoder_threads(stream.width * stream.height)
 
 
 def _on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterator[Timed]:

@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer
 
 from omniqa.errors import MediaError
+from omniqa.media.access import DEFAULT_ACCESS, Access
 from omniqa.media.container import (
     Damage,
     Kind,
@@ -23,6 +24,7 @@ from omniqa.media.container import (
     time_base,
     timed_frames,
 )
+from omniqa.media.watch import watched
 
 # Raw streams have no table of contents: FFmpeg guesses their length from the bit rate, often wrongly.
 _RAW_FORMATS = {"aac", "ac3", "eac3", "amr", "dts", "h264", "hevc", "loas", "m4v", "mp3", "mpegvideo", "truehd"}
@@ -84,6 +86,7 @@ class MediaInfo:
         duration: end of the longer stream, in seconds on the file's clock.
         video: None where there is no picture (cover art is none).
         audio: None where there is no sound.
+        access: how it was opened, and is opened again.
     """
 
     path: str
@@ -91,32 +94,39 @@ class MediaInfo:
     duration: Fraction
     video: VideoStream | None
     audio: AudioStream | None
+    access: Access = DEFAULT_ACCESS
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: str | Path, access: Access = DEFAULT_ACCESS) -> MediaInfo:
     """Read what a file holds. One frame of each stream is decoded, as headers may lack its size, rotation or rate.
 
     Raises:
-        MediaError: the file is not found, a folder, empty, not media, or has neither picture nor sound.
+        MediaError: the file is not found, no regular file, empty, not media, has neither picture nor sound or no such
+            audio track, or can't be read on for a minute.
     """
-    with open_media(path) as container:
+    return watched(lambda progress: read_info(path, access), path, lambda done: None)
+
+
+def read_info(path: str | Path, access: Access) -> MediaInfo:
+    """Like `probe`, without the watch over it."""
+    with open_media(path, access) as container:
         name = container.format.name
-    video, audio = _probe_video(path), _probe_audio(path)
+    video, audio = _probe_video(path, access), _probe_audio(path, access)
     ends = [stream.end for stream in (video, audio) if stream is not None]
     if not ends:
         raise MediaError(f"{path} holds neither a picture nor sound that can be read.")
-    return MediaInfo(str(path), name, max(ends), video, audio)
+    return MediaInfo(str(path), name, max(ends), video, audio, access)
 
 
-def _probe_video(path: str | Path) -> VideoStream | None:
-    with open_media(path) as container:
+def _probe_video(path: str | Path, access: Access) -> VideoStream | None:
+    with open_media(path, access) as container:
         stream = main_stream(container, "video")
         span = _span(container, stream) if stream else None
         if not isinstance(stream, av.VideoStream) or span is None:
             return None
         rate = stream.average_rate or stream.guessed_rate or None
         codec, width, height = stream.codec_context.name, stream.width, stream.height
-    frame, turns = _first_frame(path, "video"), 0
+    frame, turns = _first_frame(path, "video", access), 0
     if frame is not None:
         width, height, turns = frame.width, frame.height, round(-frame.rotation / 90) % 4
     if turns % 2:
@@ -124,22 +134,22 @@ def _probe_video(path: str | Path) -> VideoStream | None:
     return VideoStream(*span, width, height, 90 * turns, rate, codec) if width and height else None
 
 
-def _probe_audio(path: str | Path) -> AudioStream | None:
-    with open_media(path) as container:
-        stream = main_stream(container, "audio")
+def _probe_audio(path: str | Path, access: Access) -> AudioStream | None:
+    with open_media(path, access) as container:
+        stream = main_stream(container, "audio", access.audio_track)
         span = _span(container, stream) if stream else None
         if not isinstance(stream, av.AudioStream) or span is None:
             return None
         codec, rate, channels = stream.codec_context.name, stream.sample_rate, stream.channels
-    frame = _first_frame(path, "audio")
+    frame = _first_frame(path, "audio", access)
     if frame is not None:  # headers may lack the rate (transport streams) or give half of it (HE-AAC)
         rate, channels = frame.sample_rate, frame.layout.nb_channels
     return AudioStream(*span, rate, channels, codec)
 
 
-def _first_frame(path: str | Path, kind: Kind) -> Any:
+def _first_frame(path: str | Path, kind: Kind, access: Access) -> Any:
     """The first frame that can be decoded, None where none can."""
-    with closing(timed_frames(path, kind, Fraction(0), Damage())) as frames:
+    with closing(timed_frames(path, kind, Fraction(0), Damage(), access)) as frames:
         return next((timed.frame for timed in frames), None)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 
 from omniqa.errors import MediaError, UsageError
+from omniqa.media.access import Access
 from omniqa.media.timeline import Number, exact, sample_times
 
 CELL = 28  # pixels a side of what becomes one token: 2 x 2 patches of 14
@@ -49,6 +50,8 @@ class Sampling:
         max_pixels: most per frame; larger frames are shrunk. None is the model's own bound.
         video: False leaves out the picture.
         audio: False leaves out the sound.
+        audio_track: which of several, counted from 1; None takes the one that a player would.
+        allow_network: the file may be an address, or a playlist of addresses.
 
     Raises:
         UsageError: a number is out of its range, or both picture and sound are left out.
@@ -62,6 +65,13 @@ class Sampling:
     max_pixels: int | None = None
     video: bool = True
     audio: bool = True
+    audio_track: int | None = None
+    allow_network: bool = False
+
+    @property
+    def access(self) -> Access:
+        """How the file is opened."""
+        return Access(self.audio_track, self.allow_network)
 
     def __post_init__(self) -> None:
         start = exact(self.start, "start")
@@ -73,6 +83,7 @@ class Sampling:
             raise UsageError(f"Pixel bounds must be above 0 and in order, not {low}, {high}.")
         if not (self.video or self.audio):
             raise UsageError("Picture and sound are both switched off; leave at least one on.")
+        _ = self.access  # which refuses a track that can't be
 
     def pixels(self, bounds: tuple[int, int]) -> tuple[int, int]:
         """Fewest and most pixels of a frame, where `bounds` are the model's own.

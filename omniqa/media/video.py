@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
+from omniqa.media.access import DEFAULT_ACCESS
 from omniqa.media.container import Damage, timed_frames
 from omniqa.media.probe import MediaInfo
 from omniqa.media.resize import resize
@@ -39,25 +40,39 @@ def read_frames(
     Raises:
         MediaError: the file can't be opened, or has no video stream.
     """
-    path = source.path if isinstance(source, MediaInfo) else source
+    path, access = (source.path, source.access) if isinstance(source, MediaInfo) else (source, DEFAULT_ACCESS)
     waiting = deque(times)
     if not waiting:
         return
     damage = damage if damage is not None else Damage()
     shown: _Shown | None = None
-    with closing(timed_frames(path, "video", waiting[0], damage)) as frames:
+    with closing(timed_frames(path, "video", waiting[0], damage, access)) as frames:
         for start, end, frame in frames:
             if shown is None:
                 _drop_before(start, waiting)
             elif start < shown.start:  # a stray frame, from before what is on screen
                 continue
-            while shown is not None and waiting and waiting[0] < start:
-                yield waiting.popleft(), shown.picture(size)
+            if shown is not None:
+                yield from _until(start, waiting, shown, size, damage)
             if not waiting:
                 return
             shown = _Shown(start, end, frame)
-    while shown is not None and waiting and waiting[0] < shown.end:
-        yield waiting.popleft(), shown.picture(size)
+    if shown is not None:
+        yield from _until(shown.end, waiting, shown, size, damage)
+
+
+def _until(
+    end: Fraction, waiting: deque[Fraction], shown: "_Shown", size: tuple[int, int], damage: Damage
+) -> Iterator[tuple[Fraction, np.ndarray]]:
+    """The times before `end`, each with the frame on screen; a frame that can't be converted counts as damage."""
+    while waiting and waiting[0] < end:
+        time = waiting.popleft()
+        try:
+            picture = shown.picture(size)
+        except (av.error.FFmpegError, ValueError):
+            damage.packets += 1
+        else:
+            yield time, picture
 
 
 def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_starting_far_in_gives_what_reading_from_the_start_gives(tmp_path, name,
 def test_a_gap_is_filled_with_silence():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
     frames = [*timed(first, 0), *timed(second, Fraction(5, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR)))
+    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage())))
     assert np.array_equal(ours, np.concatenate([first, np.zeros(24_000), second]))
 
 
@@ -127,7 +127,7 @@ def test_rounded_timestamps_are_no_gaps(tmp_path):
 def test_an_overlap_is_dropped():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
     frames = [*timed(first, 0), *timed(second, Fraction(1, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR)))
+    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage())))
     assert np.array_equal(ours, np.concatenate([first, second[8000:]]))
 
 

@@ -1,0 +1,1 @@
+"""Many clips, one question or many, results that survive whatever happens in between."""

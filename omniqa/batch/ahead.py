@@ -1,0 +1,73 @@
+"""Work on what comes next, in other threads, while this one is used: a bounded number of steps ahead."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from itertools import islice
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+_LAST_WAIT_S = 10.0  # for a thread that was told to stop; one that hangs in the decoder is left behind
+
+
+class Stopped(Exception):
+    """Nobody waits for this work any more."""
+
+
+class Begun(Generic[T]):
+    """Work that a thread of its own is doing."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+        self.thread = Thread(target=self._run, args=(work,), daemon=True)
+        self.thread.start()
+
+    def take(self) -> T:
+        """Wait for the result, or raise what the work raised. Once: it is held here no longer."""
+        result, error = self._outcome.get()
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # there is one where there is no error
+
+    def _run(self, work: Callable[[], T]) -> None:
+        try:
+            self._outcome.put((work(), None))
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised in `take`
+            self._outcome.put((None, error))
+
+
+def ahead(
+    items: Iterable[S], work: Callable[[S, Callable[[], None]], T], count: int
+) -> Generator[tuple[S, Callable[[], T]], None, None]:
+    """Each item in turn, with a function that waits for its result.
+
+    While one is used, the next `count` are worked on or wait, each in a thread of its own; never more, so that at most
+    count + 1 results are held at once.
+    work: gets the item, and a function to call now and then; that raises Stopped once this generator is closed.
+    """
+    stop = Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise Stopped
+
+    def begin(item: S) -> Begun[T]:
+        return Begun(lambda: work(item, check))
+
+    source = iter(items)
+    waiting: deque[tuple[S, Begun[T]]] = deque()
+    begun = None
+    try:
+        while True:
+            waiting.extend((item, begin(item)) for item in islice(source, count + 1 - len(waiting)))
+            if not waiting:
+                return
+            item, begun = waiting.popleft()
+            yield item, begun.take
+    finally:
+        stop.set()
+        for _, left in [(None, begun), *waiting]:
+            if left is not None:
+                left.thread.join(_LAST_WAIT_S)

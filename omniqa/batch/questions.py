@@ -1,0 +1,139 @@
+"""What is asked about which clip."""
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omniqa.batch.clips import Clip, one_spelling
+from omniqa.errors import UsageError
+from omniqa.eval import files
+from omniqa.media.access import is_address
+
+KINDS = (".jsonl", ".json", ".csv", ".tsv")
+_OWN = ("video", "question", "id")  # fields with a meaning; all others are carried through
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question.
+
+    fields: what came with it and is carried through to its result.
+    id: its own, if it has one that no other has. key: what else tells it from others about the same clip.
+    """
+
+    text: str
+    key: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+class Task(NamedTuple):
+    """A clip, and the questions about it."""
+
+    clip: Clip
+    questions: Sequence[Question]
+
+    def asked(self) -> Iterator[tuple[str, Question]]:
+        """The questions, each with its id: its own, or one made of the clip's name and the question's text."""
+        times: Counter[str] = Counter()
+        for question in self.questions:
+            times[question.key] += 1
+            yield question.id or _digest(self.clip.name, question.key, times[question.key]), question
+
+
+def _digest(name: str, key: str, time: int) -> str:
+    text = b"\0".join([os.fsencode(name), key.encode("utf-8", "surrogateescape"), *[b"again"] * (time - 1)])
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def for_all(clips: Iterable[Clip], texts: Sequence[str]) -> list[Task]:
+    """The same questions about every clip. Raises UsageError for an empty one."""
+    if not all(text.strip() for text in texts):
+        raise UsageError("A question is empty.")
+    questions = tuple(Question(text, text) for text in texts)
+    return [Task(clip, questions) for clip in clips]
+
+
+def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Task]:
+    """The questions of a file; "-" reads JSON lines from stdin.
+
+    A record has a `question`, and a `video` or not: where none has, each question is about each of the `clips`. It may
+    have an `id`; whatever else it has is carried through.
+    folder: below which the named videos are; None is the file's own.
+
+    Raises UsageError where the file can't be read, a record lacks what it needs, or an id is there twice.
+    """
+    records = _records(path)
+    named = [bool(fields.get("video")) for _, fields in records]
+    if any(named) and not all(named):
+        where = records[named.index(False)][0]
+        raise UsageError(f"{where} has no video, and others have. Name one in each, or in none.")
+    if not any(named):
+        if not clips:
+            raise UsageError(f"{path} names no videos. Give files or folders to ask about, too.")
+        questions = tuple(_question(where, fields) for where, fields in records)
+        return [Task(clip, questions) for clip in clips]
+    if clips and folder is None:
+        raise UsageError(f"{path} names its videos. Leave out the others, or give the one folder that they are in.")
+    _check_ids(records)
+    below = folder if folder is not None else "" if path == Path("-") else str(path.parent)
+    tasks: dict[str, list[Question]] = {}
+    for where, fields in records:
+        tasks.setdefault(one_spelling(_text(where, fields, "video")), []).append(_question(where, fields))
+    return [Task(Clip(name, _below(below, name)), asked) for name, asked in tasks.items()]
+
+
+def _below(folder: str, name: str) -> str:
+    return name if is_address(name) else os.path.normpath(os.path.join(folder, name))
+
+
+def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The objects of a file, each with what messages call it."""
+    if path != Path("-") and path.suffix.lower() not in KINDS:
+        raise UsageError(f"{path}: a file of questions ends in {', '.join(KINDS)}; - reads JSON lines from stdin.")
+    values = _from_stdin() if path == Path("-") else files.load(path)
+    if not isinstance(values, list) or not values:
+        raise UsageError(f"{path} holds no questions.")
+    records = []
+    for number, fields in enumerate(values, start=1):
+        where = f"{path}, question {number},"
+        if not isinstance(fields, Mapping):
+            raise UsageError(f"{where} is no object with named fields.")
+        records.append((where, fields))
+    return records
+
+
+def _from_stdin() -> list[Any]:
+    try:
+        return files.json_lines(sys.stdin.read())
+    except ValueError as error:
+        raise UsageError(f"The questions on stdin can't be read: {error}.") from error
+
+
+def _question(where: str, fields: Mapping[str, Any]) -> Question:
+    text = _text(where, fields, "question")
+    carried = {name: value for name, value in fields.items() if name not in _OWN}
+    own = fields.get("id")
+    if own is None:
+        return Question(text, text, carried)
+    return Question(text, str(own), carried, str(own) if fields.get("video") else None)
+
+
+def _text(where: str, fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where} has no {name}.")
+    return value
+
+
+def _check_ids(records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    seen: dict[str, str] = {}
+    for where, fields in records:
+        own = fields.get("id")
+        if own is not None and seen.setdefault(str(own), where) != where:
+            raise UsageError(f"{where} has the id {str(own)!r} of another one. Every id stands once.")

@@ -1,0 +1,125 @@
+"""Where a batch's lines go: a file that the next run goes on with, or a stream."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omniqa.batch import runfile
+from omniqa.batch.clips import Shard
+from omniqa.batch.rows import Known, known
+from omniqa.batch.runfile import RunFile, Settings
+from omniqa.errors import UsageError
+from omniqa.lines import Layout, LineStore, Row, write_line
+
+
+class Results:
+    """The lines of a batch.
+
+    settings: the name of this run's settings, in every line.
+    known: lines with them that are there, by id.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = runfile.name_of(settings)
+        self.known: dict[str, Known] = {}
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, row: Row) -> None:
+        """Take in a line, for good. Raises UsageError where there is no room for it."""
+        self.known[row["id"]] = known(row)
+
+    def finish(self) -> None:
+        """Say that all that was asked for is there."""
+
+    def close(self) -> None:
+        """Give back what was opened."""
+
+
+class ResultFile(Results):
+    """Lines in a file, with its run file beside it, open for one run at a time.
+
+    append: lines with other settings may be there. retry: failures with these settings are taken out first.
+    Raises UsageError where the file can't be written, or holds other results.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        settings: Settings,
+        *,
+        shard: Shard,
+        asked: dict[str, Any],
+        append: bool = False,
+        retry: bool = False,
+    ) -> None:
+        super().__init__(settings)
+        try:
+            self._store = LineStore(path, layout, known)
+        except KeyError as error:
+            raise UsageError(f"{path} holds lines that are no results of a batch. Write to another file.") from error
+        try:
+            before = self._before(shard, append)
+            self._run_file = replace(before, shard=str(shard), asked=asked).claimed(path, settings, append)
+            self._run_file.write(path)
+            if retry:
+                self._store.drop(lambda row: row["settings"] == self.settings and known(row).failed)
+        except BaseException:
+            self.close()
+            raise
+        self.known = {line.id: line for line in self._store.rows if line.settings == self.settings}
+
+    def _before(self, shard: Shard, append: bool) -> RunFile:
+        """The run file of earlier runs; one left behind by lines that are gone does not count."""
+        path = self._store.path
+        if not self._store.rows:
+            return RunFile()
+        before = runfile.read(path)
+        if before is None and not append:
+            where = runfile.path_of(path).name
+            raise UsageError(f"{path} holds results without {where} beside it. Write to another file.")
+        if before is not None and before.shard != str(shard):
+            raise UsageError(f"{path} holds shard {before.shard}, not {shard}. Write to another file.")
+        return before or RunFile()
+
+    def add(self, row: Row) -> None:
+        """Write a line, whole and for good. Raises UsageError where there is no room for it."""
+        self._store.append(row)
+        super().add(row)
+
+    def finish(self) -> None:
+        """Write into the run file how many lines make it whole."""
+        finished = {**self._run_file.finished, self.settings: len(self.known)}
+        replace(self._run_file, finished=finished).write(self._store.path)
+
+    def close(self) -> None:
+        """Let other runs have the file."""
+        self._store.close()
+
+
+class Stream(Results):
+    """Lines on stdout, or in whatever else can't be read again; nothing is known from earlier runs."""
+
+    def __init__(self, file: int, name: str, layout: Layout, settings: Settings) -> None:
+        super().__init__(settings)
+        self._file, self._name, self._layout = file, name, layout
+
+    def add(self, row: Row) -> None:
+        """Write a line. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
+        try:
+            if not self.known:
+                write_line(self._file, self._layout.header)
+            write_line(self._file, self._layout.encode(row))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UsageError(f"{self._name} can't be written to ({error.strerror}).") from error
+        super().add(row)

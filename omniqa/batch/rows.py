@@ -1,0 +1,91 @@
+"""The lines of a batch's results: one a question, answered or failed."""
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from omniqa.batch.clips import Clip
+from omniqa.batch.questions import Question
+from omniqa.lines import Row
+
+if TYPE_CHECKING:
+    from omniqa.answer import Answer
+
+OK = "ok"
+FEWER_FRAMES = "fewer_frames"  # answered, from fewer frames than asked for, since memory ran out
+FAILED = "failed"
+
+
+class Known(NamedTuple):
+    """What is kept in memory of a line. video and error: of a failure, else None."""
+
+    id: str
+    settings: str
+    model: str
+    failed: bool
+    video: str | None
+    error: str | None
+
+
+class Failure(NamedTuple):
+    """Failures for the same reason.
+
+    cause: the first one's, without the file's name. questions, clips: how many. video: one of the clips.
+    """
+
+    cause: str
+    questions: int
+    clips: int
+    video: str
+
+
+def answered(clip: Clip, id: str, question: Question, answer: "Answer", settings: str, had_frames: int | None) -> Row:
+    """The line of an answer: what `ask --json` prints, and more.
+
+    settings: their name in the run file. had_frames: how many there were when memory ran out, if it did.
+    """
+    status, row = OK, replace(answer, video=clip.name).to_dict()
+    if had_frames is not None:
+        status, media = FEWER_FRAMES, row["media"]
+        media["warnings"].append(f"Memory ran out with {had_frames} frames; answered from {media['frames']}.")
+    return _head(id, status, None) | row | {"fields": dict(question.fields), "settings": settings}
+
+
+def failed(
+    clip: Clip, id: str, question: Question, error: str, model: str, method: str, target: float, settings: str
+) -> Row:
+    """The line of a question that has no answer, with the same fields."""
+    nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
+    retention: Row = {"target": target, "achieved": None, "audio": None, "video": None, "per_layer": []}
+    asked = {"video": clip.name, "question": question.text, "answer": None, "model": model, "method": method}
+    carried = {"fields": dict(question.fields), "settings": settings}
+    return _head(id, FAILED, error) | asked | {"retention": retention} | nothing | carried
+
+
+def _head(id: str, status: str, error: str | None) -> Row:
+    return {"id": id, "status": status, "error": error}
+
+
+def known(row: Row) -> Known:
+    """What to keep of a line, be it of JSON or of a table, where all cells are text."""
+    failed = row["status"] == FAILED
+    video, error = (row["video"], row["error"]) if failed else (None, None)
+    return Known(row["id"], sys.intern(row["settings"]), sys.intern(row["model"]), failed, video, error)
+
+
+def causes(failures: Iterable[Known]) -> list[Failure]:
+    """Failures by cause, the commonest first. Causes that differ in a number or the file's name are the same."""
+    groups: dict[str, list[Known]] = {}
+    for failure in failures:
+        groups.setdefault(re.sub(r"\d[\d.]*", "0", _without_name(failure)), []).append(failure)
+    found = [
+        Failure(_without_name(group[0]), len(group), len({one.video for one in group}), str(group[0].video))
+        for group in groups.values()
+    ]
+    return sorted(found, key=lambda failure: -failure.questions)
+
+
+def _without_name(failure: Known) -> str:
+    return str(failure.error).replace(str(failure.video), "the file")

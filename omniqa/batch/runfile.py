@@ -1,0 +1,102 @@
+"""What the lines of a result file have in common, kept beside it: settings, shard, what was to be done, what is."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omniqa import __version__
+from omniqa.batch.clips import Shard, named_as_media
+from omniqa.batch.questions import Task
+from omniqa.errors import UsageError
+from omniqa.lines import differences, write_whole
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning.base import AnyPruner
+
+Settings = dict[str, Any]
+_SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The content of FILE.run.json, beside the results in FILE.
+
+    shard: as "3/16". asked: what the whole batch asks, all shards together: the number of questions, and a digest.
+    settings: by the name that lines call them by; several where lines were added to others'.
+    finished: how many lines there are with these settings, where all that was asked for has one.
+    """
+
+    shard: str = str(Shard())
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Settings] = field(default_factory=dict)
+    finished: Mapping[str, int] = field(default_factory=dict)
+    version: str = __version__
+
+    def write(self, results: Path) -> None:
+        """Keep it beside the results. Raises UsageError where that can't be written."""
+        write_whole(path_of(results), json.dumps(asdict(self), indent=1) + "\n")
+
+    def claimed(self, results: Path, settings: Settings, append: bool) -> "RunFile":
+        """With these settings, too. Raises UsageError for other ones than before, unless `append`."""
+        name = name_of(settings)
+        if name not in self.settings and self.settings and not append:
+            *_, last = self.settings.values()
+            differ = differences(last, settings)
+            raise UsageError(
+                f"{results} holds results with other settings: {differ}. Write to another file, or add them to it "
+                "with --append."
+            )
+        finished = {other: count for other, count in self.finished.items() if other != name}
+        return replace(self, settings={**self.settings, name: settings}, finished=finished, version=__version__)
+
+
+def path_of(results: Path) -> Path:
+    """Where the run file of these results is."""
+    return results.with_name(f"{results.name}.run.json")
+
+
+def read(results: Path) -> RunFile | None:
+    """The run file beside the results; None where there is none. Raises UsageError where it is broken."""
+    path = path_of(results)
+    try:
+        return RunFile(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} can't be read ({error}).") from error
+
+
+def make_settings(model: str | None, dtype: str, pruner: AnyPruner, sampling: Sampling, decoding: Decoding) -> Settings:
+    """All that answers depend on, flat, as JSON gives it back. Devices may differ."""
+    options = {f"set {name}": value for name, value in asdict(pruner).items() if name != "retention"}
+    own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
+    settings = own | {"retention": pruner.target} | options | asdict(sampling) | asdict(decoding)
+    return json.loads(json.dumps(settings))
+
+
+def name_of(settings: Settings) -> str:
+    """A short name for settings, the same for the same ones."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def summary(tasks: Iterable[Task]) -> dict[str, Any]:
+    """What a batch asks, in short, whatever its order. Files that only may be media are left out: some come and go."""
+    ids = sorted(id for task in tasks if named_as_media(task.clip) for id, _ in task.asked())
+    return {"questions": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]}
+
+
+def _fingerprint(model: str | None) -> str | None:
+    """What tells a folder's weights from others of the same shape; None for a model of the hub."""
+    files = sorted(Path(model).expanduser().glob("*.safetensors")) if model else []
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            digest.update(f"{path.name} {size}".encode() + file.read())
+    return digest.hexdigest()[:16]

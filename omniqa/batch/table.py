@@ -1,0 +1,80 @@
+"""Results as CSV: a column for every number, lists as JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omniqa.lines import Row
+
+COLUMNS = (
+    "id", "status", "error", "video", "question", "answer", "model", "method",
+    "retention.target", "retention.achieved", "retention.audio", "retention.video", "retention.per_layer",
+    "tokens.text", "tokens.audio", "tokens.video", "tokens.audio_kept", "tokens.video_kept", "tokens.generated",
+    "timing_s.load", "timing_s.decode", "timing_s.preprocess", "timing_s.vision_encoder", "timing_s.audio_encoder",
+    "timing_s.input_pruning", "timing_s.prefill", "timing_s.generate", "timing_s.time_to_first_token",
+    "timing_s.total", "memory.device", "memory.peak_rss_bytes", "memory.peak_device_bytes", "media.duration_s",
+    "media.frames", "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "evidence",
+    "settings",
+)  # fmt: skip
+_FIELDS = "fields"
+_BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8
+
+
+class Table:
+    """A layout for `omniqa.lines`: columns with names like retention.achieved, and those of the questions' fields.
+
+    A cell may hold newlines; it is quoted then, so that a line ends at a newline after an even number of quotes.
+    """
+
+    kind = "row of this table"
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self.header = self.opening = self._line(self.columns)
+
+    @classmethod
+    def with_fields(cls, names: Iterable[str]) -> "Table":
+        """Room for the fields that come with questions."""
+        return cls((*COLUMNS, *(f"{_FIELDS}.{name}" for name in names)))
+
+    @classmethod
+    def of(cls, path: Path) -> "Table":
+        """The layout of a file that is there."""
+        with path.open(newline="", encoding=_BYTES[0], errors=_BYTES[1]) as file:
+            return cls(next(csv.reader(file), ()))
+
+    def encode(self, row: Row) -> bytes:
+        """The row's line; what a row has no value for stays empty."""
+        cells = dict(_flat(row))
+        return self._line([cells.get(name, "") for name in self.columns])
+
+    def decode(self, line: bytes) -> Row | None:
+        """A whole line's cells by their columns, all as text; None where their number is another."""
+        rows = list(csv.reader(io.StringIO(line.decode(*_BYTES), newline="")))
+        if [len(row) for row in rows] != [len(self.columns)]:
+            return None
+        return dict(zip(self.columns, rows[0], strict=True))
+
+    def is_whole(self, line: bytes) -> bool:
+        """Whether this newline ends the line, and does not stand in a cell."""
+        return line.endswith(b"\n") and line.count(b'"') % 2 == 0
+
+    def _line(self, cells: Sequence[Any]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(cells)  # its own line end is \r\n, so that both are quoted inside a cell
+        return text.getvalue().removesuffix("\r\n").encode(*_BYTES) + b"\n"
+
+
+def _flat(row: Row) -> Iterable[tuple[str, Any]]:
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", _cell(inside)) for inner, inside in value.items())
+        else:
+            yield name, _cell(value)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value

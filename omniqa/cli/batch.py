@@ -1,0 +1,308 @@
+"""`omniqa batch`: many clips, one question or many, results that the next run goes on with."""
+
+import os
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omniqa.batch import questions as asking
+from omniqa.batch import rows, runfile
+from omniqa.batch.clips import Clip, Shard, find, listed
+from omniqa.batch.questions import Task
+from omniqa.batch.results import ResultFile, Results, Stream
+from omniqa.batch.run import Batch
+from omniqa.batch.table import Table
+from omniqa.cli import console, options
+from omniqa.cli.loading import load_model
+from omniqa.errors import SOME_FAILED, MediaError, UsageError
+from omniqa.lines import JSON_LINES, Layout, Row
+from omniqa.media.access import is_address
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning import registry
+
+if TYPE_CHECKING:
+    from omniqa.engine import OmniQA
+
+STDIN = "-"
+SHOWN_CAUSES = 20
+
+_ASKED, _KEPT, _WORK = "What is asked", "What is written", "How it is done"
+
+
+def batch(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Videos, folders of videos, or - for a list of names on stdin; then the question, unless it comes "
+            "with -Q or --questions.",
+            metavar="VIDEO|FOLDER|-… [QUESTION]",
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("-Q", "--question", help="A question about every video; repeats.", rich_help_panel=_ASKED),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions as .jsonl, .json, .csv or .tsv with question and video, or without video, for all; other "
+            "fields are carried through. - reads JSON lines from stdin.",
+            metavar="FILE",
+            rich_help_panel=_ASKED,
+        ),
+    ] = None,
+    zero: Annotated[
+        bool,
+        typer.Option("-0", "--null", help="Names on stdin end in NUL, as find -print0 has it.", rich_help_panel=_ASKED),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only part I of N, told by each clip's name; omniqa merge joins them.",
+            metavar="I/N",
+            envvar="OMNIQA_SHARD",
+            rich_help_panel=_ASKED,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Write to FILE, where the same command goes on if it was ended. Default: stdout.",
+            metavar="FILE",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="jsonl or csv. Default: csv where FILE ends in .csv, else jsonl.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="Add to results with other settings.", rich_help_panel=_KEPT),
+    ] = False,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask again what failed before.", rich_help_panel=_KEPT),
+    ] = False,
+    prefetch: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Clips that are decoded ahead of the one that the model works on, each in a thread of its own.",
+            envvar="OMNIQA_PREFETCH",
+            rich_help_panel=_WORK,
+        ),
+    ] = 1,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    attn: options.Attn = "auto",
+    method: options.Method = "omnidrop",
+    retention: options.RetentionTarget = 0.3,
+    method_options: options.MethodOptions = None,
+    fps: options.Fps = 2.0,
+    max_frames: options.MaxFrames = 128,
+    start: options.Start = 0.0,
+    end: options.End = None,
+    min_pixels: options.MinPixels = None,
+    max_pixels: options.MaxPixels = None,
+    no_audio: options.NoAudio = False,
+    no_video: options.NoVideo = False,
+    audio_track: options.AudioTrack = None,
+    allow_network: options.AllowNetwork = False,
+    max_new_tokens: options.MaxNewTokens = 128,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Answer questions about many videos, one line of JSON or CSV each.
+
+    Each video is decoded and encoded once for all its questions. With -o, a line is on the disk before the next
+    question starts, and the same command goes on where the last one ended. See docs/batch.md.
+    """
+    # All that can be refused without the model is refused before it is loaded.
+    part = Shard.parse(shard) if shard is not None else Shard()
+    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    sampling = Sampling(
+        fps=fps,
+        max_frames=max_frames,
+        start=start,
+        end=end,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        audio=not no_audio,
+        video=not no_video,
+        audio_track=audio_track,
+        allow_network=allow_network,
+    )
+    if retry and out is None:
+        raise UsageError("--retry-failed is for the results in a file: give it with -o.")
+    tasks = _tasks(arguments or [], more or [], questions, zero)
+    form = _layout(layout, out, tasks)
+    settings = runfile.make_settings(model, dtype, pruner, sampling, decoding)
+    mine = [task for task in tasks if part.takes(task.clip.name)]
+    with _results(out, form, settings, part, tasks, append, retry) as results:
+        run = Batch(mine, pruner, sampling, decoding, results, prefetch)
+        if results.known:
+            console.note(_known(results))
+        if run.anything_left():
+            _answer(run, load_model(model, device, dtype, attn), out)
+        else:
+            results.finish()
+        _end(run, part)
+
+
+def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: bool) -> list[Task]:
+    """Clips and questions, as the arguments say."""
+    if questions is not None and more:
+        raise UsageError("Questions come with --questions or with -Q, not with both.")
+    *names, last = arguments or [""]
+    if questions is not None or more:
+        names = arguments
+    elif not names:
+        raise UsageError("Give videos and, after them, a question; or questions with -Q or --questions.")
+    elif os.path.exists(last):
+        raise UsageError(f"The last argument is the question, and {last} is a file. Give the question after it.")
+    if STDIN in names and questions == Path(STDIN):
+        raise UsageError("Videos and questions can't both come from stdin.")
+    if zero and STDIN not in names:
+        raise UsageError("-0 is for names on stdin: give - as well.")
+    if questions is None:
+        return asking.for_all(_clips(names, zero), more or [last])
+    folder = names[0] if len(names) == 1 and os.path.isdir(names[0]) else None
+    return asking.from_file(questions, _clips(names, zero) if names else [], folder)
+
+
+def _clips(names: list[str], zero: bool) -> list[Clip]:
+    for name in names:
+        if name != STDIN and not os.path.exists(name) and not is_address(name):
+            raise MediaError(f"{name} was not found. With -Q or --questions, all arguments are videos or folders.")
+    given = [inner for name in names for inner in (listed(sys.stdin.buffer, zero) if name == STDIN else [name])]
+    clips = find(given)
+    if not clips:
+        raise MediaError("There is nothing to ask about: " + ("no names came." if not given else "no files are there."))
+    return clips
+
+
+def _known(results: Results) -> str:
+    failed = sum(line.failed for line in results.known.values())
+    before = f"; {failed} of them failed, and --retry-failed asks those again" if failed else ""
+    return f"there already: {console.counted(len(results.known), 'line')}{before}"
+
+
+def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> Layout:
+    chosen = name or ("csv" if out is not None and out.suffix.lower() == ".csv" else "jsonl")
+    if chosen == "jsonl":
+        return JSON_LINES
+    if chosen != "csv":
+        raise UsageError(f"--format is jsonl or csv, not {chosen!r}.")
+    return Table.with_fields(dict.fromkeys(name for task in tasks for asked in task.questions for name in asked.fields))
+
+
+def _results(
+    out: Path | None,
+    layout: Layout,
+    settings: runfile.Settings,
+    shard: Shard,
+    tasks: list[Task],
+    append: bool,
+    retry: bool,
+) -> Results:
+    if out is None:
+        return Stream(sys.stdout.fileno(), "stdout", layout, settings)
+    if out.exists() and not out.is_file() and not out.is_dir():  # a pipe, a device
+        return Stream(os.open(out, os.O_WRONLY), str(out), layout, settings)
+    asked = runfile.summary(tasks)
+    return ResultFile(out, layout, settings, shard=shard, asked=asked, append=append, retry=retry)
+
+
+@dataclass
+class _Progress:
+    """What this run has done so far. clips: begun. tokens: of sound and picture; kept: by the layers' mean."""
+
+    answered: int = 0
+    failed: int = 0
+    clips: int = 0
+    tokens: int = 0
+    kept: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+    _video: str | None = None
+
+    def count(self, row: Row) -> None:
+        """Take in a line."""
+        failed = row["status"] == rows.FAILED
+        self.failed, self.answered = self.failed + failed, self.answered + (not failed)
+        self.clips, self._video = self.clips + (row["video"] != self._video), row["video"]
+        if not failed:
+            tokens = row["tokens"]["audio"] + row["tokens"]["video"]
+            self.tokens, self.kept = self.tokens + tokens, self.kept + tokens * row["retention"]["achieved"]
+
+    def speed(self) -> str:
+        """Clips a second, and what dropping tokens saves."""
+        saved = f", {1 - self.kept / self.tokens:.0%} of tokens saved" if self.tokens else ""
+        return f"{self.clips / (time.monotonic() - self.begun):.2g} clips/s{saved}"
+
+
+def _answer(run: Batch, qa: "OmniQA", out: Path | None) -> None:
+    """Ask what is missing, and say how far it is."""
+    from omniqa.stats import peak_rss_bytes
+
+    done = len(run.results.known)
+    total = done + sum(len(todo.asked) for todo in run.missing())
+    so_far = _Progress()
+    bar = out is not None or not sys.stdout.isatty()
+    try:
+        with console.tally(total, "lines", done, bar) as show, closing(run.go_on(qa)) as written:
+            for row in written:
+                so_far.count(row)
+                show(done + so_far.answered + so_far.failed, so_far.failed, so_far.speed())
+    except (KeyboardInterrupt, BrokenPipeError, UsageError):
+        goes_on = f" are in {out}; the same command goes on from there" if out is not None else " are written"
+        console.note(f"{len(run.results.known)} of {total} lines{goes_on}")
+        raise
+    if so_far.clips:
+        seconds = time.monotonic() - so_far.begun
+        console.note(
+            f"{console.counted(so_far.answered, 'answer')} about {console.counted(so_far.clips, 'clip')} in "
+            f"{seconds:.0f} s: {so_far.speed()}; the model "
+            f"waited {run.waited_s / seconds:.0%} of the time for decoding; peak memory {peak_rss_bytes() / 1e9:.2f} GB"
+        )
+
+
+def _end(run: Batch, shard: Shard) -> None:
+    """Say what was left out and what failed, and end with the exit code for it."""
+    if run.left_out:
+        first = next(iter(run.left_out))
+        files = console.counted(len(run.left_out), "file")
+        console.note(f"left out, as neither video nor sound: {files}, the first of them {first}")
+    known = run.results.known
+    if shard.count == 1 and not known and len(run.left_out) == len(run.tasks):  # a shard may well be empty
+        raise MediaError("None of the files is video or sound.")
+    failures = [line for line in known.values() if line.failed]
+    if not failures:
+        return
+    causes = rows.causes(failures)
+    console.notes(
+        ("cause", ">questions", ">clips", "such as"),
+        [(cause.cause, str(cause.questions), str(cause.clips), cause.video) for cause in causes[:SHOWN_CAUSES]],
+    )
+    rest = (
+        f" The table shows the {SHOWN_CAUSES} commonest causes of {len(causes)}." if len(causes) > SHOWN_CAUSES else ""
+    )
+    console.error(f"{len(failures)} of {len(known)} questions failed; --retry-failed asks them again.{rest}")
+    raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,37 @@
+"""`omniqa merge`: the shards of a batch as one file."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omniqa.batch import merge as shards
+from omniqa.cli import console, options
+from omniqa.errors import SOME_FAILED
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="The results of all shards.", metavar="FILE...")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write to FILE. Default: stdout.", metavar="FILE")
+    ] = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Join what `omniqa batch --shard` wrote: nothing missing, nothing twice, all with the same settings.
+
+    Each FILE has its FILE.run.json beside it. What is not whole is refused.
+    """
+    checked = shards.check(list(dict.fromkeys(files)))
+    if out is not None:
+        shards.join(checked, out)
+    else:
+        shards.write(checked, sys.stdout.buffer, "stdout")
+    lines, parts = console.counted(checked.lines, "line"), console.counted(len(checked.paths), "shard")
+    console.note(f"{lines} of {parts} joined")
+    if checked.failed:
+        console.error(
+            f"{checked.failed} of {checked.lines} questions failed; the shards' --retry-failed asks them again"
+        )
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,120 @@
+"""Writes docs/cli.md from the app itself: `python -m omniqa.cli.reference > docs/cli.md`."""
+
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from typer.main import get_command
+
+from omniqa.cli.app import app
+
+HEAD = """# The command line
+
+*Made from the app by `python -m omniqa.cli.reference > docs/cli.md`; a test fails where the two differ.*
+
+`omniqa COMMAND --help` shows the same in the shell. `omniqa --install-completion` sets up completion for bash, zsh,
+fish or PowerShell. A file whose name begins with a dash comes after `--`: `omniqa ask -- -clip.mp4 "What happens?"`.
+
+Answers and results go to stdout, everything else to stderr. An option that names an environment variable takes its
+default from there."""
+
+_WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "TEXT"}
+EXIT_CODES = """## Exit codes
+
+| | |
+|---:|---|
+| 0 | all went well |
+| 1 | the reader of stdout has gone |
+| 2 | the request makes no sense: an unknown option, a value out of range, a file that can't be written |
+| 3 | the media can't be used: not found, not a video, broken, nothing in the asked range |
+| 4 | the model can't be found or loaded |
+| 5 | not enough memory; the message says what would need less |
+| 6 | `batch`, `merge`, `eval`: it ended, and some questions failed |
+| 130 | interrupted |
+
+An error is one line on stderr that says what is wrong and what to do; `--debug` shows the traceback, too."""
+
+
+def reference() -> str:
+    """The whole of docs/cli.md."""
+    command = get_command(app)
+    sections = [HEAD, _contents(command), *_sections(command, "omniqa"), EXIT_CODES]
+    return "\n\n".join(sections) + "\n"
+
+
+def _contents(command: Any) -> str:
+    first = {name: cleandoc(one.help).partition("\n\n")[0] for name, one in command.commands.items()}
+    rows = [f"| [omniqa {name}](#omniqa-{name}) | {_one_line(text)} |" for name, text in first.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _sections(command: Any, name: str) -> Iterator[str]:
+    """A command and those below it."""
+    inner = getattr(command, "commands", {})
+    yield f"## {name}"
+    yield f"    {_usage(command, name)}"
+    yield cleandoc(command.help)
+    yield from _tables(command)
+    for word, one in inner.items():
+        yield from _sections(one, f"{name} {word}")
+
+
+def _usage(command: Any, name: str) -> str:
+    pieces = [_kind(command, param) for param in command.params if _is_argument(param) and param.required]
+    pieces += [f"[{_kind(command, param)}]" for param in command.params if _is_argument(param) and not param.required]
+    return " ".join([name, "[OPTIONS]", *(["COMMAND …"] if hasattr(command, "commands") else pieces)])
+
+
+def _tables(command: Any) -> Iterator[str]:
+    """Arguments, then options, a table for each group that `--help` shows."""
+    groups: dict[str, list[Any]] = {"Arguments": [], "Options": []}
+    for param in command.params:
+        what = "Arguments" if _is_argument(param) else param.rich_help_panel or "Options"
+        groups.setdefault(what, []).append(param)
+    for group, params in groups.items():
+        if params:
+            yield "\n".join([f"| {group} | |", "|---|---|", *(_row(command, param) for param in params)])
+
+
+def _row(command: Any, param: Any) -> str:
+    flag = not _is_argument(param) and param.is_flag
+    names = [] if _is_argument(param) else [", ".join([*param.opts, *param.secondary_opts])]
+    shown = " ".join([*names, *([] if flag else [_kind(command, param)])])
+    facts = [f"default `{param.default}`"] if param.default not in (None, "") and not flag else []
+    facts += [f"`{param.envvar}`"] if param.envvar else []
+    more = f" ({', '.join(facts)})" if facts else ""
+    return f"| `{_cell(shown)}` | {_cell(_one_line(param.help))}{more} |"
+
+
+def _is_argument(param: Any) -> bool:
+    return param.param_type_name == "argument"
+
+
+def _kind(command: Any, param: Any) -> str:
+    """What stands for the value: an argument's name, or what an option takes."""
+    if param.metavar:
+        return param.metavar
+    if _is_argument(param):
+        return param.name.upper()
+    takes = set(_types(get_type_hints(command.callback)[param.name]))
+    return next(word for kind, word in _WORDS.items() if kind in takes)
+
+
+def _types(hint: Any) -> Iterator[Any]:
+    """A type, and those inside it: list[str] | None holds list[str], str and None."""
+    yield hint
+    for inner in get_args(hint):
+        yield from _types(inner)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

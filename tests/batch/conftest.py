@@ -1,0 +1,59 @@
+"""A small nano of random weights, tiny clips, and ways to run a batch on them."""
+
+import pytest
+
+import omniqa
+from omniqa.batch import runfile
+from omniqa.batch.clips import Shard, find
+from omniqa.batch.questions import for_all
+from omniqa.batch.results import ResultFile
+from omniqa.batch.run import Batch
+from omniqa.lines import JSON_LINES
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning import registry
+from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.media.clips import Audio, Video, grey, tone, write_clip
+
+SAMPLING = Sampling(fps=1)
+QUESTIONS = ("What is seen?", "What is heard?")
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory):
+    """A folder of three clips of two seconds, one of them deep inside and without a suffix, and a text file."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "sub" / "deep").mkdir(parents=True)
+    for number, name in enumerate(["a.mp4", "b.mkv", "sub/deep/c"]):
+        frames = [grey(3 * number + index, 112, 112) for index in range(20)]
+        sound = Audio(tone(2.0, 300 + 100 * number, 16000), rate=16000)
+        write_clip(folder / f"{name}.mp4", Video(frames, 10), sound).rename(folder / name)
+    (folder / "notes").write_text("no clip\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qa(nano):  # noqa: F811
+    return omniqa.load(str(nano), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def start(media, tmp_path):
+    """A batch that goes on where the last one with the same file ended."""
+    opened = []
+
+    def make(names=None, questions=QUESTIONS, path=None, tokens=3, prefetch=1, sampling=SAMPLING, **options):
+        while opened:
+            opened.pop().close()
+        tasks = for_all(find(names or [str(media)]), questions)
+        pruner = registry.create("omnidrop", 0.4)
+        decoding = Decoding(tokens)
+        settings = runfile.make_settings("nano", "auto", pruner, sampling, decoding)
+        options = {"shard": Shard(), "asked": runfile.summary(tasks)} | options
+        opened.append(ResultFile(path or tmp_path / "out.jsonl", JSON_LINES, settings, **options))
+        mine = [task for task in tasks if options["shard"].takes(task.clip.name)]
+        return Batch(mine, pruner, sampling, decoding, opened[0], prefetch)
+
+    yield make
+    for results in opened:
+        results.close()
