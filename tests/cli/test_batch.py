@@ -189,7 +189,13 @@ def test_ctrl_c_is_130_one_line_and_a_whole_file(command, tmp_path):
     out = tmp_path / "out.jsonl"
     # So many questions that it can't be through before it is told to stop.
     asked = [*command, *(word for number in range(500) for word in ("-Q", f"What is thing {number}?"))]
-    running = subprocess.Popen([*asked, "-o", out], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*asked, "-o", out],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )
     while running.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < 2):
         time.sleep(0.001)
     running.send_signal(signal.SIGINT)
