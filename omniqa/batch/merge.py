@@ -46,7 +46,7 @@ def check(paths: Sequence[Path]) -> Checked:
     _check_parts(ordered, shards)
     for path in ordered[1:]:
         _check_same(first, shards[first], path, shards[path])
-    layout = _layout(first)
+    layout = _layout(ordered)
     lines, failed = _check_lines(ordered, shards, layout)
     finished = {name: sum(run.finished[name] for run in shards.values()) for name in shards[first].settings}
     joined = replace(shards[first], shard=str(Shard()), finished=finished)
@@ -151,8 +151,13 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: L
     return len(seen), failed
 
 
-def _layout(path: Path) -> Layout:
-    """JSON lines, or a table with the columns that its first line names."""
-    with path.open("rb") as file:
-        start = file.read(1)
-    return JSON_LINES if start in (b"{", b"") else Table.of(path)
+def _layout(paths: Sequence[Path]) -> Layout:
+    """JSON lines, or a table with the columns that its first line names; a shard may be empty, so the first that is not.
+
+    Raises UsageError where that line can't be read.
+    """
+    written = next((path for path in paths if path.stat().st_size), None)
+    if written is None:
+        return JSON_LINES
+    with written.open("rb") as file:
+        return JSON_LINES if file.read(1) == b"{" else Table.of(written)

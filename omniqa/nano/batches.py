@@ -30,7 +30,9 @@ from omniqa.model.audio import token_count
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
 from omniqa.nano.finding import THINGS
-from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Script, draw
+from omniqa.nano.questions import LETTERS, Question
+from omniqa.nano.scenes import COLOURS, MOTIONS, SHAPES, SOUNDS, Script, draw
+from omniqa.nano.truth import shown as shown_while_heard
 from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.template import ChatTemplate
@@ -40,6 +42,7 @@ BatchT = TypeVar("BatchT")
 FPS = 2
 SAMPLING = Sampling(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
 CLIP, PADDING = 0, -1  # values of `block` that are no question's
+NONE = -1  # where no verdict is given
 _WEIGHT_OF_BOTH = 2.0  # of questions that need picture and sound, when questions are picked
 _ROUNDS = 3  # of questions, to pick from
 
@@ -49,12 +52,21 @@ class Asked:
     """A question as the model gets it, and the answer it shall give.
 
     judged: of a checklist: only its verdicts, "yes" and "no", are learned.
+    right: of each option, whether it is the answer; learned at the end of the option's line, so that the letter is
+        picked from what has been judged.
     """
 
     kind: str
     prompt: str
     answer: str
     judged: bool = False
+    right: tuple[bool, ...] = ()
+
+    @classmethod
+    def of(cls, question: Question) -> "Asked":
+        """A question of the world."""
+        right = tuple(letter == question.answer for letter in LETTERS) if question.options else ()
+        return cls(question.kind, question.prompt, question.answer, right=right)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class Row:
     ids: (N,). positions: (3, N). modality: (N,), VIDEO, AUDIO or TEXT.
     block: (N,), CLIP for what all questions share, then 1, 2, … for the tokens of each question and its answer.
     learned: (N,) bool, the tokens that the model shall give: answers, and <|im_end|> after them.
+    verdict: (N,), at the end of an option's line the id of "yes" or "no", which it would say there; NONE elsewhere.
     """
 
     ids: NDArray[np.int64]
@@ -85,6 +98,7 @@ class Row:
     modality: NDArray[np.int8]
     block: NDArray[np.int64]
     learned: NDArray[np.bool_]
+    verdict: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class Batch:
     clip_tokens: the first of each row; they hold the clip and what all questions share, padded at its end.
     chunk: what comes after is padded to a multiple of this number, and no block is longer.
     kinds: of each clip, the kind of question of block 1, 2, ….
+    shown: (audio tokens of all clips, SEEN) float32, what is shown while they are heard.
     """
 
     media: tuple[Media, ...]
@@ -102,9 +117,11 @@ class Batch:
     modality: Tensor
     block: Tensor
     learned: Tensor
+    verdict: Tensor
     clip_tokens: int
     chunk: int
     kinds: tuple[tuple[str, ...], ...]
+    shown: Tensor
 
 
 @dataclass(frozen=True)
@@ -135,8 +152,7 @@ def make_batch(order: Order, template: ChatTemplate) -> Batch:
     scripts, media = make_media(order)
     rng = Random(f"questions {order}")
     asked = [pick(script, order.blocks, rng) for script in scripts]
-    return collate(media, [lay_out(template, m.shape, questions) for m, questions in zip(media, asked, strict=True)],
-                   [tuple(one.kind for one in questions) for questions in asked])  # fmt: skip
+    return collate(template, scripts, media, asked)
 
 
 def make_media(order: Order) -> tuple[list[Script], list[Media]]:
@@ -170,24 +186,30 @@ def _media(frames: NDArray[np.uint8], times: Iterable[Fraction], waveform: NDArr
 
 
 def pick(script: Script, blocks: int, rng: Random) -> list[Asked]:
-    """The description first, then two checklists and questions; those that need both senses are picked more often."""
+    """The description first, then checklists and questions; those that need both senses are picked more often."""
     asked = world.questions(script, _ROUNDS)
     described = next(one for one in asked if one.kind == "description")  # in one of its wordings
     others = [one for one in asked if one.kind != "description"]
     others.sort(key=lambda one: rng.random() ** (1 / (_WEIGHT_OF_BOTH if one.modality == "both" else 1)), reverse=True)
-    picked = [Asked(one.kind, one.prompt, one.answer) for one in [described, *others[: blocks - 1]]]
+    picked = [Asked.of(one) for one in [described, *others[: blocks - 1]]]
     return [picked[0], *check(script, rng), *picked[1:]]
 
 
 def check(script: Script, rng: Random) -> list[Asked]:
-    """Checklists: what is heard, and what is shown. So judging is learned that "Is it …?" and options ask for."""
+    """Checklists: what is heard, what is shown, and how it moves. So judging is learned, that options ask for."""
     heard = {name for sound in script.sounds for name in (sound.kind, sound.word)}
     shown = {thing.label for scene in script.scenes for thing in scene.things}
     names = {name for label in shown for name in label.split()}
     near = [label for label in THINGS if label not in shown and names & set(label.split())]
     sounds = [*SOUNDS, *rng.sample(WORDS, 1), *(heard & set(WORDS))]
     things = [*rng.sample(COLOURS, 2), *rng.sample(SHAPES, 2), *shown, *rng.sample(near, min(3, len(near)))]
-    return [_checklist(sounds, heard, rng), _checklist(things, shown | names, rng)]
+    moves = {f"{thing.label} {thing.motion}" for scene in script.scenes for thing in scene.things}
+    others = [f"{label} {rng.choice(MOTIONS)}" for label in sorted(shown)]
+    return [
+        _checklist(sounds, heard, rng),
+        _checklist(things, shown | names, rng),
+        _checklist([*moves, *others], moves, rng),
+    ]
 
 
 def _checklist(items: Iterable[str], there: set[str], rng: Random) -> Asked:
@@ -203,11 +225,15 @@ def lay_out(template: ChatTemplate, shape: MediaShape, asked: list[Asked]) -> Ro
     first = layouts[0]
     shared = first.question.start  # system prompt, media and the tokens that close them
     rows = [Row(first.ids[:shared], first.positions[:, :shared], first.modality[:shared],
-                np.full(shared, CLIP), np.zeros(shared, bool))]  # fmt: skip
+                np.full(shared, CLIP), np.zeros(shared, bool), np.full(shared, NONE))]  # fmt: skip
+    no, yes = (template.encode(f" {word}", False)[0] for word in ("no", "yes"))
+    (line_end,) = template.encode("\n", False)
     for number, (layout, one) in enumerate(zip(layouts, asked, strict=True), start=1):
         answer = [*template.encode(one.answer, False), template.special.im_end]
-        verdicts = [template.encode(f" {word}", False)[0] for word in ("yes", "no")]
-        rows.append(_block(layout, answer, number, verdicts if one.judged else answer))
+        row = _block(layout, answer, number, [no, yes] if one.judged else answer)
+        ends = np.flatnonzero(row.ids == line_end)[: len(one.right)]  # "?" and the end of its line are one token
+        row.verdict[ends] = np.where(one.right, yes, no)
+        rows.append(row)
     joined = (np.concatenate([getattr(row, name) for row in rows], axis=-1) for name in Row.__dataclass_fields__)
     return Row(*joined)
 
@@ -222,11 +248,13 @@ def _block(layout: TokenLayout, answer: list[int], number: int, learned: list[in
         modality=np.full(asks + answers, TEXT, np.int8),
         block=np.full(asks + answers, number),
         learned=np.concatenate([np.zeros(asks, bool), np.isin(answer, learned)]),
+        verdict=np.full(asks + answers, NONE),
     )
 
 
-def collate(media: list[Media], rows: list[Row], kinds: list[tuple[str, ...]]) -> Batch:
-    """Pad the clips' tokens to the longest clip's, and the questions' to the most, in whole chunks."""
+def collate(template: ChatTemplate, scripts: list[Script], media: list[Media], asked: list[list[Asked]]) -> Batch:
+    """Lay all clips out, pad their tokens to the longest clip's, and the questions' to the most, in whole chunks."""
+    rows = [lay_out(template, one.shape, questions) for one, questions in zip(media, asked, strict=True)]
     shared = [int((row.block == CLIP).sum()) for row in rows]
     clip_tokens = max(shared)
     chunk = max(int(np.bincount(row.block)[1:].max()) for row in rows)
@@ -247,9 +275,13 @@ def collate(media: list[Media], rows: list[Row], kinds: list[tuple[str, ...]]) -
         modality=stack("modality", TEXT),
         block=stack("block", PADDING),
         learned=stack("learned", 0),
+        verdict=stack("verdict", NONE),
         clip_tokens=clip_tokens,
         chunk=chunk,
-        kinds=tuple(kinds),
+        kinds=tuple(tuple(one.kind for one in questions) for questions in asked),
+        shown=torch.from_numpy(
+            np.concatenate([shown_while_heard(s, m.shape) for s, m in zip(scripts, media, strict=True)])
+        ),
     )
 
 

@@ -5,8 +5,8 @@ parts: the clip's tokens over the clip, and the questions' over the clip and the
 block is longer than. Nothing is computed between blocks that do not see each other.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -50,26 +50,50 @@ class BlockModel:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
 
-    def logits(self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None) -> Tensor:
+    def logits(self, batch: Batch, blind_from: int | None = None) -> Tensor:
         """What is said at every token to be learned: (tokens, vocabulary), float32, clip after clip.
 
         blind_from: from this layer on, text does not see audio and video tokens.
-        embedded: (B, N, d), in the place of what `embed` gives.
         """
-        device, decoder = self.thinker.device, self.thinker.decoder
+        (last,) = deque(self.states(batch, blind_from), maxlen=1)
+        return self._said(last, before(batch.learned))
+
+    def loss(self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None) -> Tensor:
+        """Cross entropy of the tokens to be learned and of the verdicts on options, summed.
+
+        blind_from: see `logits`. embedded: see `states`.
+        """
+        (last,) = deque(self.states(batch, blind_from, embedded), maxlen=1)
+        return self.loss_of(last, batch)
+
+    def loss_of(self, last: Tensor, batch: Batch) -> Tensor:
+        """The same, of the last of the `states`."""
+        judged = batch.verdict >= 0
+        next_ids = torch.where(judged, batch.verdict, batch.ids.roll(-1, dims=1))
+        where = before(batch.learned) | judged
+        return F.cross_entropy(self._said(last, where), next_ids[where].to(last.device), reduction="sum")
+
+    def states(
+        self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None
+    ) -> Generator[Tensor, None, None]:
+        """(B, N, d) after each layer, one after the other.
+
+        blind_from: see `logits`. embedded: (B, N, d), in the place of what `embed` gives.
+        """
+        device = self.thinker.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             x = self.embed(batch) if embedded is None else embedded
             rotary = self._rotary(x, batch.positions.to(device))
             seeing, blind = ([_added(mask, x) for mask in _visible(batch, blind)] for blind in (False, True))
-            for number, layer in enumerate(decoder.layers):
+        for number, layer in enumerate(self.thinker.decoder.layers):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 x = self._layer(layer, x, rotary, seeing if blind_from is None or number < blind_from else blind)
-            before = batch.learned.roll(-1, dims=1).to(device)  # a token is said by the one before it
-            return self.thinker.lm_head(decoder.norm(x[before])).float()
+            yield x
 
-    def loss(self, batch: Batch, blind_from: int | None = None, embedded: Tensor | None = None) -> Tensor:
-        """Cross entropy of the tokens to be learned, summed."""
-        learned = batch.ids[batch.learned].to(self.thinker.device)
-        return F.cross_entropy(self.logits(batch, blind_from, embedded), learned, reduction="sum")
+    def _said(self, last: Tensor, where: Tensor) -> Tensor:
+        """What is said after the tokens at `where`, (B, N) bool: (tokens, vocabulary), float32."""
+        with torch.autocast(last.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.thinker.lm_head(self.thinker.decoder.norm(last[where.to(last.device)])).float()
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, N, d): text from the table, audio and video from the encoders."""
@@ -168,6 +192,11 @@ def visible_to_text(batch: Batch, blind: bool = False) -> Tensor:
     earlier = torch.ones(batch.chunk, 2 * batch.chunk, dtype=torch.bool).tril(batch.chunk)
     own = (block[:, :, :, None] == keys[:, :, None, :]) & earlier
     return torch.cat([clip[:, None, None, :].expand(*block.shape, -1), own], dim=3)
+
+
+def before(learned: Tensor) -> Tensor:
+    """The tokens at which those at `learned`, (B, N) bool, are said: each by the one before it."""
+    return learned.roll(-1, dims=1)
 
 
 Score = dict[str, tuple[int, int]]

@@ -95,7 +95,7 @@ def _learn(namer: Namer, batch: Batch | Named, blind_from: int | None) -> Learne
     if isinstance(batch, Named):
         loss, parts = namer.loss(batch), len(batch.media)
     else:
-        loss, parts = namer.model.loss(batch, blind_from), int(batch.learned.sum())
+        loss, parts = namer.answers_loss(batch, blind_from), int(batch.learned.sum())
     loss.backward()
     return Learned(float(loss.detach()), parts, len(batch.media))
 

@@ -5,24 +5,23 @@ motion of what lies on them, or the sign; audio tokens the sounds and the word t
 encoders alone, so it is several times faster than answers, which are learned soon where things have names.
 """
 
+from collections import deque
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from omniqa.nano.batches import FPS, Media, Order, make_media
+from omniqa.nano.batches import FPS, Batch, Media, Order, make_media
 from omniqa.nano.blocks import BlockModel
-from omniqa.nano.picture import centre, scene_at
-from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, Script
-from omniqa.nano.words import WORDS
-from omniqa.sequence.units import POSITIONS_PER_SECOND
+from omniqa.nano.truth import HEARD, SEEN, heard, seen
+from omniqa.sequence.units import AUDIO
 
-SEEN = (*COLOURS, *SHAPES, *MOTIONS, *DIGITS, *LETTERS)
-HEARD = (*SOUNDS, *WORDS)
 _RARE = 5.0  # weight of a name that is true, of which there are few
+_EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
+_SHOWN_WEIGHT = 2.0  # of that, beside the answers
 
 
 @dataclass(frozen=True)
@@ -44,51 +43,14 @@ def make_named(order: Order) -> Named:
     pairs = [(script, _first_grid(one)) for script, one in zip(scripts, media, strict=True)]
     return Named(
         media=tuple(one for _, one in pairs),
-        seen=torch.from_numpy(np.concatenate([_seen(script, one) for script, one in pairs])),
-        heard=torch.from_numpy(np.concatenate([_heard(script, one) for script, one in pairs])),
+        seen=torch.from_numpy(np.concatenate([seen(script, one.shape, FPS) for script, one in pairs])),
+        heard=torch.from_numpy(np.concatenate([heard(script, one.shape) for script, one in pairs])),
     )
 
 
 def _first_grid(media: Media) -> Media:
     shape = replace(media.shape, grid_times=media.shape.grid_times[:1])
     return replace(media, frames=media.frames[:2], shape=shape)
-
-
-def _seen(script: Script, media: Media) -> NDArray[np.float32]:
-    shape = media.shape
-    names = np.zeros((shape.grids, shape.rows, shape.cols, len(SEEN)), np.float32)
-    for grid, start in zip(names, shape.grid_times, strict=True):
-        times = [float(start) + k / FPS for k in range(2)]
-        scene, later = (scene_at(script, time) for time in times)
-        if scene != later:
-            grid[:] = np.nan
-            continue
-        for thing in scene.things:
-            for time in times:
-                covered = _covered(*centre(thing, time - scene.start), thing.size, *grid.shape[:2])
-                for name in (thing.colour, thing.shape, thing.motion):
-                    grid[..., SEEN.index(name)][covered] = 1
-        if scene.sign:
-            covered = _covered(scene.sign.x, scene.sign.y, scene.sign.size, *grid.shape[:2])
-            grid[..., SEEN.index(scene.sign.text)][covered] = 1
-    return names.reshape(shape.grids, shape.hw, len(SEEN))
-
-
-def _covered(x: float, y: float, size: float, rows: int, cols: int) -> NDArray[np.bool_]:
-    """(rows, cols), the tokens with their middle in a circle; where it is too small for any, the nearest one."""
-    down, right = np.mgrid[:rows, :cols]
-    distance = np.hypot((right + 0.5) / cols - x, (down + 0.5) / rows - y)
-    return distance <= max(size, distance.min())
-
-
-def _heard(script: Script, media: Media) -> NDArray[np.float32]:
-    names = np.zeros((media.shape.audio_tokens, len(HEARD)), np.float32)
-    for sound in script.sounds:
-        tokens = slice(int(sound.start * POSITIONS_PER_SECOND), int(sound.end * POSITIONS_PER_SECOND) + 1)
-        names[tokens, HEARD.index(sound.kind)] = 1
-        if sound.word:
-            names[tokens, HEARD.index(sound.word)] = 1
-    return names
 
 
 class Namer:
@@ -114,6 +76,21 @@ class Namer:
         seen_true, heard_true = (truth.to(seen.device) for truth in (named.seen, named.heard))
         known = ~seen_true.isnan().flatten(1).any(1)
         return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
+
+    def answers_loss(self, batch: Batch, blind_from: int | None) -> Tensor:
+        """BlockModel.loss, and with it that audio tokens, early in the decoder, say what is shown while they are heard.
+
+        So sights and sounds are brought together in the clip, once, and not anew by every question. Arguments as there.
+        """
+        thinker = self.model.thinker
+        states = self.model.states(batch, blind_from)
+        with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
+            early = next(islice(states, round(_EARLY * thinker.layers) - 1, None))
+            audio = early[(batch.modality == AUDIO).to(early.device)]
+            shown = thinker.decoder.norm(audio) @ thinker.lm_head.weight[self.seen].T
+        mistaken = _mistaken(shown.float(), batch.shown.to(shown.device))
+        (last,) = deque(states, maxlen=1)
+        return self.model.loss_of(last, batch) + _SHOWN_WEIGHT * int(batch.learned.sum()) * mistaken
 
     @torch.no_grad()
     def right(self, named: Named) -> tuple[float, float]:

@@ -34,7 +34,7 @@ from omniqa.nano.tokenizer import make_tokenizer
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
 BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
 NAMES_SHARE = 0.2  # of the steps after the first stage that are of it
-EARLIER_SHARE = 0.25  # of the others, those of earlier stages
+EARLIER_SHARE = 0.4  # of the others, those of earlier stages
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
 NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same

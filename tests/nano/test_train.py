@@ -19,14 +19,15 @@ from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.probe import probe
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import CLIP, PADDING, SAMPLING, Order, collate, lay_out, make_batch, pick, produce, rendered
+from omniqa.nano.batches import CLIP, PADDING, SAMPLING, Order, collate, make_batch, pick, produce, rendered
 from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
 from omniqa.nano.learners import Step, learn_beside, learn_here
-from omniqa.nano.naming import HEARD, SEEN, Namer, make_named
+from omniqa.nano.naming import Namer, make_named
 from omniqa.nano.sift import SelectorTraining
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.nano.train import Progress, Settings, Training, train
+from omniqa.nano.truth import HEARD, SEEN
 from omniqa.pruning import registry
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import AUDIO, TEXT
@@ -134,8 +135,7 @@ def test_a_block_is_what_ask_gives_the_model(thinker, template, tmp_path, size, 
     scripts = [world.draw(seed, seconds, 2) for seed in (5, 6)]
     media = [rendered(script, size) for script in scripts]
     asked = [pick(script, 4, Random(0)) for script in scripts]
-    rows = [lay_out(template, m.shape, questions) for m, questions in zip(media, asked, strict=True)]
-    batch = collate(media, rows, [tuple(one.kind for one in questions) for questions in asked])
+    batch = collate(template, scripts, media, asked)
     with torch.no_grad():
         logits = BlockModel(thinker).logits(batch)
     qa = OmniQA("nano", thinker, "sdpa")
@@ -184,16 +184,55 @@ def test_only_answers_and_their_ends_are_learned(template):
 def test_of_checklists_only_the_verdicts_are_learned(template):
     script = world.draw(ORDER.seed, 3, 1)
     batch = make_batch(ORDER, template)
-    heard, shown = (one for one in pick(script, 4, Random(f"questions {ORDER}")) if one.judged)
+    heard, shown, moves = (one for one in pick(script, 4, Random(f"questions {ORDER}")) if one.judged)
     there = {sound.kind for sound in script.sounds} | {sound.word for sound in script.sounds}
     for item in heard.answer.split(","):
         name, verdict = item.split()
         assert (verdict == "yes") == (name in there)
     assert all(f" {thing.label} yes" in shown.answer for thing in script.scenes[0].things)
+    assert all(f" {thing.label} {thing.motion} yes" in moves.answer for thing in script.scenes[0].things)
     first = [template.encode(f" {word}", False)[0] for word in ("no", "yes")]
-    for block, one in ((2, heard), (3, shown)):
+    for block, one in ((2, heard), (3, shown), (4, moves)):
         learned = batch.ids[0][batch.learned[0] & (batch.block[0] == block)].tolist()
         assert learned == [first[item.endswith("yes")] for item in one.answer.split(",")]
+
+
+def test_options_are_judged_at_the_ends_of_their_lines(template):
+    batch = make_batch(replace(ORDER, blocks=12), template)
+    no, yes = (template.encode(f" {word}", False)[0] for word in ("no", "yes"))
+    with_options = 0
+    for row, kinds in enumerate(batch.kinds):
+        for block in range(1, len(kinds) + 1):
+            mine = batch.block[row] == block
+            ids, verdicts = batch.ids[row][mine].tolist(), batch.verdict[row][mine].tolist()
+            text = TOKENIZER.decode(ids)
+            ends = [TOKENIZER.decode(ids[: place + 1]) for place, verdict in enumerate(verdicts) if verdict >= 0]
+            said = [verdict for verdict in verdicts if verdict >= 0]
+            if "Answer with the letter." not in text:
+                assert not ends
+                continue
+            with_options += 1
+            assert [end.split("\n")[-2][:2] for end in ends] == ["A.", "B.", "C.", "D."]
+            assert all(end.endswith("\n") for end in ends)
+            assert "ABCD"[said.index(yes)] == TOKENIZER.decode(ids[-2:-1])
+            assert said.count(no) == 3
+    assert with_options
+
+
+def test_audio_tokens_are_told_what_is_shown_then(fresh, template):
+    batch = make_batch(replace(ORDER, seconds=4, scenes=2), template)
+    start = 0
+    for number, media in enumerate(batch.media):
+        script = world.draw(ORDER.seed + number, 4, 2)
+        for token in range(media.shape.audio_tokens):
+            scene = next(scene for scene in script.scenes if scene.end > (token + 0.5) / 25)
+            now = {SEEN[name] for name in batch.shown[start + token].nonzero()[:, 0].tolist()}
+            assert now == {word for names in names_of(scene) for word in names}
+        start += media.shape.audio_tokens
+    namer = Namer(BlockModel(fresh))
+    loss, plain = namer.answers_loss(batch, None), namer.model.loss(batch)
+    assert loss > plain
+    assert namer.answers_loss(replace(batch, shown=1 - batch.shown), None) > loss
 
 
 def test_blocks_do_not_see_each_other(thinker, template):
@@ -332,8 +371,8 @@ def test_what_a_selector_drops_is_gone(fresh, template):
     block = torch.where(dropped, PADDING, batch.block)
     other = training.model.embed(batch) + 10.0 * dropped[None, :, None]
     with torch.no_grad():
-        one, two = (training.model.logits(replace(batch, block=block), embedded=x) for x in (None, other))
-    assert torch.allclose(one, two, atol=1e-5)
+        one, two = (training.model.loss(replace(batch, block=block), embedded=x) for x in (None, other))
+    assert torch.allclose(one, two)
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
