@@ -152,7 +152,7 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: L
 
 
 def _layout(paths: Sequence[Path]) -> Layout:
-    """JSON lines, or a table with the columns that its first line names; a shard may be empty, so the first that is not.
+    """JSON lines, or a table with the columns that its first line names; some shards may be empty.
 
     Raises UsageError where that line can't be read.
     """
