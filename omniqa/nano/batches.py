@@ -29,9 +29,10 @@ from omniqa.media.sampling import CELL, Sampling
 from omniqa.model.audio import token_count
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
+from omniqa.nano.facts import Facts
 from omniqa.nano.finding import THINGS
 from omniqa.nano.questions import LETTERS, Question
-from omniqa.nano.scenes import COLOURS, MOTIONS, SHAPES, SOUNDS, Script, draw
+from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
 from omniqa.nano.truth import shown as shown_while_heard
 from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
@@ -186,7 +187,7 @@ def _media(frames: NDArray[np.uint8], times: Iterable[Fraction], waveform: NDArr
 
 
 def pick(script: Script, blocks: int, rng: Random) -> list[Asked]:
-    """The description first, then checklists and questions; those that need both senses are picked more often."""
+    """The description, checklists and lists, then questions; those that need both senses are picked more often."""
     asked = world.questions(script, _ROUNDS)
     described = next(one for one in asked if one.kind == "description")  # in one of its wordings
     others = [one for one in asked if one.kind != "description"]
@@ -196,20 +197,36 @@ def pick(script: Script, blocks: int, rng: Random) -> list[Asked]:
 
 
 def check(script: Script, rng: Random) -> list[Asked]:
-    """Checklists: what is heard, what is shown, and how it moves. So judging is learned, that options ask for."""
+    """Two checklists, what is heard and what is shown, so that judging is learned, which options ask for; two lists.
+
+    The lists name what is shown by shape, with colour and motion ("ring red left and star blue up; …"), and by sound
+    ("bell red ring, hum blue star"): what questions look up, and the description has in another order.
+    """
     heard = {name for sound in script.sounds for name in (sound.kind, sound.word)}
     shown = {thing.label for scene in script.scenes for thing in scene.things}
     names = {name for label in shown for name in label.split()}
     near = [label for label in THINGS if label not in shown and names & set(label.split())]
     sounds = [*SOUNDS, *rng.sample(WORDS, 1), *(heard & set(WORDS))]
     things = [*rng.sample(COLOURS, 2), *rng.sample(SHAPES, 2), *shown, *rng.sample(near, min(3, len(near)))]
-    moves = {f"{thing.label} {thing.motion}" for scene in script.scenes for thing in scene.things}
-    others = [f"{label} {rng.choice(MOTIONS)}" for label in sorted(shown)]
     return [
         _checklist(sounds, heard, rng),
         _checklist(things, shown | names, rng),
-        _checklist([*moves, *others], moves, rng),
+        Asked("list", "List the shapes.", "; ".join(map(_by_shape, script.scenes))),
+        Asked("list", "List the sounds.", ", ".join(_by_sound(Facts(script)))),
     ]
+
+
+def _by_shape(scene: Scene) -> str:
+    things = sorted(scene.things, key=lambda thing: SHAPES.index(thing.shape))
+    return " and ".join(f"{thing.shape} {thing.colour} {thing.motion}" for thing in things)
+
+
+def _by_sound(facts: Facts) -> Iterator[str]:
+    """Sounds of one scene only."""
+    placed = [(source, facts.scene_of(source)) for source in facts.kinds.values()]
+    for source, index in sorted(placed, key=lambda one: one[0].span):
+        if index is not None:
+            yield f"{source.name} {' and '.join(thing.label for thing in facts.scenes[index].things)}"
 
 
 def _checklist(items: Iterable[str], there: set[str], rng: Random) -> Asked:
