@@ -5,9 +5,7 @@ motion of what lies on them, or the sign; audio tokens the sounds and the word t
 encoders alone, so it is several times faster than answers, which are learned soon where things have names.
 """
 
-from collections import deque
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -22,6 +20,10 @@ from omniqa.sequence.units import AUDIO
 _RARE = 5.0  # weight of a name that is true, of which there are few
 _EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
 _SHOWN_WEIGHT = 2.0  # of that, beside the answers
+_MIDDLE, _MIDDLE_WEIGHT = (
+    0.6,
+    0.5,
+)  # of the layers, after which answers shall be known; of that
 
 
 @dataclass(frozen=True)
@@ -78,19 +80,24 @@ class Namer:
         return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
 
     def answers_loss(self, batch: Batch, blind_from: int | None) -> Tensor:
-        """BlockModel.loss, and with it that audio tokens, early in the decoder, say what is shown while they are heard.
+        """BlockModel.loss; and that answers are said by the middle of the decoder already, and, early in it, by audio
+        tokens what is shown while they are heard.
 
-        So sights and sounds are brought together in the clip, once, and not anew by every question. Arguments as there.
+        So things are looked up in the layers for it, and sights and sounds are brought together in the clip, once, and
+        not anew by every question. Arguments as there.
         """
+        states = list(self.model.states(batch, blind_from))
+        early, middle = (states[round(share * len(states)) - 1] for share in (_EARLY, _MIDDLE))
+        shown = _SHOWN_WEIGHT * int(batch.learned.sum()) * self._shown_mistaken(early, batch)
+        return self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(middle, batch) + shown
+
+    def _shown_mistaken(self, state: Tensor, batch: Batch) -> Tensor:
+        """Mean cross entropy of what audio tokens say is shown. state: (B, N, d) after some layer."""
         thinker = self.model.thinker
-        states = self.model.states(batch, blind_from)
         with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
-            early = next(islice(states, round(_EARLY * thinker.layers) - 1, None))
-            audio = early[(batch.modality == AUDIO).to(early.device)]
+            audio = state[(batch.modality == AUDIO).to(state.device)]
             shown = thinker.decoder.norm(audio) @ thinker.lm_head.weight[self.seen].T
-        mistaken = _mistaken(shown.float(), batch.shown.to(shown.device))
-        (last,) = deque(states, maxlen=1)
-        return self.model.loss_of(last, batch) + _SHOWN_WEIGHT * int(batch.learned.sum()) * mistaken
+        return _mistaken(shown.float(), batch.shown.to(shown.device))
 
     @torch.no_grad()
     def right(self, named: Named) -> tuple[float, float]:

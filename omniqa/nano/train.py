@@ -33,14 +33,14 @@ from omniqa.nano.tokenizer import make_tokenizer
 
 LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
 BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
-NAMES_SHARE = 0.2  # of the steps after the first stage that are of it
-EARLIER_SHARE = 0.4  # of the others, those of earlier stages
+NAMES_SHARE = 0.15  # of the steps after the first stage that are of it
+EARLIER_SHARE = 0.15  # of the others, those of earlier stages
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
 NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same
 TEST_CLIPS, TEST_SIZE = 32, 168
 WARMUP, DECAY = 50, 0.3  # steps; share of the time
-TEST_EVERY, SAVE_EVERY, LOG_EVERY = 180.0, 120.0, 15.0  # seconds
+TEST_EVERY, SAVE_EVERY, LOG_EVERY = 360.0, 120.0, 15.0  # seconds
 NAMING = ("scene recognition", "audio recognition")
 
 
@@ -72,7 +72,7 @@ class Stage:
 STAGES = (
     Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, clips=12, latest=0.17),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.3),
-    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.7),
+    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.8),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
 
