@@ -29,7 +29,7 @@ from omniqa.media.sampling import CELL, Sampling
 from omniqa.model.audio import token_count
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
-from omniqa.nano.facts import Facts
+from omniqa.nano.facts import Facts, Span
 from omniqa.nano.finding import THINGS
 from omniqa.nano.questions import LETTERS, Question
 from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
@@ -55,6 +55,7 @@ class Asked:
     judged: of a checklist: only its verdicts, "yes" and "no", are learned.
     right: of each option, whether it is the answer; learned at the end of the option's line, so that the letter is
         picked from what has been judged.
+    evidence: when that is shown or heard which tells the answer; none where it is the whole clip.
     """
 
     kind: str
@@ -62,12 +63,14 @@ class Asked:
     answer: str
     judged: bool = False
     right: tuple[bool, ...] = ()
+    evidence: tuple[Span, ...] = ()
 
     @classmethod
     def of(cls, question: Question) -> "Asked":
         """A question of the world."""
         right = tuple(letter == question.answer for letter in LETTERS) if question.options else ()
-        return cls(question.kind, question.prompt, question.answer, right=right)
+        evidence = question.evidence if question.kind != "description" else ()
+        return cls(question.kind, question.prompt, question.answer, right=right, evidence=evidence)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Row:
     block: (N,), CLIP for what all questions share, then 1, 2, … for the tokens of each question and its answer.
     learned: (N,) bool, the tokens that the model shall give: answers, and <|im_end|> after them.
     verdict: (N,), at the end of an option's line the id of "yes" or "no", which it would say there; NONE elsewhere.
+    time_s: (N,), when an audio or video token begins; NaN for text.
     """
 
     ids: NDArray[np.int64]
@@ -100,6 +104,7 @@ class Row:
     block: NDArray[np.int64]
     learned: NDArray[np.bool_]
     verdict: NDArray[np.int64]
+    time_s: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Batch:
     clip_tokens: the first of each row; they hold the clip and what all questions share, padded at its end.
     chunk: what comes after is padded to a multiple of this number, and no block is longer.
     kinds: of each clip, the kind of question of block 1, 2, ….
+    evidence: of each clip, that of block 1, 2, ….
     shown: (audio tokens of all clips, SEEN) float32, what is shown while they are heard.
     """
 
@@ -119,9 +125,11 @@ class Batch:
     block: Tensor
     learned: Tensor
     verdict: Tensor
+    time_s: Tensor
     clip_tokens: int
     chunk: int
     kinds: tuple[tuple[str, ...], ...]
+    evidence: tuple[tuple[tuple[Span, ...], ...], ...]
     shown: Tensor
 
 
@@ -242,7 +250,8 @@ def lay_out(template: ChatTemplate, shape: MediaShape, asked: list[Asked]) -> Ro
     first = layouts[0]
     shared = first.question.start  # system prompt, media and the tokens that close them
     rows = [Row(first.ids[:shared], first.positions[:, :shared], first.modality[:shared],
-                np.full(shared, CLIP), np.zeros(shared, bool), np.full(shared, NONE))]  # fmt: skip
+                np.full(shared, CLIP), np.zeros(shared, bool), np.full(shared, NONE),
+                first.time_s[:shared])]  # fmt: skip
     no, yes = (template.encode(f" {word}", False)[0] for word in ("no", "yes"))
     (line_end,) = template.encode("\n", False)
     for number, (layout, one) in enumerate(zip(layouts, asked, strict=True), start=1):
@@ -266,6 +275,7 @@ def _block(layout: TokenLayout, answer: list[int], number: int, learned: list[in
         block=np.full(asks + answers, number),
         learned=np.concatenate([np.zeros(asks, bool), np.isin(answer, learned)]),
         verdict=np.full(asks + answers, NONE),
+        time_s=np.full(asks + answers, np.nan),
     )
 
 
@@ -277,7 +287,7 @@ def collate(template: ChatTemplate, scripts: list[Script], media: list[Media], a
     chunk = max(int(np.bincount(row.block)[1:].max()) for row in rows)
     chunks = max(-(-(len(row.ids) - start) // chunk) for row, start in zip(rows, shared, strict=True))
 
-    def stack(name: str, padding: int) -> Tensor:
+    def stack(name: str, padding: float) -> Tensor:
         arrays = []
         for row, start in zip(rows, shared, strict=True):
             clip, text = np.split(getattr(row, name), [start], axis=-1)
@@ -293,16 +303,18 @@ def collate(template: ChatTemplate, scripts: list[Script], media: list[Media], a
         block=stack("block", PADDING),
         learned=stack("learned", 0),
         verdict=stack("verdict", NONE),
+        time_s=stack("time_s", np.nan),
         clip_tokens=clip_tokens,
         chunk=chunk,
         kinds=tuple(tuple(one.kind for one in questions) for questions in asked),
+        evidence=tuple(tuple(one.evidence for one in questions) for questions in asked),
         shown=torch.from_numpy(
             np.concatenate([shown_while_heard(s, m.shape) for s, m in zip(scripts, media, strict=True)])
         ),
     )
 
 
-def _padded(array: NDArray[Any], length: int, value: int) -> NDArray[Any]:
+def _padded(array: NDArray[Any], length: int, value: float) -> NDArray[Any]:
     """The last axis filled up to a length."""
     missing = length - array.shape[-1]
     return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniqa.model.attention import SdpaAttention, rotate
 from omniqa.model.audio import AudioEncoder, token_count
@@ -90,6 +90,23 @@ class BlockModel:
                 x = self._layer(layer, x, rotary, seeing if blind_from is None or number < blind_from else blind)
             yield x
 
+    def looks(self, state: Tensor, batch: Batch, layer: int) -> Tensor:
+        """How much the first head of a layer looks at each audio and video token from each token of text.
+
+        state: (B, N, d), what the layer gets. Gives the logarithms of shares that sum to 1, (B, N - M, M) float32.
+        """
+        attention = self.thinker.decoder.layers[layer].self_attn
+        h, tokens = self.thinker.decoder.layers[layer].input_layernorm(state), batch.clip_tokens
+        rotary = self._rotary(state, batch.positions.to(state.device))
+        heads = ((h[:, tokens:], attention.q_proj, tokens, None), (h[:, :tokens], attention.k_proj, 0, tokens))
+        q, k = (
+            rotate(_first_head(x, projection, attention.head_dim), *(part[:, start:stop] for part in rotary))[:, :, 0]
+            for x, projection, start, stop in heads
+        )
+        scores = (q @ k.transpose(1, 2)).float() * attention.head_dim**-0.5
+        media = (batch.modality[:, :tokens] != TEXT).to(state.device)
+        return scores.masked_fill(~media[:, None], float("-inf")).log_softmax(-1)
+
     def _said(self, last: Tensor, where: Tensor) -> Tensor:
         """What is said after the tokens at `where`, (B, N) bool: (tokens, vocabulary), float32."""
         with torch.autocast(last.device.type, torch.bfloat16, enabled=self.bf16):
@@ -141,6 +158,12 @@ def _added(mask: Tensor, x: Tensor) -> Tensor:
     """A bool mask as what is added to scores, in the type and place of x."""
     dtype = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf")).to(x.device)
+
+
+def _first_head(x: Tensor, projection: nn.Linear, size: int) -> Tensor:
+    """(B, N, 1, D) of (B, N, d)."""
+    bias = None if projection.bias is None else projection.bias[:size]
+    return F.linear(x, projection.weight[:size], bias)[:, :, None]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, clip_mask: Tensor, text_mask: Tensor) -> Tensor:

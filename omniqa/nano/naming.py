@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniqa.nano.batches import FPS, Batch, Media, Order, make_media
-from omniqa.nano.blocks import BlockModel
+from omniqa.nano.blocks import BlockModel, before
 from omniqa.nano.truth import HEARD, SEEN, heard, seen
-from omniqa.sequence.units import AUDIO
+from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
 _EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
-_SHOWN_WEIGHT = 2.0  # of that, beside the answers
+_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 0.2  # of that, beside the answers; of looking at the evidence
 _MIDDLE, _MIDDLE_WEIGHT = (
     0.6,
     0.5,
@@ -80,16 +80,18 @@ class Namer:
         return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
 
     def answers_loss(self, batch: Batch, blind_from: int | None) -> Tensor:
-        """BlockModel.loss; and that answers are said by the middle of the decoder already, and, early in it, by audio
-        tokens what is shown while they are heard.
+        """BlockModel.loss, and what leads to answers. Arguments as there.
 
-        So things are looked up in the layers for it, and sights and sounds are brought together in the clip, once, and
-        not anew by every question. Arguments as there.
+        Early in the decoder audio tokens say what is shown while they are heard: sights and sounds are brought together
+        in the clip, once, and not anew by every question. Soon after, one layer's first head looks at the evidence.
+        By the middle the answer is said already: things are looked up in the layers for it.
         """
         states = list(self.model.states(batch, blind_from))
-        early, middle = (states[round(share * len(states)) - 1] for share in (_EARLY, _MIDDLE))
-        shown = _SHOWN_WEIGHT * int(batch.learned.sum()) * self._shown_mistaken(early, batch)
-        return self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(middle, batch) + shown
+        early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
+        beside = _SHOWN_WEIGHT * self._shown_mistaken(states[early], batch)
+        beside += _LOOKS_WEIGHT * looked_past(self.model.looks(states[early + 1], batch, early + 2), batch)
+        answers = self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(states[middle], batch)
+        return answers + int(batch.learned.sum()) * beside
 
     def _shown_mistaken(self, state: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy of what audio tokens say is shown. state: (B, N, d) after some layer."""
@@ -107,6 +109,25 @@ class Namer:
         pairs = ((seen[known].amax(1), named.seen[known].amax(1)), (heard, named.heard))
         grids, tokens = (float(((said.cpu() > 0) == (true > 0)).all(1).float().mean()) for said, true in pairs)
         return grids, tokens
+
+
+def looked_past(looks: Tensor, batch: Batch) -> Tensor:
+    """Mean over questions and options of -log of the share of looks that falls on the evidence.
+
+    looks: see BlockModel.looks. Looked from is where an answer begins, and the end of an option's line.
+    """
+    learned = batch.learned & ~batch.learned.roll(1, dims=1)
+    rows = (before(learned) | (batch.verdict >= 0))[:, batch.clip_tokens :].nonzero().tolist()
+    length = torch.where(batch.modality == AUDIO, 1 / POSITIONS_PER_SECOND, 2 / FPS)[:, : batch.clip_tokens]
+    begins = batch.time_s[:, : batch.clip_tokens]
+    missed = []
+    for clip, row in rows:
+        spans = batch.evidence[clip][int(batch.block[clip, batch.clip_tokens + row]) - 1]
+        during = [(begins[clip] < end) & (begins[clip] + length[clip] > start) for start, end in spans]
+        if during:
+            evidence = torch.stack(during).any(0).to(looks.device)
+            missed.append(-looks[clip, row, evidence].logsumexp(0))
+    return torch.stack(missed).mean() if missed else looks.new_zeros(())
 
 
 def _mistaken(said: Tensor, truth: Tensor) -> Tensor:

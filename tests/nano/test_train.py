@@ -23,7 +23,7 @@ from omniqa.nano.batches import CLIP, PADDING, SAMPLING, Order, collate, make_ba
 from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
 from omniqa.nano.learners import Step, learn_beside, learn_here
-from omniqa.nano.naming import Namer, make_named
+from omniqa.nano.naming import Namer, looked_past, make_named
 from omniqa.nano.sift import SelectorTraining
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.nano.train import Progress, Settings, Training, train
@@ -250,6 +250,25 @@ def test_audio_tokens_are_told_what_is_shown_then(fresh, template):
     loss, plain = namer.answers_loss(batch, None), namer.model.loss(batch)
     assert loss > plain
     assert namer.answers_loss(replace(batch, shown=1 - batch.shown), None) > loss
+
+
+def test_questions_are_told_where_to_look(fresh, template):
+    order = replace(ORDER, clips=1, seconds=6, scenes=2, blocks=12)
+    batch = make_batch(order, template)
+    evidence = [one.evidence for one in pick(world.draw(ORDER.seed, 6, 2), 12, Random(f"questions {order}"))]
+    assert list(batch.evidence[0]) == evidence
+    model, layer = BlockModel(fresh), 2
+    with torch.no_grad():
+        looks = model.looks(list(model.states(batch))[layer - 1], batch, layer)
+    assert torch.allclose(looks.exp().sum(-1), torch.ones(()))
+    clip, text = batch.modality[0, : batch.clip_tokens], batch.block[0, batch.clip_tokens :].tolist()
+    assert not looks[:, :, clip == TEXT].exp().any()
+    begins, inside = batch.time_s[0, : batch.clip_tokens], torch.full_like(looks, -torch.inf)
+    for row, block in enumerate(text):
+        for start, end in evidence[block - 1] if block > 0 else ():
+            inside[0, row, (clip != TEXT) & (begins >= start) & (begins < end)] = 0.0
+    assert looked_past(inside.log_softmax(-1), batch) == pytest.approx(0.0, abs=1e-5)
+    assert looked_past(looks, batch) > 0.3
 
 
 def test_blocks_do_not_see_each_other(thinker, template):
