@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 NANO := .cache/nano
 HOURS := 3.5
 
-.PHONY: demo test check nano clean
+.PHONY: demo test check docs nano clean
 
 demo: $(VENV)/.ready
 	$(BIN)/omniqa ask sample_media/hello.mp4 "Which coloured shape is shown while you hear the voice?" \
@@ -21,6 +21,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What docs/cli.md says is what the app says.
+docs: $(VENV)/.ready
+	$(BIN)/python -m omniqa.cli.reference > docs/cli.md
 
 # Trains nano; goes on with a run that was ended: make nano HOURS=3.5 NANO=.cache/nano
 nano: $(VENV)/.ready

@@ -12,36 +12,21 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from omniqa.model.rate import matmul_rate
+from omniqa.model.work import ModelShape
 
 QUESTION = "What is seen, and what is heard?"
 
 
-def matmul_rate(rows: int = 1536, width: int = 2048, out: int = 11008) -> float:
-    """Measured FLOP/s of a bfloat16 product of a decoder layer's size, best of three."""
-    import torch
-
-    x, weight = torch.ones(rows, width, dtype=torch.bfloat16), torch.ones(out, width, dtype=torch.bfloat16)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        seconds.append(time.perf_counter() - start)
-    return 2 * rows * width * out / min(seconds)
-
-
-def prefill_flops(config: dict[str, Any], answer: dict[str, Any]) -> float:
-    """Operations of the decoder's prefill: matrices and causal attention, by the tokens each layer computed."""
-    text = config["thinker_config"]["text_config"]
-    width, heads = text["hidden_size"], text["num_attention_heads"]
-    kv_width = width // heads * text["num_key_value_heads"]
-    matrices = width * (2 * width + 2 * kv_width) + 3 * width * text["intermediate_size"]
+def layer_lengths(answer: dict[str, Any]) -> list[float]:
+    """How many tokens each layer computed, text included."""
     tokens = answer["tokens"]
-    media = tokens["audio"] + tokens["video"]
-    lengths = [tokens["text"] + share * media for share in answer["retention"]["per_layer"]]
-    return sum(2 * matrices * n + 2 * n * n * width for n in lengths)
+    return [tokens["text"] + share * (tokens["audio"] + tokens["video"]) for share in answer["retention"]["per_layer"]]
 
 
 def ask(model: str, clip: str, retention: float, more: list[str]) -> dict[str, Any]:
@@ -61,8 +46,7 @@ def main() -> None:
     arguments, more = parser.parse_known_args()
     more += ["--max-new-tokens", "8"]
 
-    rate = matmul_rate()
-    config = json.loads((Path(arguments.model) / "config.json").read_text())
+    rate, shape = matmul_rate(torch.bfloat16), ModelShape.of(arguments.model)
     answers: dict[float, list[dict[str, Any]]] = {retention: [] for retention in arguments.retention}
     for _ in range(arguments.runs):
         for retention, runs in answers.items():
@@ -77,7 +61,7 @@ def main() -> None:
     print("|" + "---:|" * (len(stages) + 3))
     for runs in answers.values():
         seconds = [statistics.median(run["timing_s"][stage] for run in runs) for stage in stages]
-        floor = prefill_flops(config, runs[0]) / rate
+        floor = shape.prefill(layer_lengths(runs[0])) / rate
         memory = max(run["memory"]["peak_rss_bytes"] for run in runs) / 1e9
         cells = [f"{value:.2f}" for value in [*seconds, floor, memory]]
         print(f"| {runs[0]['retention']['achieved']:.4f} | {' | '.join(cells)} |")

@@ -10,9 +10,9 @@ weights. The embeddings are random walks: every place of
 the picture changes a little from grid to grid, and so does the sound; every eight seconds all is new.
 
 The prefill is the engine's own, on two decoder layers of the 3B shape with random weights: the first, which computes
-all rows, counts for 35 of the 36 layers, the second for the last, of which only the question's rows are computed. So
-it is an estimate from layers, not a run of the whole model. The floor is the operations of all layers over the matrix
-rate measured in the same run.
+all rows, counts for 35 of the 36 layers, the second for the last, of which only the last row is computed. So it is
+an estimate from layers, not a run of the whole model. The floor is the operations of all layers over the matrix rate
+measured in the same run.
 
 Prints a Markdown table.
 """
@@ -28,13 +28,14 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from benchmarks.ask import prefill_flops
 from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa import errors
 from omniqa.model.attention import select_attention
 from omniqa.model.audio import AudioEncoding
 from omniqa.model.cache import KVCache
 from omniqa.model.decoder import Decoder, Prompt
+from omniqa.model.rate import matmul_rate
+from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, MediaTokens, Pruner
 from omniqa.pruning.ratio import Unreachable
@@ -137,14 +138,6 @@ class Clock:
         return self.now() - start
 
 
-def matmul_rate(clock: Clock, dtype: torch.dtype, rows: int = 4096) -> float:
-    """Measured FLOP/s of a product of the decoder's MLP, best of five."""
-    x = torch.randn(rows, WIDTH, device=clock.device, dtype=dtype)
-    weight = torch.randn(SHAPE["intermediate_size"], WIDTH, device=clock.device, dtype=dtype)
-    seconds = min(clock.time(lambda: torch.nn.functional.linear(x, weight)) for _ in range(5))
-    return 2 * rows * weight.numel() / seconds
-
-
 @dataclass
 class Line:
     """A method at a retention, and the seconds that it took."""
@@ -217,17 +210,14 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for line in lines:
                 line.measure(tokens, sound, clock)
-        rate = matmul_rate(clock, dtype)
+        rate = matmul_rate(dtype, torch.device(arguments.device))
         prefill = arguments.prefill_seconds or prefill_seconds(tokens, clock, arguments.prefill_repeats, dtype)
     report(lines, tokens.counts, rate, prefill, arguments)
 
 
 def report(lines: list[Line], clip: ClipTokens, rate: float, prefill: float, arguments: argparse.Namespace) -> None:
-    counted = {
-        "tokens": {"text": HEAD_TEXT + QUESTION, "audio": clip.n_audio, "video": clip.n_video},
-        "retention": {"per_layer": [1.0] * LAYERS},
-    }
-    floor = prefill_flops({"thinker_config": {"text_config": SHAPE}}, counted) / rate
+    shape = ModelShape.of_config({"text_config": SHAPE})
+    floor = shape.prefill([HEAD_TEXT + QUESTION + clip.n_audio + clip.n_video] * LAYERS) / rate
     source = "given" if arguments.prefill_seconds else "estimated from two layers"
     print(
         f"{clip.n_video} video and {clip.n_audio} audio tokens of width {WIDTH}, {arguments.dtype} on "

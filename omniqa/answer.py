@@ -59,7 +59,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class MediaSummary:
-    """What was taken from the file; width and height are those the model saw."""
+    """What was taken from the file; width and height are those the model saw.
+
+    grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
+    windows_reused: the share of all vision windows that --reuse-static took from the grid before.
+    """
 
     duration_s: float
     frames: int
@@ -68,15 +72,20 @@ class MediaSummary:
     height: int
     audio_s: float
     warnings: tuple[str, ...]
+    grids: int = 0
+    grids_reused: int = 0
+    windows_reused: float = 0.0
 
 
 @dataclass(frozen=True)
 class Stats:
     """Counts, seconds by stage, and memory.
 
-    timing_s: load, decode, preprocess, vision_encoder, audio_encoder, input_pruning, prefill, generate,
-    time_to_first_token (from the opened file, model loading not included) and total (loading included). A stage that
-    was not run for this question, since the video was encoded for an earlier one, is 0.
+    timing_s: load, cache (looking for the encoded clip, and keeping it), decode, preprocess, vision_encoder,
+    audio_encoder, input_pruning, prefill, generate, time_to_first_token (from the opened file, model loading not
+    included) and total (loading included). A stage that was not run for this question, since the video was encoded for
+    an earlier one, is 0. Decoding runs beside the encoders: `overlapped` is by how much the stages' sum exceeds the
+    time that passed.
     """
 
     tokens: TokenCounts

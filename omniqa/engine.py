@@ -2,23 +2,28 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omniqa.answer import Answer, MediaSummary, Stats, Trace, count_tokens, find_evidence, measure_retention
+from omniqa.cache.encodings import EncodingCache, Found, clip_key, encoder_identity, file_key
+from omniqa.cache.folder import CACHE_BYTES, CacheFolder
+from omniqa.encoded import SHARED_BYTES, EncodedVideo, PreparedClip, Start
 from omniqa.errors import MediaError, OutOfMemoryError, UsageError
-from omniqa.media.clip import SampledClip, sample_clip
+from omniqa.media.clip import SampledClip, sample_clip, stream_clip
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, PIXELS, Sampling
+from omniqa.media.probe import MediaInfo, probe
+from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
+from omniqa.media.timeline import exact, sample_times
 from omniqa.model.attention import select_attention
-from omniqa.model.audio import AudioEncoder, AudioEncoding, token_count
+from omniqa.model.audio import AudioEncoder, token_count
 from omniqa.model.cache import KVCache
 from omniqa.model.checkpoint import default_model, find_checkpoint, pixel_bounds
 from omniqa.model.decoder import Decoder, Prefill, Prompt
@@ -26,17 +31,18 @@ from omniqa.model.decoding import Decoding
 from omniqa.model.generate import TextStream, generate
 from omniqa.model.learned import load_learned
 from omniqa.model.thinker import Thinker, load_thinker
-from omniqa.model.vision import VisionEncoder
+from omniqa.model.vision import GridStream, VisionEncoder
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, InputSelection, LearnedPart, MediaTokens
 from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
-from omniqa.sequence.units import AUDIO, VIDEO
-from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
+from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND, VIDEO
+from omniqa.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
 DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 STAGES = (
-    "load", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill", "generate",
+    "load", "cache", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill", "generate",
+    OVERLAPPED,
 )  # fmt: skip
 
 Progress = Callable[[str, float], None]
@@ -46,39 +52,8 @@ def _silent(stage: str, share: float) -> None:
     """The progress that nobody watches."""
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedVideo:
-    """A clip after both encoders, ready for any number of questions.
-
-    start_s: where its range starts on the file's clock.
-    video: (n_V, d), grid after grid. audio: None where there is no sound.
-    timing_s: what decoding and encoding took, by stage, one after the other.
-    """
-
-    name: str
-    start_s: float
-    shape: MediaShape
-    video: Tensor
-    audio: AudioEncoding | None
-    summary: MediaSummary
-    timing_s: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedClip:
-    """A clip before the encoders: what the file gave, and how many tokens that will be.
-
-    mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
-    """
-
-    name: str
-    clip: SampledClip
-    mel: NDArray[np.float32] | None
-    shape: MediaShape
-    timing_s: dict[str, float]
-
-
 Video = str | Path | SampledClip | PreparedClip  # what is not encoded yet
+Ready = PreparedClip | EncodedVideo  # what needs no decoding any more
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +69,9 @@ class OmniQA:
     """A loaded model that answers questions about videos. Made by `load`.
 
     pixels: fewest and most of a frame, where the sampling says nothing else.
+    cache: where encoded clips are kept; None keeps none.
+    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before
+    (omniqa.model.still); None computes them all.
     """
 
     def __init__(
@@ -103,10 +81,16 @@ class OmniQA:
         attention: str = "auto",
         load_s: float = 0.0,
         pixels: tuple[int, int] = PIXELS,
+        cache: EncodingCache | None = None,
+        reuse_static: float | None = None,
     ) -> None:
+        if reuse_static is not None and not 0 <= reuse_static <= 255:
+            raise UsageError(f"A difference between frames is 0 to 255 levels, not {reuse_static:g}.")
         self.name = name
         self.thinker = thinker
         self.pixels = pixels
+        self.cache = cache
+        self.reuse_static = reuse_static
         self.attention = select_attention(attention, thinker.device, thinker.dtype)
         self.vision_encoder = VisionEncoder(thinker.visual, self.attention)
         self.audio_encoder = AudioEncoder(thinker.audio_tower, self.attention)
@@ -144,11 +128,14 @@ class OmniQA:
         on_text: Callable[[str], None] = lambda text: None,
         progress: Progress = _silent,
         count_encoding: bool = False,
+        share: bool = True,
     ) -> Iterator[Answer]:
         """Answer several questions, encoding the video once; the first answer's timing includes that.
 
         on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
         count_encoding: the first answer's timing includes that of a video encoded earlier, too.
+        share: what the decoder computes before it comes to the question is kept for the next one (up to 1 GiB); False
+        asks each afresh.
         """
         if isinstance(video, EncodedVideo):
             if sampling is not None:
@@ -157,33 +144,65 @@ class OmniQA:
         else:
             encoded = self._encode_for(pruner, video, sampling, progress)
             spent = encoded.timing_s
+        share = share and (encoded is video or len(questions) > 1)
         for question in questions:
-            yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress)
+            yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress, share)
             spent = {}
 
-    def encode(self, video: Video, sampling: Sampling | None = None, *, progress: Progress = _silent) -> EncodedVideo:
-        """Decode and encode a video once, to ask about it often."""
-        return self._encode(self.prepare(video, sampling, progress=progress), progress)
+    def encode(
+        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = _silent
+    ) -> EncodedVideo:
+        """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come."""
+        if not isinstance(video, str | Path):
+            return self._encode(self.prepare(video, sampling, progress=progress), progress)
+        sampling = (sampling or Sampling()).within(self.pixels)
+        clock = StageClock(torch.device("cpu"))
+        key, found = self._looked_up(video, sampling, clock)
+        if found.video is not None:
+            return self._encode(replace(found.video, timing_s=clock.seconds), progress)
+        return self._encode_stream(video, sampling, clock, key, found.warning, progress)
 
-    def prepare(self, video: Video, sampling: Sampling | None = None, *, progress: Progress = _silent) -> PreparedClip:
-        """All that comes before the encoders. It leaves the device alone: another thread may do it meanwhile."""
-        if isinstance(video, PreparedClip | SampledClip) and sampling is not None:
+    def prepare(
+        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = _silent
+    ) -> Ready:
+        """All that comes before the encoders; the encoded clip itself where the cache has it.
+
+        It leaves the device alone: another thread may do it meanwhile.
+        """
+        if not isinstance(video, str | Path) and sampling is not None:
             raise UsageError("This clip is sampled already: sampling can't change any more.")
-        if isinstance(video, PreparedClip):
+        if isinstance(video, Ready):
             return video
+        sampling = (sampling or Sampling()).within(self.pixels)
+        name = str(video) if isinstance(video, str | Path) else video.info.path
         clock = StageClock(torch.device("cpu"))
         with _memory_errors():
+            key, found = self._looked_up(video, sampling, clock)
+            if found.video is not None:
+                return replace(found.video, timing_s=clock.seconds)
             with clock.stage("decode"):
                 clip = self._sampled_clip(video, sampling, lambda share: progress("decode", share))
             with clock.stage("preprocess"):
                 mel = log_mel(clip.waveform) if len(clip.waveform) else None
         shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
-        name = str(video) if isinstance(video, str | Path) else clip.info.path
-        return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds)
+        return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, key, found.warning)
+
+    def _looked_up(
+        self, video: str | Path | SampledClip, sampling: Sampling, clock: StageClock
+    ) -> tuple[str | None, Found]:
+        """The video's key in the cache, and what is found there."""
+        if self.cache is None:
+            return None, Found()
+        with clock.stage("cache"):
+            key = self._key(video, sampling)
+            name = str(video) if isinstance(video, str | Path) else video.info.path
+            return key, self.cache.find(key, name) if key else Found()
 
     def _encode_for(
         self, pruner: AnyPruner, video: Video, sampling: Sampling | None, progress: Progress
     ) -> EncodedVideo:
+        if isinstance(video, str | Path) and self._will_serve(pruner, video, sampling or Sampling()):
+            return self.encode(video, sampling, progress=progress)
         prepared = self.prepare(video, sampling, progress=progress)
         shape = prepared.shape
         # What the method refuses, it refuses before the long part.
@@ -191,37 +210,125 @@ class OmniQA:
         self._learned_part(pruner)
         return self._encode(prepared, progress)
 
-    def _sampled_clip(
-        self, video: str | Path | SampledClip, sampling: Sampling | None, progress: Callable[[float], None]
-    ) -> SampledClip:
-        if isinstance(video, SampledClip):
-            return video
-        return sample_clip(video, (sampling or Sampling()).within(self.pixels), progress)
+    def _will_serve(self, pruner: AnyPruner, video: str | Path, sampling: Sampling) -> bool:
+        """Whether the method can serve what the file says that it holds. Where not, what it really holds decides."""
+        info = probe(video, sampling.access)
+        try:
+            pruner.plan(expected_tokens(info, sampling.within(self.pixels)), self.thinker.layers)
+        except UsageError:
+            return False
+        self._learned_part(pruner)
+        return True
 
-    def _encode(self, prepared: PreparedClip, progress: Progress) -> EncodedVideo:
-        reset_device_peak(self.thinker.device)
-        clip, clock, sound = prepared.clip, StageClock(self.thinker.device), None
+    def _sampled_clip(
+        self, video: str | Path | SampledClip, sampling: Sampling, progress: Callable[[float], None]
+    ) -> SampledClip:
+        return video if isinstance(video, SampledClip) else sample_clip(video, sampling, progress)
+
+    @cached_property
+    def _identity(self) -> str:
+        """What tells this model's encodings from another's."""
+        thinker = self.thinker
+        settings = (thinker.device.type, self.attention.name, self.reuse_static)
+        return encoder_identity((thinker.visual, thinker.audio_tower), *settings)
+
+    def _key(self, video: str | Path | SampledClip, sampling: Sampling) -> str | None:
+        """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
+        if isinstance(video, SampledClip):
+            return clip_key(video, self._identity)
+        if not Path(video).is_file():
+            return None
+        try:
+            return file_key(video, sampling, self._identity)
+        except OSError:
+            return None
+
+    def _encode(self, prepared: Ready, progress: Progress) -> EncodedVideo:
+        device = self.thinker.device
+        reset_device_peak(device)
+        if isinstance(prepared, EncodedVideo):
+            return prepared.on(device)
+        clip, clock, sound = prepared.clip, StageClock(device), None
+        grids = GridStream(self.vision_encoder, self.reuse_static)
         with _memory_errors():
             with clock.stage("vision_encoder"):
-                frames = self._encode_frames(clip, lambda share: progress("vision_encoder", share))
+                for number in range(0, len(clip.frames), 2):
+                    grids.push(clip.frames[number : number + 2])
+                    progress("vision_encoder", number / len(clip.frames))
+                frames = self._finished(grids)
+                progress("vision_encoder", 1.0)
             if prepared.mel is not None:
                 with clock.stage("audio_encoder"):
                     sound = self.audio_encoder.encode(prepared.mel, lambda share: progress("audio_encoder", share))
-        return EncodedVideo(
+        encoded = EncodedVideo(
             name=prepared.name,
             start_s=float(clip.start),
             shape=prepared.shape,
             video=frames,
             audio=sound,
-            summary=_summary(clip),
-            timing_s=prepared.timing_s | clock.seconds,
+            summary=_summary(clip, grids),
+            timing_s={},
         )
+        return self._kept(encoded, prepared.key, prepared.note, prepared.timing_s, clock)
 
-    def _encode_frames(self, clip: SampledClip, progress: Callable[[float], None]) -> Tensor:
-        if not len(clip.frames):
+    def _encode_stream(
+        self,
+        video: str | Path,
+        sampling: Sampling,
+        looked_up: StageClock,
+        key: str | None,
+        note: str | None,
+        progress: Progress,
+    ) -> EncodedVideo:
+        """Encode a file's frames while the next ones are decoded, so that few of them are held."""
+        device = self.thinker.device
+        reset_device_peak(device)
+        clock, sound, begun = StageClock(device), None, time.perf_counter()
+        grids = GridStream(self.vision_encoder, self.reuse_static)
+        with _memory_errors():
+            pieces = stream_clip(video, sampling, lambda share: progress("decode", share))
+            with closing(pieces):
+                while True:
+                    try:
+                        piece = next(pieces)
+                    except StopIteration as end:
+                        clip, decoding = end.value
+                        break
+                    with clock.stage("vision_encoder"):
+                        grids.push(piece)
+            if len(clip.grid_times) != grids.grids:  # what broke off does not count
+                grids = GridStream(self.vision_encoder)
+            with clock.stage("vision_encoder"):
+                frames = self._finished(grids)
+            with clock.stage("preprocess"):
+                mel = log_mel(clip.waveform) if len(clip.waveform) else None
+            shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
+            if mel is not None and shape.audio_tokens:
+                with clock.stage("audio_encoder"):
+                    sound = self.audio_encoder.encode(mel, lambda share: progress("audio_encoder", share))
+        encoded = EncodedVideo(str(video), float(clip.start), shape, frames, sound, _summary(clip, grids), {})
+        busy = looked_up.seconds | {"decode": decoding}
+        beside = decoding + sum(clock.seconds.values()) - (time.perf_counter() - begun)
+        return self._kept(encoded, key, note, busy | {OVERLAPPED: max(0.0, beside)}, clock)
+
+    def _finished(self, grids: GridStream) -> Tensor:
+        """Embeddings (n_V, d) of all grids."""
+        if not grids.grids:
             weight = self.thinker.lm_head.weight
             return weight.new_empty(0, weight.shape[1])
-        return self.vision_encoder.encode(clip.frames, progress).flatten(0, 1)
+        return grids.finish().flatten(0, 1)
+
+    def _kept(
+        self, encoded: EncodedVideo, key: str | None, note: str | None, seconds: dict[str, float], clock: StageClock
+    ) -> EncodedVideo:
+        """The clip with its times, and what the cache had to say; written to the cache first."""
+        trouble = None
+        if self.cache is not None and key is not None:
+            with clock.stage("cache"):
+                trouble = self.cache.add(key, encoded)
+        warnings = [*encoded.summary.warnings, *(warning for warning in (note, trouble) if warning is not None)]
+        total = {stage: seconds.get(stage, 0.0) + clock.seconds.get(stage, 0.0) for stage in seconds | clock.seconds}
+        return replace(encoded, summary=replace(encoded.summary, warnings=tuple(warnings)), timing_s=total)
 
     def prefill(
         self,
@@ -231,8 +338,11 @@ class OmniQA:
         room: int = 0,
         clock: StageClock | None = None,
         progress: Progress = _silent,
+        share: bool = False,
     ) -> Prefilled:
         """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
+
+        share: start from what an earlier question about this video left, and leave as much for the next.
 
         Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
         """
@@ -243,12 +353,22 @@ class OmniQA:
             layout = build_layout(self.thinker.template, video.shape, question)
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
-                plan = pruner.plan(tokens.counts, self.thinker.layers)
-                selection = pruner.select_input(tokens, plan)
+                start = video.shared.of(pruner) if share else None
+                plan = start.plan if start else pruner.plan(tokens.counts, self.thinker.layers)
+                selection = start.selection if start else pruner.select_input(tokens, plan)
             cache = KVCache(self.thinker.layers, room)
             with clock.stage("prefill"):
-                prompt = self._prompt(layout, tokens, selection)
-                result = self.decoder.prefill(prompt, pruner, plan, cache, lambda share: progress("prefill", share))
+                result = self.decoder.prefill(
+                    self._prompt(layout, tokens, selection),
+                    pruner,
+                    plan,
+                    cache,
+                    lambda done: progress("prefill", done),
+                    start.rows if start else None,
+                    SHARED_BYTES if share else 0,
+                )
+            if share:
+                video.shared.keep(pruner, Start(plan, selection, result.shared))
         return Prefilled(layout, result, cache)
 
     def _answer(
@@ -260,18 +380,19 @@ class OmniQA:
         spent: dict[str, float],
         on_text: Callable[[str], None],
         progress: Progress,
+        share: bool,
     ) -> Answer:
         device = self.thinker.device
         if not spent:
             reset_device_peak(device)
         clock = StageClock(device)
         asked = time.perf_counter()
-        prefilled = self.prefill(video, question, pruner, decoding.max_new_tokens, clock, progress)
+        prefilled = self.prefill(video, question, pruner, decoding.max_new_tokens, clock, progress, share)
         with _memory_errors(), clock.stage("generate"):
             ids, text, first = self._generate(prefilled, decoding, on_text)
         ended = time.perf_counter()
 
-        encoding, load = sum(spent.values()), self._load_s
+        encoding, load = elapsed(spent), self._load_s
         self._load_s = 0.0
         timing = {stage: (spent | clock.seconds).get(stage, 0.0) for stage in STAGES} | {"load": load}
         timing["time_to_first_token"] = encoding + first - asked
@@ -299,14 +420,13 @@ class OmniQA:
 
     def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyPruner) -> MediaTokens:
         device, media = self.thinker.device, layout.media
-        kind = pruner.audio_importance
         return MediaTokens(
             modality=torch.from_numpy(layout.modality[media]).to(device),
             chunk=torch.from_numpy(layout.chunk[media]).to(device),
             hw=video.shape.hw,
             video=video.video,
             audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
-            audio_importance=video.audio.importance(kind) if video.audio and kind else None,
+            audio_importance=video.audio_importance(pruner.audio_importance),
             time_s=torch.from_numpy(layout.time_s[media]),
             learned=self._learned_part(pruner),
         )
@@ -364,13 +484,24 @@ class OmniQA:
         return ids, "".join(pieces).strip(), first or time.perf_counter()
 
 
-def load(model: str | None = None, device: str = "auto", dtype: str = "auto", attention: str = "auto") -> OmniQA:
+def load(
+    model: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    *,
+    cache: str | Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    reuse_static: float | None = None,
+) -> OmniQA:
     """Load a model.
 
     model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it, else
     the 3B.
     device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
     "float32". attention: "auto", "flash" or "sdpa".
+    cache: a folder where encoded clips are kept for other runs, cache_bytes of them at most; None keeps none.
+    reuse_static: 0 to 255, see OmniQA.
     Raises ModelError, OutOfMemoryError, and UsageError for values that make no sense here.
     """
     start = time.perf_counter()
@@ -382,7 +513,8 @@ def load(model: str | None = None, device: str = "auto", dtype: str = "auto", at
     with _memory_errors():
         thinker = load_thinker(checkpoint, where, DTYPES[dtype])
     pixels = pixel_bounds(checkpoint.name)
-    return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels)
+    kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
+    return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels, kept, reuse_static)
 
 
 def _device(name: str) -> torch.device:
@@ -414,13 +546,27 @@ def _memory_errors() -> Iterator[None]:
 
 
 def _shape(clip: SampledClip, audio_tokens: int) -> MediaShape:
-    if not len(clip.frames) and not audio_tokens:
+    if not clip.frame_times and not audio_tokens:
         raise MediaError("The clip is too short: it holds no frame, and less than 40 ms of sound.")
     rows, cols = clip.frames.shape[1] // CELL, clip.frames.shape[2] // CELL
     return MediaShape(grid_times=clip.grid_times, rows=rows, cols=cols, audio_tokens=audio_tokens)
 
 
-def _summary(clip: SampledClip) -> MediaSummary:
+def expected_tokens(info: MediaInfo, sampling: Sampling) -> ClipTokens:
+    """How many tokens a file will have, if it holds what it says."""
+    grids = hw = audio = 0
+    start = exact(sampling.start)
+    end = info.duration if sampling.end is None else min(info.duration, exact(sampling.end))
+    if sampling.video and info.video and min(end, info.video.end) > start:
+        times = sample_times(start, min(end, info.video.end), sampling.fps, sampling.max_frames)
+        rows, cols = smart_resize(info.video.height, info.video.width, *sampling.pixels(PIXELS))
+        grids, hw = -(-len(times) // 2), rows * cols // CELL**2
+    if sampling.audio and info.audio:
+        audio = max(0, int(POSITIONS_PER_SECOND * (min(end, info.audio.end) - start)))
+    return ClipTokens(audio, grids, hw)
+
+
+def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
     times = clip.frame_times
     return MediaSummary(
         duration_s=float(clip.end - clip.start),
@@ -430,6 +576,9 @@ def _summary(clip: SampledClip) -> MediaSummary:
         height=clip.frames.shape[1],
         audio_s=len(clip.waveform) / 16_000,
         warnings=clip.warnings,
+        grids=grids.grids,
+        grids_reused=grids.grids_reused,
+        windows_reused=grids.windows_reused,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
+OVERLAPPED = "overlapped"  # beside the stages: seconds in which one ran beside another
 PROC_STATUS = Path("/proc/self/status")
 
 
@@ -29,6 +30,11 @@ class StageClock:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def elapsed(seconds: dict[str, float]) -> float:
+    """Wall seconds of stages whose own seconds these are: their sum without what ran beside another stage."""
+    return sum(seconds.values()) - 2 * seconds.get(OVERLAPPED, 0.0)
 
 
 def reset_device_peak(device: torch.device) -> None:

@@ -1,8 +1,12 @@
 """Where a batch's lines go: a file that the next run goes on with, or a stream."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from threading import current_thread, main_thread
+from types import FrameType, TracebackType
 from typing import Any
 
 from omniqa.batch import runfile
@@ -31,6 +35,11 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def model(self) -> str | None:
+        """The model that all lines are of; None where there is no line yet."""
+        return next((line.model for line in self.known.values()), None)
 
     def add(self, row: Row) -> None:
         """Take in a line, for good. Raises UsageError where there is no room for it."""
@@ -92,8 +101,9 @@ class ResultFile(Results):
 
     def add(self, row: Row) -> None:
         """Write a line, whole and for good. Raises UsageError where there is no room for it."""
-        self._store.append(row)
-        super().add(row)
+        with _interrupts_wait():
+            self._store.append(row)
+            super().add(row)
 
     def finish(self) -> None:
         """Write into the run file how many lines make it whole."""
@@ -123,3 +133,20 @@ class Stream(Results):
         except OSError as error:
             raise UsageError(f"{self._name} can't be written to ({error.strerror}).") from error
         super().add(row)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C come at the end of this, so that what is on the disk and what is known of it never differ."""
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or not callable(before):  # nothing would be interrupted
+        yield
+        return
+    came: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        before(signal.SIGINT, came[0])

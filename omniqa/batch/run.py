@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ from omniqa.model.decoding import Decoding
 from omniqa.pruning.base import AnyPruner
 
 if TYPE_CHECKING:
-    from omniqa.engine import EncodedVideo, OmniQA, PreparedClip
+    from omniqa.engine import EncodedVideo, OmniQA, Ready
 
 _FAULTS_IN_A_ROW = 3  # clips at which the model failed as it never should; the last of them ends the run
 _FEWEST_FRAMES = 2
@@ -50,60 +50,40 @@ class _Asking:
 
 
 @dataclass
-class Batch:
-    """Clips and questions, how they are asked, and where the lines go.
+class Asker:
+    """How clips are asked about.
 
-    prefetch: how many clips are decoded ahead of the one that the model works on.
+    settings: their name, in every line. prefetch: how many clips are decoded ahead of the one that the model works on.
     left_out: files in folders that turned out to be no media. waited_s: how long the model waited for decoding.
     """
 
-    tasks: Sequence[Task]
     pruner: AnyPruner
     sampling: Sampling
     decoding: Decoding
-    results: Results
+    settings: str
     prefetch: int = 1
     left_out: dict[str, None] = field(default_factory=dict)
     waited_s: float = 0.0
     _faults: int = 0
 
-    def missing(self) -> Iterator[Todo]:
-        """What is still to be asked, clip after clip."""
-        for task in self.tasks:
-            if task.clip.path in self.left_out:
-                continue
-            asked = [pair for pair in task.asked() if pair[0] not in self.results.known]
-            if asked:
-                yield Todo(task.clip, asked)
+    def ask(self, qa: "OmniQA", todos: Iterable[Todo]) -> Generator[Row, None, None]:
+        """The lines about these clips, one after the other.
 
-    def anything_left(self) -> bool:
-        """Whether there is something to ask a model; files that are no media may be all that is missing."""
-        for todo in self.missing():
-            if _is_wanted(todo.clip):
-                return True
-            self.left_out[todo.clip.path] = None
-        return False
-
-    def go_on(self, qa: "OmniQA") -> Generator[Row, None, None]:
-        """Ask what is missing; gives every line once it is written.
-
-        What one clip or question fails by is its line; ModelError and what `results` raises end the run. Raises
-        UsageError where lines of another model are there, which the settings need not tell if they name none.
+        What one clip or question fails by is its line; ModelError, and a fault that comes again and again, are raised.
         """
-        if any(line.model != qa.name for line in self.results.known.values()):
-            raise UsageError(f"The results are of another model than {qa.name}. Write to another file, or set --model.")
 
-        def prepare(todo: Todo, check: Callable[[], None]) -> "PreparedClip":
+        def prepare(todo: Todo, check: Callable[[], None]) -> "Ready":
             return _prepare(qa, todo.clip, self.sampling, check)
 
-        with closing(ahead(self.missing(), prepare, self.prefetch)) as clips:
+        with closing(ahead(todos, prepare, self.prefetch)) as clips:
             for todo, take in clips:
-                for row in self._of_clip(qa, todo, take):
-                    self.results.add(row)
-                    yield row
-        self.results.finish()
+                yield from self._of_clip(qa, todo, take)
 
-    def _of_clip(self, qa: "OmniQA", todo: Todo, take: Callable[[], "PreparedClip"]) -> Iterator[Row]:
+    def failed(self, clip: Clip, id: str, question: Question, error: str, model: str) -> Row:
+        """The line of a question that has no answer."""
+        return rows.failed(clip, id, question, error, model, self.pruner.name, self.pruner.target, self.settings)
+
+    def _of_clip(self, qa: "OmniQA", todo: Todo, take: Callable[[], "Ready"]) -> Iterator[Row]:
         asking = _Asking(todo.clip, deque(todo.asked), self.sampling.max_frames)
         try:
             try:
@@ -130,14 +110,14 @@ class Batch:
         else:
             self._faults = 0
 
-    def _waited_for(self, take: Callable[[], "PreparedClip"]) -> "PreparedClip":
+    def _waited_for(self, take: Callable[[], "Ready"]) -> "Ready":
         begun = time.perf_counter()
         try:
             return take()
         finally:
             self.waited_s += time.perf_counter() - begun
 
-    def _answers(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "PreparedClip"]) -> Iterator[Row]:
+    def _answers(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> Iterator[Row]:
         """A line for each question that is left; raises where the clip can't be used or memory runs out."""
         video, first = _encode(qa, asking, prepare), True
         while asking.left:
@@ -156,23 +136,73 @@ class Batch:
         except OutOfMemoryError:
             raise
         except CLIP_ERRORS as error:
-            return self._failed(qa, asking.clip, id, question, str(error))
-        return rows.answered(asking.clip, id, question, answer, self.results.settings, asking.had_frames)
+            return self.failed(asking.clip, id, question, str(error), qa.name)
+        return rows.answered(asking.clip, id, question, answer, self.settings, asking.had_frames)
 
     def _failures(self, qa: "OmniQA", asking: _Asking, error: str) -> Iterator[Row]:
         for id, question in asking.left:
-            yield self._failed(qa, asking.clip, id, question, error)
+            yield self.failed(asking.clip, id, question, error, qa.name)
 
-    def _failed(self, qa: "OmniQA", clip: Clip, id: str, question: Question, error: str) -> Row:
-        pruner = self.pruner
-        return rows.failed(clip, id, question, error, qa.name, pruner.name, pruner.target, self.results.settings)
+
+@dataclass
+class Batch:
+    """Clips and questions, how they are asked, and where the lines go."""
+
+    tasks: Sequence[Task]
+    asker: Asker
+    results: Results
+
+    def missing(self) -> Iterator[Todo]:
+        """What is still to be asked, clip after clip."""
+        for task in self.tasks:
+            if task.clip.path in self.asker.left_out:
+                continue
+            asked = [pair for pair in task.asked() if pair[0] not in self.results.known]
+            if asked:
+                yield Todo(task.clip, asked)
+
+    def anything_left(self) -> bool:
+        """Whether there is something to ask a model; files that are no media may be all that is missing."""
+        for todo in self.missing():
+            if _is_wanted(todo.clip):
+                return True
+            self.asker.left_out[todo.clip.path] = None
+        return False
+
+    def go_on(self, qa: "OmniQA") -> Generator[Row, None, None]:
+        """Ask this model what is missing; gives every line once it is written.
+
+        Raises what `Asker.ask` and `write` raise.
+        """
+        self._check_model(qa.name)
+        return self.write(self.asker.ask(qa, self.missing()))
+
+    def write(self, lines: Generator[Row, None, None]) -> Generator[Row, None, None]:
+        """Write lines as they come, whoever asked; gives each once it is written.
+
+        Raises what `results` raises, and UsageError where lines of another model are there, which the settings need
+        not tell if they name none.
+        """
+        with closing(lines):
+            for row in lines:
+                self._check_model(row["model"])
+                self.results.add(row)
+                yield row
+        self.results.finish()
+
+    def _check_model(self, name: str) -> None:
+        if self.results.model not in (None, name):
+            raise UsageError(
+                f"The results are of the model {self.results.model}, not of {name}. Write to another file, or set "
+                "--model."
+            )
 
 
 def _is_wanted(clip: Clip) -> bool:
     return named_as_media(clip) or is_media(clip.path)
 
 
-def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], None] = lambda: None) -> "PreparedClip":
+def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], None] = lambda: None) -> "Ready":
     """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone."""
     if not _is_wanted(clip):
         raise NoMedia
@@ -184,8 +214,8 @@ def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], N
         raise MediaError(f"{clip.path} trips up the decoder ({type(error).__name__}: {error}).") from error
 
 
-def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "PreparedClip"]) -> "EncodedVideo":
+def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "EncodedVideo":
     """The clip after both encoders; its pictures and sound are let go of."""
     prepared = prepare()
-    asking.frames = len(prepared.clip.frames)
+    asking.frames = prepared.frames
     return qa.encode(prepared)

@@ -69,11 +69,19 @@ def read(results: Path) -> RunFile | None:
         raise UsageError(f"{path} can't be read ({error}).") from error
 
 
-def make_settings(model: str | None, dtype: str, pruner: AnyPruner, sampling: Sampling, decoding: Decoding) -> Settings:
+def make_settings(
+    model: str | None,
+    dtype: str,
+    pruner: AnyPruner,
+    sampling: Sampling,
+    decoding: Decoding,
+    reuse_static: float | None = None,
+) -> Settings:
     """All that answers depend on, flat, as JSON gives it back. Devices may differ."""
     options = {f"set {name}": value for name, value in asdict(pruner).items() if name != "retention"}
     own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
     settings = own | {"retention": pruner.target} | options | asdict(sampling) | asdict(decoding)
+    settings |= {} if reuse_static is None else {"reuse_static": reuse_static}
     return json.loads(json.dumps(settings))
 
 

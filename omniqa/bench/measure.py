@@ -22,6 +22,7 @@ from omniqa.pruning.base import AnyPruner
 from omniqa.pruning.options import options_of
 from omniqa.pruning.ratio import Unreachable
 from omniqa.pruning.schedule import ClipTokens
+from omniqa.stats import elapsed
 
 ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
 T = TypeVar("T")
@@ -92,11 +93,11 @@ def _encode(
     for _ in range(rounds.warmup + rounds.repeats):
         encoded = None  # never two of them at a time
         encoded = qa.encode(video, sampling, progress=progress)
-        timings.append({stage: encoded.timing_s.get(stage, 0.0) for stage in ENCODING})
+        timings.append(encoded.timing_s)
     assert encoded is not None
     counted = timings[rounds.warmup :]
-    spreads = {stage: Spread.of([timing[stage] for timing in counted]) for stage in ENCODING}
-    return encoded, spreads | {"total": Spread.of([sum(timing.values()) for timing in counted])}
+    spreads = {stage: Spread.of([timing.get(stage, 0.0) for timing in counted]) for stage in ENCODING}
+    return encoded, spreads | {"total": Spread.of([elapsed(timing) for timing in counted])}
 
 
 def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progress: Progress) -> None:

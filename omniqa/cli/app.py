@@ -12,6 +12,7 @@ from omniqa.cli import console
 from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
+from omniqa.cli.cache import app as cache
 from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
 from omniqa.cli.merge import merge
@@ -33,6 +34,7 @@ app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(plan)
 app.command()(doctor)
+app.add_typer(cache)
 app.add_typer(nano)
 
 INTERRUPTED = 130

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
@@ -48,6 +49,9 @@ def ask(
     no_video: options.NoVideo = False,
     audio_track: options.AudioTrack = None,
     allow_network: options.AllowNetwork = False,
+    cache: options.Cache = None,
+    cache_size: options.CacheSize = GIGABYTES,
+    reuse_static: options.ReuseStatic = None,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -89,7 +93,7 @@ def ask(
         from omniqa.media.probe import probe
 
         probe(path, sampling.access)
-        qa = load_model(model, device, dtype, attn)
+        qa = load_model(model, device, dtype, attn, cache, cache_size, reuse_static)
         stream = console.AnswerStream()
         with console.progress() as progress:
             answers = qa.ask_all(

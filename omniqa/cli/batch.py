@@ -3,36 +3,38 @@
 import os
 import sys
 import time
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from omniqa.batch import questions as asking
-from omniqa.batch import rows, runfile
+from omniqa.batch import ray_engine, rows, runfile
 from omniqa.batch.clips import Clip, Shard, find, listed
 from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
-from omniqa.batch.run import Batch
+from omniqa.batch.run import Asker, Batch
 from omniqa.batch.table import Table
+from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options
-from omniqa.cli.loading import load_model
-from omniqa.errors import SOME_FAILED, MediaError, UsageError
+from omniqa.cli.loading import load_model, say_what_it_knows
+from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.lines import JSON_LINES, Layout, Row
 from omniqa.media.access import is_address
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
 
-if TYPE_CHECKING:
-    from omniqa.engine import OmniQA
-
 STDIN = "-"
 SHOWN_CAUSES = 20
+_STDOUT = 1  # the descriptor: what Python calls so may go elsewhere for a while
 
-_ASKED, _KEPT, _WORK = "What is asked", "What is written", "How it is done"
+PLAIN, RAY = "plain", "ray"
+
+_ASKED, _KEPT, _WORK, _MANY = "What is asked", "What is written", "How it is done", "Many machines"
 
 
 def batch(
@@ -105,6 +107,47 @@ def batch(
             rich_help_panel=_WORK,
         ),
     ] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="plain: here, in this process. ray: by actors of a Ray cluster, each with the model loaded once.",
+            envvar="OMNIQA_ENGINE",
+            rich_help_panel=_MANY,
+        ),
+    ] = PLAIN,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="A running cluster, as auto or HOST:PORT. Default: RAY_ADDRESS, else one on this machine alone.",
+            metavar="ADDRESS",
+            envvar="OMNIQA_RAY_ADDRESS",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    num_actors: Annotated[
+        int | None,
+        typer.Option(
+            help="How many. Default: as many as GPUs go round, or 1 without any.",
+            envvar="OMNIQA_NUM_ACTORS",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    cpus_per_actor: Annotated[
+        int,
+        typer.Option(
+            help="CPU cores that each asks Ray for; the model computes on so many where it has no GPU.",
+            envvar="OMNIQA_CPUS_PER_ACTOR",
+            rich_help_panel=_MANY,
+        ),
+    ] = 1,
+    gpus_per_actor: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs that each asks Ray for. Default: 1 where the cluster has any.",
+            envvar="OMNIQA_GPUS_PER_ACTOR",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
     model: options.Model = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -122,6 +165,9 @@ def batch(
     no_video: options.NoVideo = False,
     audio_track: options.AudioTrack = None,
     allow_network: options.AllowNetwork = False,
+    cache: options.Cache = None,
+    cache_size: options.CacheSize = GIGABYTES,
+    reuse_static: options.ReuseStatic = None,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -152,19 +198,33 @@ def batch(
     )
     if retry and out is None:
         raise UsageError("--retry-failed is for the results in a file: give it with -o.")
+    pool = _pool(engine, ray_address, num_actors, cpus_per_actor, gpus_per_actor)
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
-    settings = runfile.make_settings(model, dtype, pruner, sampling, decoding)
+    settings = runfile.make_settings(model, dtype, pruner, sampling, decoding, reuse_static)
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, append, retry) as results:
-        run = Batch(mine, pruner, sampling, decoding, results, prefetch)
+        run = Batch(mine, Asker(pruner, sampling, decoding, results.settings, prefetch), results)
         if results.known:
             console.note(_known(results))
-        if run.anything_left():
-            _answer(run, load_model(model, device, dtype, attn), out)
-        else:
+        if not run.anything_left():
             results.finish()
+        elif pool is None:
+            qa = load_model(model, device, dtype, attn, cache, cache_size, reuse_static)
+            _answer(run, run.go_on(qa), out)
+        else:
+            say_what_it_knows(model)
+            _answer_on(pool, run, ray_engine.Model(model, device, dtype, attn, cache, cache_size, reuse_static), out)
         _end(run, part)
+
+
+def _pool(
+    engine: str, address: str | None, actors: int | None, cpus: int, gpus: float | None
+) -> ray_engine.Pool | None:
+    """The actors that are asked for; None where the work is done in this process."""
+    if engine not in (PLAIN, RAY):
+        raise UsageError(f"--engine is {PLAIN} or {RAY}, not {engine!r}.")
+    return ray_engine.Pool(actors, cpus, gpus, address) if engine == RAY else None
 
 
 def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: bool) -> list[Task]:
@@ -233,22 +293,31 @@ def _results(
 
 @dataclass
 class _Progress:
-    """What this run has done so far. clips: begun. tokens: of sound and picture; kept: by the layers' mean."""
+    """What this run has done so far.
+
+    tokens: of sound and picture; kept: by the layers' mean. peak: bytes of memory that one process held at most.
+    """
 
     answered: int = 0
     failed: int = 0
-    clips: int = 0
     tokens: int = 0
     kept: float = 0.0
+    peak: int = 0
     begun: float = field(default_factory=time.monotonic)
-    _video: str | None = None
+    _videos: set[int] = field(default_factory=set)
+
+    @property
+    def clips(self) -> int:
+        """How many were begun."""
+        return len(self._videos)
 
     def count(self, row: Row) -> None:
         """Take in a line."""
         failed = row["status"] == rows.FAILED
         self.failed, self.answered = self.failed + failed, self.answered + (not failed)
-        self.clips, self._video = self.clips + (row["video"] != self._video), row["video"]
+        self._videos.add(hash(row["video"]))
         if not failed:
+            self.peak = max(self.peak, row["memory"]["peak_rss_bytes"])
             tokens = row["tokens"]["audio"] + row["tokens"]["video"]
             self.tokens, self.kept = self.tokens + tokens, self.kept + tokens * row["retention"]["achieved"]
 
@@ -258,20 +327,25 @@ class _Progress:
         return f"{self.clips / (time.monotonic() - self.begun):.2g} clips/s{saved}"
 
 
-def _answer(run: Batch, qa: "OmniQA", out: Path | None) -> None:
-    """Ask what is missing, and say how far it is."""
-    from omniqa.stats import peak_rss_bytes
+def _answer_on(pool: ray_engine.Pool, run: Batch, model: ray_engine.Model, out: Path | None) -> None:
+    """Ask what is missing on a cluster."""
+    with console.stdout_for_results(), ray_engine.cluster(pool) as actors:
+        console.note(f"{console.counted(actors.count, 'Ray actor')}, {actors.cpus} CPU and {actors.gpus:g} GPU each")
+        _answer(run, ray_engine.go_on(run, model, actors), out, actors.count)
 
+
+def _answer(run: Batch, lines: Generator[Row, None, None], out: Path | None, models: int = 1) -> None:
+    """Take what is missing, and say how far it is. models: how many answer at a time."""
     done = len(run.results.known)
     total = done + sum(len(todo.asked) for todo in run.missing())
     so_far = _Progress()
-    bar = out is not None or not sys.stdout.isatty()
+    bar = out is not None or not os.isatty(_STDOUT)
     try:
-        with console.tally(total, "lines", done, bar) as show, closing(run.go_on(qa)) as written:
-            for row in written:
+        with console.tally(total, "lines", done, bar) as show, closing(lines):
+            for row in lines:
                 so_far.count(row)
                 show(done + so_far.answered + so_far.failed, so_far.failed, so_far.speed())
-    except (KeyboardInterrupt, BrokenPipeError, UsageError):
+    except (KeyboardInterrupt, BrokenPipeError, OmniqaError):
         goes_on = f" are in {out}; the same command goes on from there" if out is not None else " are written"
         console.note(f"{len(run.results.known)} of {total} lines{goes_on}")
         raise
@@ -279,19 +353,20 @@ def _answer(run: Batch, qa: "OmniQA", out: Path | None) -> None:
         seconds = time.monotonic() - so_far.begun
         console.note(
             f"{console.counted(so_far.answered, 'answer')} about {console.counted(so_far.clips, 'clip')} in "
-            f"{seconds:.0f} s: {so_far.speed()}; the model "
-            f"waited {run.waited_s / seconds:.0%} of the time for decoding; peak memory {peak_rss_bytes() / 1e9:.2f} GB"
+            f"{seconds:.0f} s: {so_far.speed()}; {'the model' if models == 1 else 'each model'} waited "
+            f"{run.asker.waited_s / seconds / models:.0%} of the time for decoding; peak memory "
+            f"{so_far.peak / 1e9:.2f} GB"
         )
 
 
 def _end(run: Batch, shard: Shard) -> None:
     """Say what was left out and what failed, and end with the exit code for it."""
-    if run.left_out:
-        first = next(iter(run.left_out))
-        files = console.counted(len(run.left_out), "file")
+    if run.asker.left_out:
+        first = next(iter(run.asker.left_out))
+        files = console.counted(len(run.asker.left_out), "file")
         console.note(f"left out, as neither video nor sound: {files}, the first of them {first}")
     known = run.results.known
-    if shard.count == 1 and not known and len(run.left_out) == len(run.tasks):  # a shard may well be empty
+    if shard.count == 1 and not known and len(run.asker.left_out) == len(run.tasks):  # a shard may well be empty
         raise MediaError("None of the files is video or sound.")
     failures = [line for line in known.values() if line.failed]
     if not failures:

@@ -27,7 +27,7 @@ STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
 
 
 def bench(
-    video: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    video: Annotated[str, typer.Argument(help="A video or audio file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     methods: Annotated[
         list[str] | None,
@@ -79,6 +79,8 @@ def bench(
     max_pixels: options.MaxPixels = None,
     no_audio: options.NoAudio = False,
     no_video: options.NoVideo = False,
+    audio_track: options.AudioTrack = None,
+    allow_network: options.AllowNetwork = False,
     new_tokens: Annotated[
         int,
         typer.Option(
@@ -121,6 +123,8 @@ def bench(
         max_pixels=max_pixels,
         audio=not no_audio,
         video=not no_video,
+        audio_track=audio_track,
+        allow_network=allow_network,
     )
     if csv is not None and not csv.parent.is_dir():
         raise UsageError(f"--csv: there is no folder {csv.parent}.")
@@ -130,7 +134,7 @@ def bench(
         check_plot(plot)
     from omniqa.media.probe import probe
 
-    probe(video)
+    probe(video, sampling.access)
     from omniqa.bench.measure import bench
 
     qa = load_model(model, device, dtype, attn)

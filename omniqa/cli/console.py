@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STAGE_NAMES = {
     "load": "loading the model",
+    "cache": "cache",
     "decode": "decoding",
     "preprocess": "log-mel",
     "vision_encoder": "vision encoder",
@@ -27,6 +28,7 @@ STAGE_NAMES = {
     "input_pruning": "input pruning",
     "prefill": "prefill",
     "generate": "generating",
+    "overlapped": "of these beside another",
     "time_to_first_token": "to the first token",
     "total": "in all",
     "measure": "measuring",
@@ -63,6 +65,13 @@ def note(message: str) -> None:
     """One plain line on stderr, unless quiet."""
     if not _quiet:
         print("omniqa:", " ".join(message.split()), file=sys.stderr)
+
+
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """What libraries print on stdout goes to stderr meanwhile, and nowhere when quiet. Results go by the descriptor."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if _quiet else sys.stderr):
+        yield
 
 
 def counted(number: int, what: str) -> str:

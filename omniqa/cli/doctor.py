@@ -3,19 +3,14 @@
 import importlib.metadata
 import importlib.util
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import psutil
 
 from omniqa import __version__
 from omniqa.cli import console, options
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, cached, default_model
-
-if TYPE_CHECKING:
-    import torch
 
 GB = 1e9
 BFLOAT16_BYTES = {HUB_7B: 17.9e9, HUB_3B: 9.4e9}
@@ -68,35 +63,24 @@ def _compute() -> Iterator[Finding]:
         return
     import torch
 
-    from omniqa.model.attention import flash_package
+    from omniqa.model.attention import select_attention
+    from omniqa.model.rate import matmul_rate
 
-    float32, bfloat16 = (_matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
+    float32, bfloat16 = (matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
     slow = "--dtype float32 is faster on this CPU, where memory allows it" if bfloat16 < float32 else ""
     yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}", slow)
     if not torch.cuda.is_available():
         yield Finding("GPU", "none that torch can use", "slow without one; for an NVIDIA GPU install torch for CUDA")
-        yield Finding("attention", "sdpa")
+        yield Finding("attention", select_attention("auto", torch.device("cpu"), torch.bfloat16).title)
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
-    flash = flash_package()
-    yield Finding("attention", f"flash ({flash})" if flash else "sdpa", "" if flash else "pip install 'omniqa[flash]'")
-
-
-def _matmul_rate(dtype: "torch.dtype") -> float:
-    """Measured FLOP/s of a matrix product about as large as a decoder layer's, best of three."""
-    import torch
-
-    rows, size = 1024, 2048
-    x, weight = torch.ones(rows, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        x @ weight
-        seconds.append(time.perf_counter() - start)
-    return 2 * rows * size * size / min(seconds)
+        attention = select_attention("auto", torch.device("cuda", index), torch.bfloat16)
+        hopper = " or, for this GPU, fa3-fwd" if properties.major == 9 else ""
+        advice = f"pip install 'omniqa[flash]'{hopper}" if attention.name == "sdpa" else ""
+        yield Finding(f"attention on GPU {index}", attention.title, advice)
 
 
 def _models() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniqa import __version__
+from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import SOME_FAILED, UsageError
@@ -131,6 +132,11 @@ def evaluate(
     max_pixels: options.MaxPixels = None,
     no_audio: options.NoAudio = False,
     no_video: options.NoVideo = False,
+    audio_track: options.AudioTrack = None,
+    allow_network: options.AllowNetwork = False,
+    cache: options.Cache = None,
+    cache_size: options.CacheSize = GIGABYTES,
+    reuse_static: options.ReuseStatic = None,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -164,6 +170,8 @@ def evaluate(
         max_pixels=max_pixels,
         audio=not no_audio,
         video=not no_video,
+        audio_track=audio_track,
+        allow_network=allow_network,
     )
     nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}
     if dataset == NANO:
@@ -181,6 +189,7 @@ def evaluate(
         "attention": attn,
         "sampling": asdict(sampling),
         "decoding": asdict(decoding),
+        **({} if reuse_static is None else {"reuse_static": reuse_static}),
         "hint": hint,
         "version": __version__,
     }
@@ -189,7 +198,7 @@ def evaluate(
         with LineStore(folder / "results.jsonl") as store:
             run = Run(questions, chosen.clips, columns, decoding, store, hint)
             if run.missing():
-                _answer(run, load_model(model, device, dtype, attn), out)
+                _answer(run, load_model(model, device, dtype, attn, cache, cache_size, reuse_static), out)
             made = report(chosen.name, questions, columns, run.rows(), against)
         write_whole(folder / "report.json", f"{json.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))

@@ -1,5 +1,6 @@
 """The options that several commands share, each declared once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,6 +102,37 @@ AllowNetwork = Annotated[
         help="Open addresses (https://…) and network playlists, too.",
         envvar="OMNIQA_ALLOW_NETWORK",
         rich_help_panel="What is taken",
+    ),
+]
+
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep encoded clips in this folder: the same file, asked about again, is neither decoded nor encoded.",
+        metavar="DIR",
+        envvar="OMNIQA_CACHE",
+        rich_help_panel="Encoding",
+    ),
+]
+CacheSize = Annotated[
+    float,
+    typer.Option(
+        help="Gigabytes that the cache may take; the least recently used clips give way.",
+        min=0,
+        envvar="OMNIQA_CACHE_SIZE",
+        rich_help_panel="Encoding",
+    ),
+]
+ReuseStatic = Annotated[
+    float | None,
+    typer.Option(
+        help="Take parts of the picture that change by at most so much, in levels of 255, from the frames before; "
+        "faster, and no longer exact. Default: off.",
+        metavar="LEVELS",
+        min=0,
+        max=255,
+        envvar="OMNIQA_REUSE_STATIC",
+        rich_help_panel="Encoding",
     ),
 ]
 

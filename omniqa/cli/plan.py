@@ -1,7 +1,6 @@
 """`omniqa plan`: how many tokens each decoder layer will hold, worked out without weights."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,14 +10,17 @@ from omniqa.errors import UsageError
 from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import sample_times
 from omniqa.model.checkpoint import HUB_7B, decoder_layers, pixel_bounds
+from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.schedule import ClipTokens, Plan
 from omniqa.sequence.units import POSITIONS_PER_SECOND
 
+TEXT_TOKENS = 60  # system prompt, template and a short question
+
 
 def plan(
     video: Annotated[
-        Path | None, typer.Argument(help="Plan for this file; without it, for a clip of the size given below.")
+        str | None, typer.Argument(help="Plan for this file; without it, for a clip of the size given below.")
     ] = None,
     model: options.Model = None,
     method: options.Method = "omnidrop",
@@ -31,21 +33,37 @@ def plan(
     max_frames: options.MaxFrames = 128,
     no_audio: options.NoAudio = False,
     no_video: options.NoVideo = False,
+    audio_track: options.AudioTrack = None,
+    allow_network: options.AllowNetwork = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure what this machine computes a second, and predict the stages' seconds."),
+    ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed."""
     pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
     name = model or HUB_7B
-    sampling = Sampling(fps=fps, max_frames=max_frames, audio=not no_audio, video=not no_video)
+    sampling = Sampling(
+        fps=fps,
+        max_frames=max_frames,
+        audio=not no_audio,
+        video=not no_video,
+        audio_track=audio_track,
+        allow_network=allow_network,
+    )
     sampling = sampling.within(pixel_bounds(name))
     clip = _file_tokens(video, sampling) if video else _clip_tokens(seconds, width, height, seconds, sampling)
     layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
     if not pruner.counts_known_ahead:
         console.note(f"what {method} keeps depends on the clip's content; this is what it aims at")
+    work = ModelShape.of(name).work(planned, TEXT_TOKENS)
+    rate = _rate() if measure else None
     if as_json:
-        console.print_json({"model": name, "method": method, "target": pruner.target, **_as_dict(clip, planned)})
+        head = {"model": name, "method": method, "target": pruner.target}
+        console.print_json(head | _as_dict(clip, planned) | {"flop": work, "flop_per_s": rate})
         return
     rows = [
         (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
@@ -56,6 +74,28 @@ def plan(
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
     console.results((">layer", ">alive", ">share", ">leave after it"), rows)
+    _show_work(work, rate)
+
+
+def _rate() -> float:
+    """FLOP/s of the device that a model would run on, in the precision that is faster there."""
+    import torch
+
+    from omniqa.model.rate import matmul_rate
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return max(matmul_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
+
+
+def _show_work(work: dict[str, float], rate: float | None) -> None:
+    """Operations by stage; with a rate, the seconds that they take at least."""
+    if rate is not None:
+        console.result(f"measured: {rate / 1e12:.3f} TFLOP/s; no stage can be faster than that allows")
+    rows = [
+        (console.STAGE_NAMES[stage], f"{flop / 1e12:.3f}", *([] if rate is None else [f"{flop / rate:.2f}"]))
+        for stage, flop in work.items()
+    ]
+    console.results(("stage", ">TFLOP", *([] if rate is None else [">seconds"])), rows)
 
 
 def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
@@ -66,10 +106,10 @@ def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
     }
 
 
-def _file_tokens(video: Path, sampling: Sampling) -> ClipTokens:
+def _file_tokens(video: str, sampling: Sampling) -> ClipTokens:
     from omniqa.media.probe import probe
 
-    info = probe(video)
+    info = probe(video, sampling.access)
     picture, sound = info.video, info.audio
     return _clip_tokens(
         seconds=float(picture.end) if picture else 0.0,

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the app itself: `python -m omniqa.cli.reference > docs/cli.md`."""
+"""Writes docs/cli.md from the app itself: `make docs`, or `python -m omniqa.cli.reference > docs/cli.md`."""
 
 from collections.abc import Iterator
 from inspect import cleandoc
@@ -11,7 +11,7 @@ from omniqa.cli.app import app
 
 HEAD = """# The command line
 
-*Made from the app by `python -m omniqa.cli.reference > docs/cli.md`; a test fails where the two differ.*
+*Made from the app by `make docs` (`python -m omniqa.cli.reference > docs/cli.md`); a test fails where the two differ.*
 
 `omniqa COMMAND --help` shows the same in the shell. `omniqa --install-completion` sets up completion for bash, zsh,
 fish or PowerShell. A file whose name begins with a dash comes after `--`: `omniqa ask -- -clip.mp4 "What happens?"`.

@@ -1,4 +1,4 @@
-"""Where the clips of a set of questions come from: files below a folder."""
+"""Where the clips of a set of questions come from: files below a folder, and addresses where these are allowed."""
 
 import os
 from collections import defaultdict
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from omniqa.errors import MediaError
+from omniqa.media.access import is_address
 from omniqa.media.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Clips(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Clips as files below a folder, however it is laid out."""
+    """Clips as files below a folder, however it is laid out; addresses where the sampling allows them."""
 
     folder: Path
     sampling: Sampling
@@ -36,7 +37,8 @@ class Files:
         """Decode a file. Raises MediaError where it is missing, there twice, or of no use."""
         from omniqa.media.clip import sample_clip
 
-        return sample_clip(self.find(clip), self.sampling.within(pixels))
+        where = clip if self._is_address(clip) else self.find(clip)
+        return sample_clip(where, self.sampling.within(pixels))
 
     def find(self, clip: str) -> Path:
         """The file at this path below the folder; else the one of this name anywhere below it, or of this stem.
@@ -57,6 +59,8 @@ class Files:
         """Raises MediaError where not one of these clips is there: it is another folder then."""
         wanted = list(clips)
         for clip in wanted:
+            if self._is_address(clip):
+                return
             try:
                 self.find(clip)
             except MediaError:
@@ -64,6 +68,9 @@ class Files:
             return
         if wanted:
             raise MediaError(f"None of the {len(wanted)} clips is in {self.folder}, {wanted[0]} say. Set --media.")
+
+    def _is_address(self, clip: str) -> bool:
+        return self.sampling.allow_network and is_address(clip)
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:

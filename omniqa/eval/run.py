@@ -94,10 +94,10 @@ class Run:
 def _ask(qa: "OmniQA", video: "EncodedVideo", prompt: str, column: Column, decoding: Decoding) -> tuple["Answer", bool]:
     """The answer, and whether the method had to be asked at the nearest retention that it reaches on this clip."""
     try:
-        return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding)), False
+        return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding, share=False)), False
     except Unreachable as error:
         pruner = replace(column.pruner, retention=error.nearest)
-    return next(qa.ask_all(video, [prompt], pruner, decoding=decoding)), True
+    return next(qa.ask_all(video, [prompt], pruner, decoding=decoding, share=False)), True
 
 
 def _head(question: Question, column: Column) -> Row:

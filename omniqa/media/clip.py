@@ -1,6 +1,6 @@
 """A clip as the model takes it in: frames at known times and 16 kHz sound, both on the file's clock."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -20,7 +20,7 @@ from omniqa.media.resize import resize
 from omniqa.media.sampling import PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import read_frames
-from omniqa.media.watch import Progress, watched
+from omniqa.media.watch import Progress, streamed, watched
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ class SampledClip:
         info: the file.
         start: of the range, in seconds on the file's clock.
         end: of the range, likewise.
-        frames: uint8 RGB, shape (F, H, W, 3), F even; (0, 0, 0, 3) where there is no picture.
+        frames: uint8 RGB, shape (F, H, W, 3), F even; (0, 0, 0, 3) where there is no picture, and (0, H, W, 3) where
+            the frames were handed on as they came (`stream_clip`).
         frame_times: F times in seconds from `start`; a last frame repeated to make F even is one step later.
         waveform: float32, shape (n,), 16 kHz mono, sample 0 at `start`; may be empty, may end before the picture.
         warnings: what the user should know, in plain sentences.
@@ -124,11 +125,44 @@ def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progr
     return watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
 
 
-def _sample(path: str | Path, sampling: Sampling, report: Progress) -> SampledClip:
+def stream_clip(
+    path: str | Path, sampling: Sampling = _DEFAULT, progress: Progress | None = None, room: int = 4
+) -> Generator[np.ndarray, None, tuple[SampledClip, float]]:
+    """Like `sample_clip`, but frames are handed on two by two, as they come, and not held.
+
+    Args:
+        path: the media file.
+        sampling: what to take.
+        progress: called with the fraction done, 0 to 1.
+        room: how many pairs of frames may wait; decoding waits then.
+
+    Yields:
+        uint8 RGB, shape (2, H, W, 3).
+
+    Returns:
+        The clip without its frames, and the seconds that decoding took. It may say that there is no picture although
+        some was handed on: what broke off with an error does not count.
+
+    Raises:
+        MediaError: as `sample_clip` does.
+    """
+
+    def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> SampledClip:
+        return _sample(path, sampling, report, hand_on)
+
+    return streamed(work, path, progress or (lambda done: None), room)
+
+
+def _sample(
+    path: str | Path,
+    sampling: Sampling,
+    report: Progress,
+    hand_on: Callable[[np.ndarray], None] | None = None,
+) -> SampledClip:
     info = read_info(path, sampling.access)
     start, end = _range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
-    reading = _Reading(info, sampling, start, end)
+    reading = _Reading(info, sampling, start, end, hand_on)
     frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
     if sampling.video:
         take_frames = partial(reading.frames, report=lambda done: report(done * share))
@@ -144,12 +178,16 @@ def _sample(path: str | Path, sampling: Sampling, report: Progress) -> SampledCl
 
 @dataclass
 class _Reading:
-    """A range of a file being read; what is wrong with one stream is noted, and the other goes on."""
+    """A range of a file being read; what is wrong with one stream is noted, and the other goes on.
+
+    hand_on: takes the frames two by two; where there is none, they are held.
+    """
 
     info: MediaInfo
     sampling: Sampling
     start: Fraction
     end: Fraction
+    hand_on: Callable[[np.ndarray], None] | None = None
     warnings: list[str] = field(default_factory=list)
 
     def attempt(self, kind: Kind, take: Callable[[Damage], T], nothing: T) -> T:
@@ -175,14 +213,16 @@ class _Reading:
             raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
         wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
         size = smart_resize(video.height, video.width, *sampling.pixels(PIXELS))
-        frames, taken = np.empty((len(wanted) + len(wanted) % 2, *size, 3), np.uint8), list[Fraction]()
+        frames, taken = _Frames(len(wanted), size, self.hand_on), list[Fraction]()
         for time, frame in read_frames(self.info, wanted, size, damage):
-            frames[len(taken)] = frame
+            frames.add(frame)
             taken.append(time)
             report(float((time - self.start) / (end - self.start)))
         self._note_missing_frames(wanted, taken, video)
         step = wanted[1] - wanted[0] if len(wanted) > 1 else frame_spacing(sampling.fps)
-        return _even(frames, tuple(time - self.start for time in taken), step)
+        if not taken:
+            return _NO_FRAMES, ()
+        return frames.end(), _even_times(tuple(time - self.start for time in taken), step)
 
     def _note_missing_frames(self, wanted: Sequence[Fraction], taken: Sequence[Fraction], video: VideoStream) -> None:
         if not taken and wanted[-1] < video.start:
@@ -207,6 +247,28 @@ class _Reading:
         if heard < said - _EARLY_END:
             self.warnings.append(f"The sound ends at {_s(heard)}, although the file says {_s(said)}.")
         return waveform
+
+
+class _Frames:
+    """Frames as they are taken: held, at most `most` of them, or handed on two by two. Their number is made even."""
+
+    def __init__(self, most: int, size: tuple[int, int], hand_on: Callable[[np.ndarray], None] | None) -> None:
+        self._shape = (2 if hand_on else most + most % 2, *size, 3)
+        self._hand_on = hand_on
+        self._frames, self._count = np.empty(self._shape, np.uint8), 0
+
+    def add(self, frame: np.ndarray) -> None:
+        self._frames[self._count] = frame
+        self._count += 1
+        if self._hand_on and self._count == 2:
+            self._hand_on(self._frames)
+            self._frames, self._count = np.empty(self._shape, np.uint8), 0
+
+    def end(self) -> np.ndarray:
+        """Those that are held; the last one is repeated where their number is odd."""
+        if self._count % 2:
+            self.add(self._frames[self._count - 1])
+        return self._frames[: self._count]
 
 
 def _range(info: MediaInfo, sampling: Sampling) -> tuple[Fraction, Fraction]:
@@ -235,13 +297,17 @@ def _reported(blocks: Iterable[np.ndarray], total: int, report: Progress) -> Ite
         yield block
 
 
+def _even_times(times: tuple[Fraction, ...], step: Fraction) -> tuple[Fraction, ...]:
+    return (*times, times[-1] + step) if len(times) % 2 else times
+
+
 def _even(frames: np.ndarray, times: tuple[Fraction, ...], step: Fraction) -> tuple[np.ndarray, tuple[Fraction, ...]]:
     """As many frames as there are times, the last one repeated where that is odd. `frames` has room for it."""
     if not times:
         return _NO_FRAMES, ()
     if len(times) % 2:
         frames[len(times)] = frames[len(times) - 1]
-        times = (*times, times[-1] + step)
+    times = _even_times(times, step)
     return frames[: len(times)], times
 
 

@@ -4,9 +4,11 @@ FFmpeg can't be stopped inside a call. So the work runs in a thread of its own a
 caller waits, and goes on without it once the beats stay away. Such a thread ends at its next beat, or with the process.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue, SimpleQueue
 from threading import Thread, local
 from typing import Any, TypeVar
 
@@ -29,6 +31,8 @@ class GivenUp(BaseException):
 class _Pulse:
     beats: int = 0
     given_up: bool = False
+    share: float = 0.0
+    held_up_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,75 @@ def watched(work: Callable[[Progress], T], path: object, progress: Progress, sta
     """
     pulse, told = _Pulse(), SimpleQueue[float | _Done]()
     Thread(target=_run, args=(work, pulse, told), name="omniqa-media", daemon=True).start()
-    idle, beats = 0.0, 0
     try:
+        for share in (news := _News(told, pulse, path, stall)):
+            progress(share)
+    finally:
+        pulse.given_up = True
+    return news.result
+
+
+def streamed(
+    work: Callable[[Callable[[Any], None], Progress], T],
+    path: object,
+    progress: Progress,
+    room: int,
+    stall: float = STALL_SECONDS,
+) -> Generator[Any, None, tuple[T, float]]:
+    """What `work` hands on, piece by piece, while it goes on in another thread; given up like `watched`.
+
+    Args:
+        work: gets a function that hands on a piece, and one that passes on the fraction done; calls `beat`.
+        path: the file, for the message.
+        progress: called in this thread, at every piece, with the last fraction told.
+        room: most pieces that wait to be taken. `work` waits then, and is not given up for it.
+        stall: seconds without a beat, to give up after.
+
+    Returns:
+        What `work` returns, and the seconds that it took without waiting for room.
+
+    Raises:
+        MediaError: nothing has moved for `stall` seconds.
+    """
+    pulse, told = _Pulse(), Queue[Any](room)
+    Thread(target=_run_ahead, args=(work, pulse, told), name="omniqa-media", daemon=True).start()
+    try:
+        for piece in (news := _News(told, pulse, path, stall)):
+            progress(pulse.share)
+            yield piece
+    finally:
+        pulse.given_up = True
+    value, seconds = news.result
+    progress(1.0)
+    return value, seconds
+
+
+class _News:
+    """What comes through a queue up to its end, and then `result`. Raises what the work raised."""
+
+    def __init__(self, told: Queue[Any] | SimpleQueue[Any], pulse: _Pulse, path: object, stall: float) -> None:
+        self._told, self._pulse, self._path, self._stall = told, pulse, path, stall
+        self.result: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        idle, beats = 0.0, 0
         while True:
             try:
-                news = told.get(timeout=_TICK)
+                news = self._told.get(timeout=_TICK)
             except Empty:
-                idle, beats = (idle + _TICK if pulse.beats == beats else 0.0), pulse.beats
-                if idle >= stall:
-                    raise MediaError(f"{path} was given up: nothing of it could be read for {stall:g} s.") from None
+                idle, beats = (idle + _TICK if self._pulse.beats == beats else 0.0), self._pulse.beats
+                if idle >= self._stall:
+                    raise MediaError(
+                        f"{self._path} was given up: nothing of it could be read for {self._stall:g} s."
+                    ) from None
                 continue
             if not isinstance(news, _Done):
-                progress(news)
+                yield news
             elif news.error is not None:
                 raise news.error
             else:
-                return news.value
-    finally:
-        pulse.given_up = True
+                self.result = news.value
+                return
 
 
 def _run(work: Callable[[Progress], Any], pulse: _Pulse, told: SimpleQueue[float | _Done]) -> None:
@@ -87,3 +142,31 @@ def _run(work: Callable[[Progress], Any], pulse: _Pulse, told: SimpleQueue[float
         told.put(_Done(work(told.put)))
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
         told.put(_Done(error=error))
+
+
+def _run_ahead(work: Callable[[Callable[[Any], None], Progress], Any], pulse: _Pulse, told: Queue[Any]) -> None:
+    _here.pulse, begun = pulse, time.perf_counter()
+
+    def hand_on(piece: Any) -> None:
+        before = time.perf_counter()
+        _put(told, piece, pulse)
+        pulse.held_up_s += time.perf_counter() - before
+        beat()
+
+    def report(share: float) -> None:
+        pulse.share = share
+
+    try:
+        value = work(hand_on, report)
+        done = _Done((value, time.perf_counter() - begun - pulse.held_up_s))
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
+        done = _Done(error=error)
+    _put(told, done, pulse)
+
+
+def _put(told: Queue[Any], piece: Any, pulse: _Pulse) -> None:
+    """Wait for room, as long as somebody is there to make it."""
+    while not pulse.given_up:
+        with suppress(Full):
+            told.put(piece, timeout=_TICK)
+            return

@@ -1,31 +1,49 @@
-"""Attention kernels, one class a backend, and the attention probabilities of a few query rows.
+"""Attention: torch's kernels, which backend runs where, and the attention probabilities of a few query rows.
 
 Shapes: B batch rows, S or N tokens, R query rows, H heads, G = H / KV query heads a key head, D head size. Tokens
 come before heads everywhere, as projections give them and as the KV cache keeps them.
 """
 
-import importlib
-import importlib.util
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omniqa.errors import UsageError
+from omniqa.model.flash import HALF, FlashAttention, find_package
 
 
 class Attention(Protocol):
-    """What encoders and decoder ask of a backend."""
+    """What encoders and decoder ask of a backend; title: what it is called where it is shown."""
 
     name: str
+    title: str
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend within each batch row without a mask. q, k, v and result: (B, S, H, D)."""
         ...
 
+    def windows(self, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """Attend within windows of each batch row, one behind the other, `lengths` long, which come to S.
+
+        q, k, v and result: (B, S, H, D).
+        """
+        ...
+
     def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend causally; the R queries are the last R of the N tokens. q (R, H, D), k and v (N, KV, D)."""
+        ...
+
+    def row(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, length: Tensor) -> Tensor:
+        """Attend from one token, the last that is there, to a storage that is not full. Waits for nothing.
+
+        q and result: (1, H, D); k, v: (capacity, KV, D). Which tokens are there is said twice, and a backend reads
+        what suits it: hidden (capacity,), added to the scores, 0 or -inf; length (1,) int32.
+        """
         ...
 
 
@@ -33,70 +51,107 @@ class SdpaAttention:
     """torch's scaled_dot_product_attention, on any device."""
 
     name = "sdpa"
+    title = "torch SDPA"
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See Attention.dense."""
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        with _kernels(q):
+            out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2)
+
+    def windows(self, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """See Attention.windows: one dense call for each run of windows of one length."""
+        parts, start = [], 0
+        for length, run in groupby(lengths):
+            size = length * len(list(run))
+            window = (x[:, start : start + size].reshape(-1, length, *x.shape[2:]) for x in (q, k, v))
+            parts.append(self.dense(*window).reshape(len(q), size, *q.shape[2:]))
+            start += size
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See Attention.causal."""
         rows, heads, size = q.shape
         tokens, kv_heads, _ = k.shape
-        if rows == 1:  # the query heads of one key head are its rows: no mask, and no key is repeated
-            grouped = q.view(kv_heads, heads // kv_heads, size)
-            return F.scaled_dot_product_attention(grouped, k.transpose(0, 1), v.transpose(0, 1)).view(1, heads, size)
-        visible = None
-        if rows < tokens:
-            visible = torch.ones(rows, tokens, dtype=torch.bool, device=q.device).tril(tokens - rows)
-        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, enable_gqa=True)[0]
-        return out.transpose(0, 1)
+        with _kernels(q):
+            if rows == 1:  # the query heads of one key head are its rows: no mask, and no key is repeated
+                grouped = q.view(1, kv_heads, heads // kv_heads, size)
+                keys, values = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+                return F.scaled_dot_product_attention(grouped, keys, values).view(1, heads, size)
+            visible = None
+            if rows < tokens:
+                visible = torch.ones(rows, tokens, dtype=torch.bool, device=q.device).tril(tokens - rows)
+            if q.is_cuda and (visible is not None or q.dtype == torch.float32):
+                # Of CUDA's kernels the one that takes masks and float32 does not group heads.
+                k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
+            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+            out = F.scaled_dot_product_attention(
+                q, k, v, visible, is_causal=visible is None, enable_gqa=k.shape[1] < heads
+            )
+        return out[0].transpose(0, 1)
+
+    def row(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, length: Tensor) -> Tensor:
+        """See Attention.row."""
+        return (_row_by_products if q.is_cuda else _row_by_kernel)(q, k, v, hidden)
 
 
-class FlashAttention:
-    """flash-attn 3 where it is installed, else flash-attn 2. CUDA only, bfloat16 or float16."""
-
-    name = "flash"
-
-    def __init__(self) -> None:
-        package = flash_package()
-        if package is None:
-            raise UsageError("--attn flash needs flash-attn: pip install 'omniqa[flash]'. Or use --attn sdpa.")
-        self._attend: Any = importlib.import_module(package).flash_attn_func
-
-    def dense(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See Attention.dense."""
-        return self._call(q, k, v, causal=False)
-
-    def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See Attention.causal. flash-attn aligns the last query with the last key, as is wanted here."""
-        return self._call(q[None], k[None], v[None], causal=True)[0]
-
-    def _call(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-        out = self._attend(q, k, v, causal=causal)
-        return out[0] if isinstance(out, tuple) else out  # some releases of flash-attn 3 add the log-sum-exp
+# cuDNN's kernel comes late: it prepares itself anew, for tenths of a second, for every shape that it has not seen, and
+# with pruning almost every layer of every clip has a shape of its own.
+SDPA_ORDER = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
-def flash_package() -> str | None:
-    """The installed flash-attn package to import, the newer first."""
-    packages = ("flash_attn_interface", "flash_attn")
-    return next((package for package in packages if importlib.util.find_spec(package)), None)
+def _kernels(q: Tensor) -> AbstractContextManager[None]:
+    """Which of torch's kernels attend for `q`: on CUDA the first of SDPA_ORDER that can, elsewhere torch's choice."""
+    return sdpa_kernel(SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
+
+
+def _row_by_kernel(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+    """Attention.row by one kernel, where the query heads of one key head are its rows: no key is repeated."""
+    grouped = q.view(1, k.shape[1], -1, q.shape[2])
+    keys, values = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+    mask = hidden.expand(1, 1, grouped.shape[2], -1)
+    return F.scaled_dot_product_attention(grouped, keys, values, mask).view(q.shape)
+
+
+def _row_by_products(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+    """The same by two products: on CUDA, torch's kernels would leave all but a few multiprocessors idle."""
+    grouped = q.view(k.shape[1], -1, q.shape[2]) * q.shape[2] ** -0.5
+    weights = (grouped @ k.permute(1, 2, 0)).float().add_(hidden).softmax(-1)
+    return (weights.to(v.dtype) @ v.transpose(0, 1)).view(q.shape)
 
 
 def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """The backend called `name`: "sdpa", "flash", or "auto" (flash where it can run).
+    """The backend called `name`: "sdpa", "flash", or "auto": flash where it can run, else sdpa.
 
-    Raises UsageError where flash is asked for and can't run.
+    This is the one place that decides; docs/gpu.md has it as a table. Raises UsageError where flash is asked for and
+    can't run.
     """
-    can_flash = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-    if name == "sdpa" or (name == "auto" and not (can_flash and flash_package())):
-        return SdpaAttention()
-    if name not in ("auto", "flash"):
+    if name not in ("auto", "flash", "sdpa"):
         raise UsageError(f"There is no attention backend {name!r}: use auto, flash or sdpa.")
+    if name == "sdpa":
+        return SdpaAttention()
+    can_flash = device.type == "cuda" and dtype in HALF
+    package = find_package(_generation(device), dtype) if can_flash else None
+    if package is not None:
+        return FlashAttention(package)
+    if name == "auto":
+        return SdpaAttention()
     if not can_flash:
         raise UsageError(f"--attn flash runs on a CUDA device in bfloat16, not on {device.type} in {dtype}.")
-    return FlashAttention()
+    raise UsageError(
+        "--attn flash needs flash-attn for this GPU: pip install 'omniqa[flash]', or fa3-fwd on Hopper. "
+        "Or use --attn sdpa."
+    )
+
+
+def _generation(device: torch.device) -> int:
+    """The compute capability of a CUDA device, without its minor number."""
+    return torch.cuda.get_device_capability(device)[0]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

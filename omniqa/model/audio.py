@@ -5,7 +5,7 @@ freely and activations stay bounded by the batch. Only the last window may be sh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniqa.model.attention import Attention, score_block
+from omniqa.model.upload import upload
 
 BATCH_WINDOWS = 32
 
@@ -36,6 +37,12 @@ class AudioEncoding:
     queries: Tensor
     keys: Tensor
     window: int
+
+    def on(self, device: torch.device) -> "AudioEncoding":
+        """The same with its tensors on `device`."""
+        return replace(
+            self, embeddings=self.embeddings.to(device), queries=self.queries.to(device), keys=self.keys.to(device)
+        )
 
     @torch.inference_mode()
     def importance(self, kind: Literal["global", "window"]) -> Tensor:
@@ -101,7 +108,7 @@ class AudioEncoder:
 
         parts = []
         for batch in batches:
-            parts.append(self._encode_windows(batch.to(weight.device, weight.dtype)))
+            parts.append(self._encode_windows(upload(batch, weight.device).to(weight.dtype)))
             progress(len(parts) / len(batches))
         embeddings, queries, keys = (torch.cat(part) for part in zip(*parts, strict=True))
         return AudioEncoding(embeddings, queries, keys, self.window // 2)

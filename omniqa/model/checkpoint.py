@@ -74,10 +74,14 @@ def decoder_layers(model: str) -> int:
     """
     if model in KNOWN_LAYERS:
         return KNOWN_LAYERS[model]
+    return thinker_config(model)["text_config"]["num_hidden_layers"]
+
+
+def thinker_config(model: str) -> dict[str, Any]:
+    """The Thinker's part of a model's configuration. Raises ModelError as find_checkpoint does."""
     config = _read_json(model, _locator(model), "config.json")
     _check_architecture(model, config)
-    thinker = config.get("thinker_config", config)
-    return thinker["text_config"]["num_hidden_layers"]
+    return config.get("thinker_config", config)
 
 
 def pixel_bounds(model: str) -> tuple[int, int]:

@@ -7,16 +7,18 @@ the answer is generated nothing more is dropped.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from omniqa.model.attention import Attention, mean_attention, rotate
 from omniqa.model.cache import KVCache
+from omniqa.model.shared import SharedRows, layers_to_share
 from omniqa.model.thinker import Thinker
 from omniqa.pruning.base import AnyPruner, LayerTokens, ScoreRows
 from omniqa.pruning.schedule import Plan
+from omniqa.pruning.selection import places_of
 from omniqa.sequence.units import AUDIO
 
 
@@ -47,15 +49,18 @@ class Prefill:
     """What the prefill leaves behind, beside the KV cache.
 
     logits: (vocabulary,) float32, of the answer's first token.
-    attended: (n,) float32, attention that the query span gave each of the clip's tokens, averaged over all layers.
+    attended: (n,) float32, attention that the query span gave each of the clip's tokens, averaged over all layers but
+        the last.
     alive: per layer, (n_l,) which of the clip's n tokens it computed.
-    scores: per layer, (n_l,) float32 S_i as the method counts it; None where it was not needed.
+    scores: per layer, (n_l,) float32 S_i as the method counts it; None where it was not needed, as in the last layer.
+    shared: what another question could start from; None where that was not asked for, or is nothing.
     """
 
     logits: Tensor
     attended: Tensor
     alive: list[Tensor]
     scores: list[Tensor | None]
+    shared: SharedRows | None = None
 
 
 Rotary = tuple[Tensor, Tensor]
@@ -71,6 +76,7 @@ class Decoder:
         self.attention = attention
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
+        self.head_size: int = thinker.decoder.layers[0].self_attn.head_dim
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -85,87 +91,126 @@ class Decoder:
         plan: Plan,
         cache: KVCache,
         progress: Callable[[float], None] = lambda share: None,
+        shared: SharedRows | None = None,
+        share_bytes: int = 0,
     ) -> Prefill:
-        """Run the prompt through all layers, dropping tokens after each as `pruner` and `plan` say."""
+        """Run the prompt through all layers, dropping tokens after each as `pruner` and `plan` say.
+
+        shared: what another question about the same clip left, asked by an equal pruner: rows before the question are
+        taken from there as far as it goes. share_bytes: leave as much, at most so many bytes of it.
+
+        How many leave is known ahead, so nothing in the loop waits for the device. Those that leave after a layer
+        leave before its MLP, which would change nothing but themselves.
+        """
         layers = self.model.layers
         x, index, media = prompt.embeddings, prompt.index, prompt.media
-        rotary = self._rotary(x, prompt.positions)
+        whole = rotary = self.rotary(x, prompt.positions)
         span = len(x) - media.stop
+        self._reserve(cache, len(x), plan, x)
+        held = shared.layers if shared else []
+        kept = 0 if shared else layers_to_share(pruner, plan, self._layer_bytes(media.stop, x), share_bytes)
+        if held:
+            x, rotary = x[-span:], (rotary[0][-span:], rotary[1][-span:])
+        audio = _count_audio(prompt) if pruner.score_rows == "audio" else 0
         attended = torch.zeros(len(prompt.chunk), device=x.device)
         alive: list[Tensor] = []
         scored: list[Tensor | None] = []
-        for number, layer in enumerate(layers):
-            # Of the last layer only the query span's rows are computed: nothing reads the others' outputs.
-            first = len(x) - span if number == len(layers) - 1 else 0
-            q, keys, values = self._project(number, x, rotary, first, cache)
-            x = self._finish(layer, x[first:], self.attention.causal(q, keys, values))
-
-            rows = torch.arange(len(keys) - span, len(keys), device=x.device)
-            scores = mean_attention(q[rows - first], keys, rows, media)
-            attended[index] += scores / len(layers)
-            drops = plan.drops[number] if number < len(layers) - 1 else 0
+        for number, drops in enumerate(plan.drops):
+            q, k, v = self.project(number, x, rotary)
+            if number < len(held):
+                cache.append(number, *held[number])
+            keys, values = cache.append(number, k, v)
+            mixed = self.attention.causal(q, keys, values)
+            if number == kept - 1:
+                shared = SharedRows.copied(cache, kept, media.stop, x, mixed)
+            scores = mean_attention(q[-span:], keys, _last_rows(span, keys), media)
+            attended[index] += scores / len(plan.drops)
             by_prompt = pruner.score_rows == "prompt"
             if drops and not by_prompt:
-                rows = _score_rows(pruner.score_rows, prompt, index, media, len(keys))
-                scores = mean_attention(q[rows], keys, rows, media)
+                rows = _score_rows(pruner.score_rows, prompt, index, media, audio, keys)
+                scores = mean_attention(q[rows - (len(keys) - len(q))], keys, rows, media)
+            if shared and number == len(held) - 1:
+                x, mixed, rotary = torch.cat([shared.x, x]), torch.cat([shared.mixed, mixed]), whole
             alive.append(index)
             scored.append(scores if drops or by_prompt else None)
             if drops:
                 tokens = LayerTokens(scores, prompt.modality[index], prompt.chunk[index], prompt.max_chunk)
-                kept = pruner.select_layer(number, tokens, plan)
-                x, rotary = _keep_media(x, rotary, kept, media)
-                index, media = index[kept], slice(media.start, media.start + len(kept))
+                stay = pruner.select_layer(number, tokens, plan)
+                x, mixed, cos, sin = _keep_media((x, mixed, *rotary), stay, media)
+                rotary = cos, sin
+                index, media = index[stay], slice(media.start, media.start + len(stay))
+            x = self.finish(number, x, mixed)
             progress((number + 1) / len(layers))
-        return Prefill(self._logits(x[-1]), attended, alive, scored)
 
-    @torch.inference_mode()
-    def step(self, token: int, position: int, cache: KVCache) -> Tensor:
-        """Run one generated token at `position`; give the next one's logits (vocabulary,), float32."""
-        device = self.lm_head.weight.device
-        x = self.embed(torch.tensor([token], device=device))
-        rotary = self._rotary(x, torch.full((3, 1), position, device=device))
-        for number, layer in enumerate(self.model.layers):
-            q, keys, values = self._project(number, x, rotary, 0, cache)
-            x = self._finish(layer, x, self.attention.causal(q, keys, values))
-        return self._logits(x[-1])
+        # Of the last layer one row is computed, and nothing is scored: only the first token's logits are left to find.
+        last = len(layers) - 1
+        q, k, v = self.project(last, x, rotary, first=len(x) - 1)
+        if last < len(held):
+            cache.append(last, *held[last])
+        x = self.finish(last, x[-1:], self.attention.causal(q, *cache.append(last, k, v)))
+        if last == kept - 1:
+            shared = SharedRows.copied(cache, kept, media.stop, x[:0], mixed[:0])
+        progress(1.0)
+        return Prefill(self.logits(x[-1]), attended, [*alive, index], [*scored, None], shared)
 
-    def _rotary(self, x: Tensor, positions: Tensor) -> Rotary:
+    def _layer_bytes(self, tokens: int, like: Tensor) -> int:
+        """Keys and values of so many tokens in one layer."""
+        return 2 * tokens * self.kv_heads * self.head_size * like.element_size()
+
+    def _reserve(self, cache: KVCache, tokens: int, plan: Plan, like: Tensor) -> None:
+        """Take the cache's storage for a prompt of `tokens` tokens, of which so many leave as the plan says."""
+        held = [tokens - left for left in accumulate(plan.drops, initial=0)]
+        cache.reserve(held, like, self.kv_heads, self.head_size)
+
+    def rotary(self, x: Tensor, positions: Tensor) -> Rotary:
         """Cosine and sine, each (N, 1, D), of positions (3, N)."""
         cos, sin = self.model.rotary_emb(x, positions[:, None])
         return cos[0, :, None], sin[0, :, None]
 
-    def _project(
-        self, number: int, x: Tensor, rotary: Rotary, first: int, cache: KVCache
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (N - first, H, D) of the rows from `first` on; all keys and values (·, KV, D) of the layer."""
+    def project(self, number: int, x: Tensor, rotary: Rotary, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Of layer `number`: queries (N - first, H, D) of the rows from `first` on, keys and values (N, KV, D)."""
         layer = self.model.layers[number]
         attention, cos, sin = layer.self_attn, *rotary
         h = layer.input_layernorm(x)
         q = rotate(attention.q_proj(h[first:]).unflatten(-1, (self.heads, -1)), cos[first:], sin[first:])
         k = rotate(attention.k_proj(h).unflatten(-1, (self.kv_heads, -1)), cos, sin)
-        v = attention.v_proj(h).unflatten(-1, (self.kv_heads, -1))
-        return q, *cache.append(number, k, v)
+        return q, k, attention.v_proj(h).unflatten(-1, (self.kv_heads, -1))
 
-    def _finish(self, layer: Any, x: Tensor, attended: Tensor) -> Tensor:
-        """The layer's output, from its input and what its heads attended to (N, H, D)."""
+    def finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
+        """The output (N, d) of layer `number`, from its input and what its heads attended to (N, H, D)."""
+        layer = self.model.layers[number]
         x = x + layer.self_attn.o_proj(attended.flatten(1))
         return x + layer.mlp(layer.post_attention_layernorm(x))
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (vocabulary,), float32, of a row (d,) that the last layer gave."""
         return self.lm_head(self.model.norm(x)).float()
 
 
-def _score_rows(kind: ScoreRows, prompt: Prompt, index: Tensor, media: slice, tokens: int) -> Tensor:
-    """Rows of the sequence, now `tokens` long, that the method scores with; "prompt" is the caller's."""
+def _count_audio(prompt: Prompt) -> int:
+    """The audio tokens that enter layer 0. The one number that a prefill reads back, before its first layer."""
+    return int((prompt.modality[prompt.index] == AUDIO).sum())
+
+
+def _last_rows(count: int, keys: Tensor) -> Tensor:
+    """(count,) places of the sequence's last tokens; it is as long as `keys`."""
+    return torch.arange(len(keys) - count, len(keys), device=keys.device)
+
+
+def _score_rows(kind: ScoreRows, prompt: Prompt, index: Tensor, media: slice, audio: int, keys: Tensor) -> Tensor:
+    """Rows of the sequence, now as long as `keys`, that the method scores with; "prompt" is the caller's.
+
+    audio: how many audio tokens are alive.
+    """
     if kind == "question":
-        return tokens + prompt.question
+        return len(keys) + prompt.question
     if kind == "last":
-        return torch.tensor([tokens - 1], device=index.device)
-    return media.start + (prompt.modality[index] == AUDIO).nonzero()[:, 0]
+        return _last_rows(1, keys)
+    return media.start + places_of(prompt.modality[index] == AUDIO, audio)
 
 
-def _keep_media(x: Tensor, rotary: Rotary, kept: Tensor, media: slice) -> tuple[Tensor, Rotary]:
-    """The sequence with only the `kept` of its media tokens, its text whole."""
-    rows = torch.arange(len(x), device=x.device)
-    rows = torch.cat([rows[: media.start], media.start + kept, rows[media.stop :]])
-    return x[rows], (rotary[0][rows], rotary[1][rows])
+def _keep_media(rows: tuple[Tensor, ...], kept: Tensor, media: slice) -> tuple[Tensor, ...]:
+    """Each of `rows` (N, …) with only the `kept` of its media tokens, its text whole."""
+    places = torch.arange(len(rows[0]), device=kept.device)
+    places = torch.cat([places[: media.start], media.start + kept, places[media.stop :]])
+    return tuple(x[places] for x in rows)

@@ -8,6 +8,7 @@ from torch import Tensor
 from omniqa.model.cache import KVCache
 from omniqa.model.decoder import Decoder
 from omniqa.model.decoding import Decoding
+from omniqa.model.steps import Steps
 
 
 def generate(
@@ -18,13 +19,14 @@ def generate(
     logits: (vocabulary,) of the first token, which goes to `position`.
     """
     draws = torch.Generator().manual_seed(decoding.seed)
+    step = Steps(decoder, cache, position)
     for count in range(decoding.max_new_tokens):
         token = _choose(logits, decoding, draws)
         if token in eos:
             return
         yield token
         if count + 1 < decoding.max_new_tokens:
-            logits = decoder.step(token, position + count, cache)
+            logits = step(token)
 
 
 def _choose(logits: Tensor, decoding: Decoding, draws: torch.Generator) -> int:

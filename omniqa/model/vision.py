@@ -2,12 +2,12 @@
 
 Every temporal grid (two frames) is encoded independently of the others, full-attention blocks included, so grids
 batch freely and activations stay bounded by the batch. Windows of one shape stand together in the token order, so
-window attention is at most four dense calls a block: inner windows, right edge, lower edge, corner.
+window attention is one packed call a block, or at most four: inner windows, right edge, lower edge, corner.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -15,59 +15,30 @@ from torch import Tensor
 
 from omniqa.media.sampling import CELL
 from omniqa.model.attention import Attention, rotate
+from omniqa.model.still import StillWindows
+from omniqa.model.upload import upload
+from omniqa.model.windows import FRAMES, MERGE, WindowGroup, WindowOrder, window_order
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-PATCH, MERGE, FRAMES = 14, 2, 2
+PATCH = 14
 BATCH_PATCHES = 8192
 
-
-@dataclass(frozen=True)
-class WindowGroup:
-    """Windows of one shape: `windows` of them with `size` patches each, from patch `start` on."""
-
-    start: int
-    windows: int
-    size: int
+Rotary = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class WindowOrder:
-    """The order in which one grid's tokens are computed.
+class GridTables:
+    """What is the same for all grids of one shape, on the encoder's device.
 
-    cells: (hw,) merged token at each place.
-    restore: (hw,) place of each merged token.
-    positions: (4·hw, 2) row and column of each patch, in that order.
-    groups: the windows, of one shape after the other.
+    order: the windows. cells, restore: its tables.
+    rotary: cosine and sine (patches, 1, D), float32: the first half of a head turns by row, the second by column.
     """
 
+    order: WindowOrder
     cells: Tensor
     restore: Tensor
-    positions: Tensor
-    groups: tuple[WindowGroup, ...]
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # what is cached here must serve training, too, whoever asks first
-def window_order(rows: int, cols: int, window: int) -> WindowOrder:
-    """Order `rows` × `cols` merged tokens by windows of `window` × `window`, windows of one shape together."""
-    row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
-    row, col = row.flatten(), col.flatten()
-    height = (rows - row // window * window).clamp(max=window)
-    width = (cols - col // window * window).clamp(max=window)
-    shape = height * (window + 1) + width
-    index = row // window * -(-cols // window) + col // window
-    cells = torch.tensor(sorted(range(rows * cols), key=lambda i: (-int(shape[i]), int(index[i]), i)))
-
-    groups, start = [], 0
-    for code in sorted(set(shape.tolist()), reverse=True):
-        size = (code // (window + 1)) * (code % (window + 1))
-        windows = int((shape == code).sum()) // size
-        groups.append(WindowGroup(start, windows, size * MERGE**2))
-        start += windows * size * MERGE**2
-    corner = torch.stack([row[cells], col[cells]], dim=-1)[:, None] * MERGE
-    inside = torch.cartesian_prod(torch.arange(MERGE), torch.arange(MERGE))
-    return WindowOrder(cells, cells.argsort(), (corner + inside).flatten(0, 1), tuple(groups))
+    rotary: Rotary
 
 
 def patchify(frames: Tensor) -> Tensor:
@@ -97,6 +68,7 @@ class VisionEncoder:
         self._patch_weight = weight.flatten(1)  # a 3-D convolution that never overlaps is a linear map
         self._mean = 255 * torch.tensor(IMAGE_MEAN, device=weight.device)
         self._std = 255 * torch.tensor(IMAGE_STD, device=weight.device)
+        self._tables: dict[tuple[int, int], GridTables] = {}
 
     @torch.inference_mode()
     def encode(self, frames: Any, progress: Callable[[float], None] = lambda share: None) -> Tensor:
@@ -104,47 +76,106 @@ class VisionEncoder:
 
         Returns (F/2, hw, d) embeddings in the decoder's width, tokens of a grid row by row.
         """
-        grids = []
-        for batch in self._batches(torch.from_numpy(frames)):
-            grids.append(self._encode_grids(batch))
-            progress(sum(map(len, grids)) * FRAMES / len(frames))
-        return torch.cat(grids)
+        stream = GridStream(self)
+        for number in range(0, len(frames), FRAMES):
+            stream.push(frames[number : number + FRAMES])
+            progress((number + FRAMES) / (len(frames) + FRAMES))
+        encoded = stream.finish()
+        progress(1.0)
+        return encoded
 
-    def _batches(self, frames: Tensor) -> Iterator[Tensor]:
-        patches = frames.shape[1] * frames.shape[2] // PATCH**2
-        yield from frames.split(FRAMES * max(1, BATCH_PATCHES // patches))
+    def tables(self, rows: int, cols: int) -> GridTables:
+        """The tables of grids of `rows` × `cols` merged tokens; those of the last shape are kept."""
+        if (rows, cols) not in self._tables:
+            order, device = window_order(rows, cols, self.window), self._mean.device
+            with torch.inference_mode(False):  # they must serve training, too
+                rotary = self._rotary(order.positions.to(device))
+                tables = GridTables(order, order.cells.to(device), order.restore.to(device), rotary)
+            self._tables = {(rows, cols): tables}
+        return self._tables[rows, cols]
+
+    def embed(self, frames: Tensor, tables: GridTables) -> Tensor:
+        """What enters the first block, of uint8 frames (grids·2, H, W, 3): (grids, patches, width), in windows."""
+        pixels = (upload(frames, self._mean.device).float() - self._mean) / self._std
+        patches = patchify(pixels)[:, tables.cells].flatten(1, 2).to(self._patch_weight.dtype)
+        return patches @ self._patch_weight.T
 
     def _encode_grids(self, frames: Tensor) -> Tensor:
-        order = window_order(frames.shape[1] // CELL, frames.shape[2] // CELL, self.window)
-        pixels = (frames.to(self._mean.device, torch.float32) - self._mean) / self._std
-        patches = patchify(pixels)[:, order.cells].flatten(1, 2).to(self._patch_weight.dtype)
-        x = patches @ self._patch_weight.T
-        rotary = self._rotary(order.positions.to(x.device))
+        tables = self.tables(frames.shape[1] // CELL, frames.shape[2] // CELL)
+        x = self.embed(frames, tables)
         for index, block in enumerate(self.visual.blocks):
-            groups = (WindowGroup(0, 1, x.shape[1]),) if index in self.full else order.groups
-            x = x + self._attend(block.attn, block.norm1(x), rotary, groups)
+            groups = (WindowGroup(0, 1, x.shape[1]),) if index in self.full else tables.order.groups
+            x = x + self.attend(block.attn, block.norm1(x), tables.rotary, groups)
             x = x + block.mlp(block.norm2(x))
-        merged = self.visual.merger(x.flatten(0, 1)).view(len(x), len(order.cells), -1)
-        return merged[:, order.restore.to(x.device)]
+        merged = self.visual.merger(x.flatten(0, 1)).view(len(x), len(tables.cells), -1)
+        return merged[:, tables.restore]
 
-    def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (patches, 1, D), float32: the first half of a head turns by row, the second by column."""
+    def _rotary(self, positions: Tensor) -> Rotary:
         size = self.visual.config.hidden_size // self.heads
         frequencies = 1e4 ** (-torch.arange(0, size // 2, 2, device=positions.device).float() / (size // 2))
         angle = (positions[:, :, None] * frequencies).flatten(1).repeat(1, 2)[:, None]
         return angle.cos(), angle.sin()
 
-    def _attend(
-        self, attention: Any, x: Tensor, rotary: tuple[Tensor, Tensor], groups: tuple[WindowGroup, ...]
-    ) -> Tensor:
-        grids, patches, width = x.shape
-        q, k, v = (
-            project(x).view(grids, patches, self.heads, -1) for project in (attention.q, attention.k, attention.v)
-        )
+    def project(self, attention: Any, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (…, H, D) of x (…, width), the first two turned by `rotary`."""
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (attention.q, attention.k, attention.v))
         q, k = (rotate(x.float(), *rotary).to(x.dtype) for x in (q, k))
-        out = torch.empty_like(q)
-        for group in groups:
-            place = slice(group.start, group.start + group.windows * group.size)
-            window = (x[:, place].reshape(-1, group.size, *x.shape[2:]) for x in (q, k, v))
-            out[:, place] = self.attention.dense(*window).reshape(grids, -1, *q.shape[2:])
-        return attention.proj(out.view(grids, patches, width))
+        return q, k, v
+
+    def attend(self, attention: Any, x: Tensor, rotary: Rotary, groups: Sequence[WindowGroup]) -> Tensor:
+        """A block's attention, inside each window of `groups`: x and result (grids, patches, width)."""
+        q, k, v = self.project(attention, x, rotary)
+        lengths = tuple(group.size for group in groups for _ in range(group.windows))
+        return attention.proj(self.attention.windows(q, k, v, lengths).flatten(2))
+
+
+class GridStream:
+    """Encodes a clip's grids as they arrive, a batch at a time; equal grids are encoded once.
+
+    still: windows whose pixels differ from the grid before by at most so much are taken from there, see StillWindows;
+    None: only what is equal is taken from elsewhere.
+    grids, grids_reused: how many have come, and how many of them equal an earlier one.
+    """
+
+    def __init__(self, encoder: VisionEncoder, still: float | None = None) -> None:
+        self._encoder = encoder
+        self._still = None if still is None else StillWindows(encoder, still)
+        self._number: dict[bytes, int] = {}  # of each different grid, by its pixels' digest
+        self._order: list[int] = []
+        self._waiting: list[Tensor] = []
+        self._encoded: list[Tensor] = []
+        self.grids = self.grids_reused = 0
+
+    @property
+    def windows_reused(self) -> float:
+        """The share of all windows that were taken from the grid before, equal grids not counted."""
+        return self._still.reused / (self.grids * self._still.windows) if self._still and self.grids else 0.0
+
+    @torch.inference_mode()
+    def push(self, frames: Any) -> None:
+        """Take one grid: uint8 frames (2, H, W, 3), all of one size, sides multiples of 28. They are not copied."""
+        grid = torch.from_numpy(frames)
+        digest = blake2b(grid.contiguous().numpy().data, digest_size=16).digest()
+        if digest not in self._number:
+            self._number[digest] = len(self._number)
+            self._waiting.append(grid)
+        else:
+            self.grids_reused += 1
+        self._order.append(self._number[digest])
+        self.grids += 1
+        patches = grid.shape[1] * grid.shape[2] // PATCH**2
+        if len(self._waiting) >= max(1, BATCH_PATCHES // patches):
+            self._encode_waiting()
+
+    @torch.inference_mode()
+    def finish(self) -> Tensor:
+        """(grids, hw, d) embeddings in the decoder's width of all grids, at least one; tokens of a grid row by row."""
+        self._encode_waiting()
+        encoded = torch.cat(self._encoded)
+        return encoded[torch.tensor(self._order, device=encoded.device)] if self.grids_reused else encoded
+
+    def _encode_waiting(self) -> None:
+        if self._waiting:
+            encode = self._encoder._encode_grids if self._still is None else self._still.encode
+            self._encoded.append(encode(torch.cat(self._waiting)))
+            self._waiting = []

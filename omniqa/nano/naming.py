@@ -19,7 +19,7 @@ from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
 _EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
-_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 0.2  # of that, beside the answers; of looking at the evidence
+_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 1.0  # of that, beside the answers; of looking at the evidence
 _MIDDLE, _MIDDLE_WEIGHT = (
     0.6,
     0.5,

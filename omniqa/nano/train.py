@@ -40,7 +40,7 @@ NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer t
 MOST_CLIPS = 128  # a step, so that no two steps have the same
 TEST_CLIPS, TEST_SIZE = 32, 168
 WARMUP, DECAY = 50, 0.3  # steps; share of the time
-TEST_EVERY, SAVE_EVERY, LOG_EVERY = 360.0, 120.0, 15.0  # seconds
+TEST_EVERY, SAVE_EVERY, LOG_EVERY = 300.0, 120.0, 15.0  # seconds
 NAMING = ("scene recognition", "audio recognition")
 
 
@@ -72,7 +72,7 @@ class Stage:
 STAGES = (
     Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, clips=12, latest=0.17),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.3),
-    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.8),
+    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.95),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
 

@@ -172,7 +172,8 @@ class Pruner(ABC, Generic[PlanT]):
         """The query rows that LayerTokens.scores averages over.
 
         "prompt": every token after the last audio/video token; "question": the user's words alone; "last": the last
-        token of the prompt; "audio": all audio tokens alive at the layer, for a video token those that can see it.
+        token of the prompt; "audio": all audio tokens, for a video token those that can see it. A method that scores
+        by these lets none of them leave after a layer.
         """
         return "prompt"
 

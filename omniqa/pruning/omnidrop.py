@@ -83,15 +83,16 @@ class OmniDrop(Pruner[OmniDropPlan]):
         """Audio by importance, video by TTM, then thinning where the plan asks for it."""
         import torch
 
-        from omniqa.pruning.selection import temporal_merge
+        from omniqa.pruning.selection import places_of, temporal_merge
 
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         if plan.keep_audio < len(tokens.audio):
-            keep[tokens.modality == AUDIO] = _most_important(tokens, plan.keep_audio)
+            keep[places_of(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
         if plan.keep_video < len(tokens.video):
             grids = tokens.video.unflatten(0, (-1, tokens.hw))
-            keep[tokens.modality == VIDEO] = temporal_merge(grids, plan.rho).flatten()
-        return InputSelection(_thinned(keep.nonzero().flatten(), tokens.modality, plan))
+            places = places_of(tokens.modality == VIDEO, len(tokens.video))
+            keep[places] = temporal_merge(grids, plan.rho).flatten()
+        return InputSelection(_thinned(places_of(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
 
     def select_layer(self, layer: int, alive: LayerTokens, plan: OmniDropPlan) -> Tensor:
         """All but plan.drops[layer] tokens: those leave by TDS from layer l_div on, before it by the lowest scores."""
@@ -120,7 +121,7 @@ def _thinned(kept: Tensor, modality: Tensor, plan: OmniDropPlan) -> Tensor:
     """`kept`, ascending indices, thinned as the plan says: as one sequence, or each modality by itself."""
     import torch
 
-    from omniqa.pruning.selection import thin
+    from omniqa.pruning.selection import places_of, thin
 
     def spread(indices: Tensor, m: int) -> Tensor:
         return indices[thin(m, len(indices), indices.device)]
@@ -130,6 +131,6 @@ def _thinned(kept: Tensor, modality: Tensor, plan: OmniDropPlan) -> Tensor:
     if plan.thin_audio is None:
         return spread(kept, plan.thin_to)
     is_audio = modality[kept] == AUDIO
-    audio = spread(kept[is_audio], plan.thin_audio)
-    video = spread(kept[~is_audio], plan.thin_to - plan.thin_audio)
+    audio = spread(kept[places_of(is_audio, plan.keep_audio)], plan.thin_audio)
+    video = spread(kept[places_of(~is_audio, plan.keep_video)], plan.thin_to - plan.thin_audio)
     return torch.cat([audio, video]).sort().values

@@ -31,6 +31,14 @@ def top_k_by(values: Tensor, k: int) -> Tensor:
     return values.argsort(descending=True, stable=True)[:k].sort().values
 
 
+def places_of(mask: Tensor, count: int) -> Tensor:
+    """(count,) long: the ascending places at which `mask` (n,) bool is True, of which `count` is how many there are.
+
+    As mask.nonzero(), whose caller waits for the device to learn that number.
+    """
+    return (~mask).argsort(stable=True)[:count]
+
+
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     """(...) float32: the cosine of the last axes of `x` and `y`, 0 where one of them is all zero.
 

@@ -7,7 +7,7 @@ from omniqa.batch import runfile
 from omniqa.batch.clips import Shard, find
 from omniqa.batch.questions import for_all
 from omniqa.batch.results import ResultFile
-from omniqa.batch.run import Batch
+from omniqa.batch.run import Asker, Batch
 from omniqa.lines import JSON_LINES
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
@@ -52,7 +52,7 @@ def start(media, tmp_path):
         options = {"shard": Shard(), "asked": runfile.summary(tasks)} | options
         opened.append(ResultFile(path or tmp_path / "out.jsonl", JSON_LINES, settings, **options))
         mine = [task for task in tasks if options["shard"].takes(task.clip.name)]
-        return Batch(mine, pruner, sampling, decoding, opened[0], prefetch)
+        return Batch(mine, Asker(pruner, sampling, decoding, opened[0].settings, prefetch), opened[0])
 
     yield make
     for results in opened:

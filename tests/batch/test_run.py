@@ -58,10 +58,10 @@ def test_lines_are_what_ask_prints_and_more(start, qa, media, tmp_path):
     assert [(row["video"], row["question"]) for row in rows] == [
         (str(media / name), question) for name in ("a.mp4", "b.mkv", "sub/deep/c") for question in QUESTIONS
     ]
-    batch = start()
+    asker = start().asker
     for row in rows:
         answer = next(
-            qa.ask_all(row["video"], [row["question"]], batch.pruner, sampling=batch.sampling, decoding=Decoding(3))
+            qa.ask_all(row["video"], [row["question"]], asker.pruner, sampling=asker.sampling, decoding=Decoding(3))
         )
         expected = answer.to_dict() | TIMES
         assert {name: row[name] for name in expected} | TIMES == expected
@@ -128,7 +128,7 @@ def test_files_that_are_no_media_are_left_out_and_need_no_model(start, qa, media
     batch = start()
     assert batch.anything_left()
     list(batch.go_on(qa))
-    assert list(batch.left_out) == [str(media / "notes")]
+    assert list(batch.asker.left_out) == [str(media / "notes")]
     assert not start().anything_left()
 
 
@@ -268,7 +268,7 @@ def test_other_settings_are_refused_unless_added(start, qa, tmp_path):
 def test_lines_of_another_model_are_refused_where_the_settings_name_none(start, qa, monkeypatch):
     list(start().go_on(qa))
     monkeypatch.setattr(qa, "name", "another")
-    with pytest.raises(UsageError, match="another model"):
+    with pytest.raises(UsageError, match=r"of the model .*, not of another"):
         list(start().go_on(qa))
 
 

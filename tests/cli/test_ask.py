@@ -22,6 +22,7 @@ SCHEMA = {
     "tokens": {"text", "audio", "video", "audio_kept", "video_kept", "generated"},
     "timing_s": {
         "load",
+        "cache",
         "decode",
         "preprocess",
         "vision_encoder",
@@ -29,11 +30,23 @@ SCHEMA = {
         "input_pruning",
         "prefill",
         "generate",
+        "overlapped",
         "time_to_first_token",
         "total",
     },
     "memory": {"device", "peak_rss_bytes", "peak_device_bytes"},
-    "media": {"duration_s", "frames", "fps", "width", "height", "audio_s", "warnings"},
+    "media": {
+        "duration_s",
+        "frames",
+        "fps",
+        "width",
+        "height",
+        "audio_s",
+        "warnings",
+        "grids",
+        "grids_reused",
+        "windows_reused",
+    },
     "evidence": list,
 }
 
@@ -56,7 +69,8 @@ def test_json_has_the_documented_fields(ask_json, clip):
         else:
             assert isinstance(answer[name], fields)
     assert answer["video"] == str(clip)
-    assert answer["media"] | {"warnings": []} == {
+    assert answer["media"]["grids_reused"] <= 1  # the last grid shows what the first did, if the codec keeps it so
+    assert answer["media"] | {"warnings": [], "grids_reused": 0} == {
         "duration_s": 5.0,
         "frames": 10,
         "fps": 2.0,
@@ -64,6 +78,9 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "height": 112,
         "audio_s": 5.0,
         "warnings": [],
+        "grids": 5,
+        "grids_reused": 0,
+        "windows_reused": 0.0,
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

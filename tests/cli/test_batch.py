@@ -16,7 +16,7 @@ import pytest
 from omniqa.engine import OmniQA
 from tests.batch.conftest import media  # noqa: F401 (a fixture)
 from tests.conftest import ROOT
-from tests.eval.conftest import nano  # noqa: F401 (a fixture)
+from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 TIMES = {"timing_s": None, "memory": None}
@@ -264,6 +264,16 @@ def test_a_name_with_a_leading_dash_can_be_asked_about(shell, media, nano, tmp_p
     assert json.loads(done.stdout)["video"] == "-x.mp4"
 
 
+def test_on_ray_stdout_has_the_lines_and_quiet_is_quiet(batch, media):  # noqa: F811
+    arguments = [media, "What is seen?", "-q"]
+    code, plain, _ = batch(*arguments)
+    got = batch(*arguments, "--engine", "ray", "--ray-address", "local", "--device", "cpu")
+    assert (got[0], got[2]) == (code, "") == (0, "")
+    found = {row["id"]: row | TIMES for row in rows(got[1])}
+    assert found == {row["id"]: row | TIMES for row in rows(plain)}
+    assert len(got[1].splitlines()) == len(found)
+
+
 def test_shards_together_ask_everything_once_and_merge(batch, omniqa, media, tmp_path):  # noqa: F811
     parts = [tmp_path / f"part-{index}.jsonl" for index in (1, 2, 3)]
     for index, part in enumerate(parts, start=1):
@@ -329,6 +339,9 @@ def test_on_a_terminal_there_is_a_bar(command, tmp_path):
         (["CLIPS", "What?", "--prefetch", "-1"], 2, "prefetch"),
         (["CLIPS", "What?", "--method", "fastest"], 2, "none, omnidrop"),
         (["CLIPS", "What?", "--fps", "0"], 2, "frame rate"),
+        (["CLIPS", "What?", "--audio-track", "0"], 2, "counted from 1"),
+        (["CLIPS", "What?", "--engine", "spark"], 2, "plain or ray"),
+        (["CLIPS", "What?", "--engine", "ray", "--num-actors", "0"], 2, "at least one actor"),
         (["CLIPS", "What?", "-o", "CLIPS/a.mp4"], 2, "a.mp4"),
         (["CLIPS", "What?", "-o", "no/such/folder/out.jsonl"], 2, "can't be written"),
         (["CLIPS/sub/deep/../../notes", "What?"], 6, "1 of 1 questions failed"),

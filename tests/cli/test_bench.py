@@ -105,6 +105,7 @@ def test_csv_and_plot_are_written(bench, clip, tmp_path):
         (["CLIP", "What?", "--csv", "no/such/folder/rows.csv"], 2, "folder"),
         (["CLIP", "What?", "--plot", "plot.bmp"], 2, ".svg"),
         (["CLIP", "What?", "--method", "omnidrop:schedule=paper"], 2, "paper"),
+        (["CLIP", "What?", "--audio-track", "9"], 3, "no audio track 9"),
         (["CLIP", "What?", "--model", "no/such/model/here"], 4, "no/such/model/here"),
     ],
 )

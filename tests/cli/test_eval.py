@@ -148,6 +148,12 @@ def test_clips_are_looked_for_in_media(evaluate, questions, tmp_path):
     assert "--media" in err
 
 
+def test_a_track_that_a_clip_lacks_is_its_failure(evaluate, questions):
+    code, out, _ = evaluate(questions, "--audio-track", 2, "--json")
+    assert code == 6
+    assert "no audio track 2" in str(json.loads(out)["failures"])
+
+
 def test_an_interrupt_is_130_and_what_was_answered_is_kept(evaluate_nano, tmp_path, monkeypatch):
     ask_all = OmniQA.ask_all
     left = [3]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.media.cases import tracks
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 
@@ -51,6 +52,14 @@ def test_plan_of_a_file_equals_what_ask_then_does(omniqa, ask_json, checkpoint, 
 def test_plan_refuses_what_no_schedule_reaches(omniqa):
     code, out, err = omniqa("plan", "--retention", 0.4, "--set", "schedule=paper")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_plan_listens_to_the_track_that_is_asked_for(omniqa, tmp_path):
+    path = tracks(tmp_path / "c")
+    _, out, _ = omniqa("plan", path, "--audio-track", 2, "--json")
+    assert json.loads(out)["tokens"]["audio"] == 25
+    code, _, err = omniqa("plan", path, "--audio-track", 4)
+    assert (code, "no audio track 4" in err) == (3, True)
 
 
 def test_doctor_reports_this_machine(omniqa):

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 def test_the_reference_is_up_to_date():
     text = (ROOT / "docs" / "cli.md").read_text()
-    assert text == reference(), "run: python -m omniqa.cli.reference > docs/cli.md"
+    assert text == reference(), "run: make docs"
 
 
 def test_every_command_and_option_is_in_it():

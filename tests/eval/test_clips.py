@@ -57,6 +57,13 @@ def test_a_folder_without_any_of_the_clips_is_refused(folder):
         Files(folder, Sampling()).check(["x.mp4", "y.mp4"])
 
 
+def test_addresses_are_no_files_and_count_where_they_are_allowed(folder):
+    address = "https://nowhere.example/x.mp4"
+    Files(folder, Sampling(allow_network=True)).check([address])
+    with pytest.raises(MediaError, match="None of the 1 clips"):
+        Files(folder, Sampling()).check([address])
+
+
 @pytest.mark.parametrize("seconds", [4, 4.5])
 def test_a_drawn_clip_is_what_a_file_of_it_gives(tmp_path, seconds):
     clips = NanoClips(seconds, 2, 112)

@@ -20,9 +20,32 @@ MPEG4 = {"codec": "mpeg4", "tick": Fraction(1, 25), "options": {"bf": "0"}}
 Maker = Callable[[Path], Path]
 
 
-def ordinary(stem: Path, suffix: str = ".mp4") -> Path:
+def made_once(make: Maker) -> Maker:
+    """The same file wherever it is asked for, encoded the first time."""
+    made: list[tuple[str, bytes]] = []
+
+    def copied(stem: Path) -> Path:
+        if not made:
+            path = make(stem)
+            made.append((path.suffix, path.read_bytes()))
+        suffix, data = made[0]
+        path = stem.with_suffix(suffix)
+        path.write_bytes(data)
+        return path
+
+    return copied
+
+
+def encoded(stem: Path, suffix: str) -> Path:
     audio = Audio(tone(2), codec="libmp3lame" if suffix == ".avi" else "aac")
     return write_clip(stem.with_suffix(suffix), Video(FRAMES, **MPEG4), audio, movflags="faststart")
+
+
+_ORDINARY = {suffix: made_once(partial(encoded, suffix=suffix)) for suffix in (".mp4", ".mkv", ".ts", ".avi")}
+
+
+def ordinary(stem: Path, suffix: str = ".mp4") -> Path:
+    return _ORDINARY[suffix](stem)
 
 
 def truncated(stem: Path, tenths: int, suffix: str = ".mp4") -> Path:
@@ -171,7 +194,7 @@ def wav_at(stem: Path, rate: int) -> Path:
 
 WORDS = "This is not a video.\n" * 200
 CONCAT = "ffconcat version 1.0\nfile secret.mp4\n"
-EIGHT_K = [np.full((4320, 7680, 3), 99, np.uint8)] * 2
+EIGHT_K = [np.full((4320, 7680, 3), 99, np.uint8)]
 HUGE = [np.full((9000, 7500, 3), 99, np.uint8)]
 MAX = b"\x7f\xff\xff\xf0"
 
@@ -182,7 +205,7 @@ REFUSED: dict[str, Maker] = {
     "playlist (concat) named .mp4": partial(text, words=CONCAT),
     "index cut off at 1/10": partial(truncated, tenths=1),
     "index damaged": partial(patched, changes={b"stsd": (0, b"xxxx")}),
-    "68 million pixels": partial(picture, suffix=".mkv", frames=HUGE, codec="mjpeg", pix_fmt="yuvj420p"),
+    "68 million pixels": made_once(partial(picture, suffix=".mkv", frames=HUGE, codec="mjpeg", pix_fmt="yuvj420p")),
     "sound at 1 Hz": partial(wav_at, rate=1),
     "sound at 4 GHz": partial(wav_at, rate=4_000_000_000),
     "cover art and nothing else": partial(cover_art, with_sound=False),
@@ -194,7 +217,7 @@ TAKEN: dict[str, Maker] = {
     "header claims 12 days": partial(patched, changes={b"mvhd": (20, MAX), b"mdhd": (20, MAX), b"tkhd": (24, MAX)}),
     "header claims 2 billion frames": partial(patched, changes={b"stts": (12, MAX)}),
     "header claims a picture of 1 billion pixels": partial(patched, changes={b"mp4v": (28, b"\x7f\xff\x7f\xff")}),
-    "300 streams of 10 ms": partial(many_streams, count=300),
+    "300 streams of 10 ms": made_once(partial(many_streams, count=300)),
     "timestamps leap by 2 hours": partial(leap, seconds=7200),
     "timestamps leap by a year": partial(leap, seconds=31_536_000),
     "1x1": partial(picture, suffix=".avi", frames=[grey(k, 1, 1) for k in range(9)], codec="ffv1", pix_fmt="yuv444p",

@@ -16,10 +16,12 @@ from omniqa.media.access import Access
 from omniqa.media.clip import Sampling, sample_clip
 from omniqa.media.probe import probe
 from tests.cli.conftest import ask, omniqa  # noqa: F401 (fixtures)
+from tests.eval.conftest import _one_thread  # noqa: F401 (a fixture)
 from tests.media import cases
 from tests.media.clips import Audio, Video, grey, index_of, tone, write_clip
 
 SMALL = {"min_pixels": 784, "max_pixels": 4 * 784}
+QUICK = ("--max-pixels", 4 * 784, "--fps", 1, "--max-new-tokens", 1)
 
 
 def sampled(path, **options):
@@ -66,7 +68,7 @@ def test_a_file_cut_at_any_tenth_keeps_the_promise(tmp_path, suffix):
 def whole(tmp_path_factory):
     """Small files of many kinds, as bytes, and a folder for their damaged copies."""
     folder = tmp_path_factory.mktemp("fuzz")
-    frames, sound = [grey(k) for k in range(12)], tone(0.4)
+    frames, sound = [grey(k) for k in range(6)], tone(0.2)
     mpeg4 = Video(frames, **cases.MPEG4)
     files = [
         write_clip(folder / "a.mp4", Video(frames), Audio(sound)),
@@ -203,7 +205,7 @@ def test_the_command_ends_with_0_or_3_and_one_line_and_writes_nothing(ask, tmp_p
     monkeypatch.chdir(tmp_path)
     path = CLI_CASES[name](tmp_path / "case")
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    code, out, err = ask(path, "What is seen?", "--max-pixels", 3136)
+    code, out, err = ask(path, "What is seen?", *QUICK)
     assert code == (3 if CLI_CASES[name] in cases.REFUSED.values() else 0), err
     assert "Traceback" not in err
     if code:
@@ -216,14 +218,14 @@ def test_the_command_reads_a_named_pipe(ask, tmp_path):  # noqa: F811
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(data,))
     writer.start()
-    code, _, err = ask(pipe, "What is seen?", "--max-pixels", 3136)
+    code, _, err = ask(pipe, "What is seen?", *QUICK)
     writer.join(10)
     assert code == 0, err
 
 
 def test_the_command_lists_the_tracks(ask, tmp_path):  # noqa: F811
     path = cases.tracks(tmp_path / "a")
-    assert ask(path, "What?", "--audio-track", 2, "--max-pixels", 3136)[0] == 0
+    assert ask(path, "What?", "--audio-track", 2, *QUICK)[0] == 0
     code, _, err = ask(path, "What?", "--audio-track", 9)
     assert code == 3
     assert "It has 1 (pcm_s16le" in err

@@ -1,0 +1,1 @@
+"""Encoded clips on the disk, so that the same file need not be encoded again."""

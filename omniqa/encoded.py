@@ -1,0 +1,119 @@
+"""A clip on its way to the decoder: as it came from the file, and after both encoders."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniqa.answer import MediaSummary
+from omniqa.media.clip import SampledClip
+from omniqa.model.audio import AudioEncoding
+from omniqa.model.shared import SharedRows
+from omniqa.pruning.base import AnyPruner, AudioAttention, InputSelection
+from omniqa.pruning.schedule import Plan
+from omniqa.sequence.layout import MediaShape
+
+SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What questions about one clip by one method start from; nothing of it depends on the question.
+
+    rows: None where the decoder has nothing to start from.
+    """
+
+    plan: Plan
+    selection: InputSelection
+    rows: SharedRows | None
+
+    @property
+    def bytes(self) -> int:
+        """What is held of the decoder's work."""
+        return self.rows.bytes if self.rows else 0
+
+
+class Shared:
+    """What questions about one clip share, so that a further one need not compute it again.
+
+    importance: of the audio tokens.
+    """
+
+    def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
+        self.importance: dict[AudioAttention, Tensor] = {}
+        self._most_bytes = most_bytes
+        self._starts: OrderedDict[AnyPruner, Start] = OrderedDict()
+
+    def of(self, pruner: AnyPruner) -> Start | None:
+        """What an earlier question by an equal method left."""
+        return self._starts.get(pruner)
+
+    def keep(self, pruner: AnyPruner, start: Start) -> None:
+        """Leave it for the next; the methods not asked by for longest give way."""
+        self._starts[pruner] = start
+        self._starts.move_to_end(pruner)
+        while len(self._starts) > 1 and sum(one.bytes for one in self._starts.values()) > self._most_bytes:
+            self._starts.popitem(last=False)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVideo:
+    """A clip after both encoders, ready for any number of questions.
+
+    start_s: where its range starts on the file's clock.
+    video: (n_V, d), grid after grid. audio: None where there is no sound.
+    timing_s: what decoding and encoding took, by stage.
+    shared: what the questions asked so far have left for the next.
+    """
+
+    name: str
+    start_s: float
+    shape: MediaShape
+    video: Tensor
+    audio: AudioEncoding | None
+    summary: MediaSummary
+    timing_s: dict[str, float]
+    shared: Shared = field(default_factory=Shared)
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken."""
+        return self.summary.frames
+
+    def on(self, device: torch.device) -> "EncodedVideo":
+        """The same with its tensors on `device`."""
+        audio = self.audio and self.audio.on(device)
+        return self if self.video.device == device else replace(self, video=self.video.to(device), audio=audio)
+
+    def audio_importance(self, kind: AudioAttention | None) -> Tensor | None:
+        """Importance (n_A,) of the audio tokens, worked out once; None without sound, or where it is not asked for."""
+        if self.audio is None or kind is None:
+            return None
+        if kind not in self.shared.importance:
+            self.shared.importance[kind] = self.audio.importance(kind)
+        return self.shared.importance[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedClip:
+    """A clip before the encoders: what the file gave, and how many tokens that will be.
+
+    mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
+    key: what it is kept under in the cache once it is encoded; None keeps it nowhere. note: a warning about the cache.
+    """
+
+    name: str
+    clip: SampledClip
+    mel: NDArray[np.float32] | None
+    shape: MediaShape
+    timing_s: dict[str, float]
+    key: str | None = None
+    note: str | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken."""
+        return len(self.clip.frame_times)

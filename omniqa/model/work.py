@@ -1,0 +1,92 @@
+"""How many operations a clip costs, stage by stage, from a model's configuration alone. Free of torch.
+
+Two operations for each product and sum of matrices and attention; the rest of the arithmetic is not worth counting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from omniqa.model.checkpoint import HUB_3B, HUB_7B, thinker_config
+from omniqa.pruning.schedule import Plan
+
+_TEXT_SHAPES = {HUB_7B: (3584, 18944, 28, 4), HUB_3B: (2048, 11008, 16, 2)}
+_VISION = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "fullatt_block_indexes": [7, 15, 23, 31]}
+_AUDIO = {"d_model": 1280, "encoder_ffn_dim": 5120, "encoder_layers": 32, "num_mel_bins": 128, "n_window": 100}
+_PATCH = 1176  # numbers of one patch: 14 × 14 pixels, three colours, two frames
+_MERGED = 4  # patches of a token
+_WINDOW = 64  # patches of a vision window
+_MEL_FRAMES = 4  # of an audio token
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that the work depends on.
+
+    width, mlp, heads, kv_heads: of the decoder. vision, audio: the encoders' configurations.
+    """
+
+    width: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    vision: dict[str, Any]
+    audio: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: str) -> "ModelShape":
+        """By a model's name; the two on the hub are known without their files. Raises ModelError."""
+        if model in _TEXT_SHAPES:
+            return cls(*_TEXT_SHAPES[model], _VISION, _AUDIO)
+        return cls.of_config(thinker_config(model))
+
+    @classmethod
+    def of_config(cls, config: dict[str, Any]) -> "ModelShape":
+        """By the Thinker's configuration, a dictionary as in config.json."""
+        text, vision, audio = (config.get(f"{part}_config", {}) for part in ("text", "vision", "audio"))
+        return cls(
+            width=text["hidden_size"],
+            mlp=text["intermediate_size"],
+            heads=text["num_attention_heads"],
+            kv_heads=text["num_key_value_heads"],
+            vision=_VISION | vision,
+            audio=_AUDIO | audio,
+        )
+
+    def work(self, plan: Plan, text: int) -> dict[str, float]:
+        """Operations by stage of a clip as planned, with `text` tokens of text."""
+        clip = plan.clip
+        return {
+            "vision_encoder": self.vision_encoder(clip.grids, clip.hw),
+            "audio_encoder": self.audio_encoder(_MEL_FRAMES * clip.n_audio),
+            "prefill": self.prefill([alive + text for alive in plan.alive]),
+        }
+
+    def vision_encoder(self, grids: int, hw: int) -> float:
+        """Operations for `grids` grids of `hw` tokens: patches, blocks with their windows, merger."""
+        width, depth, patches = self.vision["hidden_size"], self.vision["depth"], _MERGED * hw
+        full = len(self.vision["fullatt_block_indexes"])
+        matrices = depth * (4 * width**2 + 3 * width * self.vision["intermediate_size"]) + _PATCH * width
+        attention = 2 * width * (full * patches + (depth - full) * min(_WINDOW, patches))
+        merged = _MERGED * width
+        return 2.0 * grids * (patches * (matrices + attention) + hw * (merged**2 + merged * self.width))
+
+    def audio_encoder(self, mel_frames: int) -> float:
+        """Operations for log-mel of `mel_frames` frames: two convolutions, layers with windows of 2 s, projection."""
+        audio, width, positions = self.audio, self.audio["d_model"], mel_frames // 2
+        convolutions = mel_frames * 3 * audio["num_mel_bins"] * width + positions * 3 * width**2
+        layer = 4 * width**2 + 2 * width * audio["encoder_ffn_dim"] + 2 * width * audio["n_window"]
+        tokens = mel_frames / _MEL_FRAMES
+        return 2.0 * (convolutions + positions * audio["encoder_layers"] * layer + tokens * width * self.width)
+
+    def prefill(self, lengths: Sequence[float]) -> float:
+        """Operations of the decoder where layer l holds `lengths`[l] tokens, text included.
+
+        Queries, keys, values and causal attention of all, the rest of those that stay; of the last layer one row.
+        """
+        kv = self.width // self.heads * self.kv_heads
+        project, rest = self.width * (self.width + 2 * kv), self.width**2 + 3 * self.width * self.mlp
+        layers = (n * project + n * n * self.width + after * rest for n, after in pairwise(lengths))
+        last = lengths[-1] * 2 * self.width * kv + self.width**2 + 2 * lengths[-1] * self.width + rest
+        return 2.0 * (sum(layers) + last)

@@ -1,0 +1,132 @@
+"""On Ray's actors every question gets the line that it gets without, whoever is killed. Run with real Ray."""
+
+import os
+import pickle
+import signal
+
+import pytest
+
+from benchmarks.batch_kills import actors
+from omniqa.batch import ray_engine
+from omniqa.batch.ray_engine import Actors, Model, Pool, Worker, cluster
+from omniqa.batch.run import Asker
+from omniqa.errors import ModelError, UsageError
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning import registry
+from tests.batch.test_run import timeless
+
+MANY = [f"What is thing {number}?" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def two_actors():
+    with cluster(Pool(actors=2, address="local")) as actors:
+        yield actors
+
+
+@pytest.fixture
+def model(nano):
+    return Model(str(nano), "cpu", "float32")
+
+
+@pytest.fixture
+def whole(start, qa, tmp_path):
+    """The lines that the plain engine gives, by id."""
+
+    def call(*given, **options):
+        path = tmp_path / "whole.jsonl"
+        list(start(*given, path=path, **options).go_on(qa))
+        return {row["id"]: row for row in timeless(path)}
+
+    return call
+
+
+class Deadly(Asker):
+    """Whatever process decodes b.mkv is killed."""
+
+    def ask(self, qa, todos):
+        for todo in todos:
+            if todo.clip.path.endswith("b.mkv"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield from super().ask(qa, [todo])
+
+
+def test_a_file_cut_off_anywhere_is_gone_on_with_and_gives_the_lines_of_the_plain_engine(
+    start, qa, whole, two_actors, model, media, tmp_path
+):
+    path, broken = tmp_path / "out.jsonl", tmp_path / "broken.mp4"
+    broken.write_bytes((media / "a.mp4").read_bytes()[:800])
+    names = [str(broken), str(media)]
+    expected = whole(names)
+    list(start(names).go_on(qa))
+    path.write_bytes(path.read_bytes()[:-1000])
+    cut = path.read_bytes().count(b"\n")
+    batch = start(names)
+    assert len(list(ray_engine.go_on(batch, model, two_actors))) == len(expected) - cut > 0
+    found = timeless(path)
+    assert {row["id"]: row for row in found} == expected
+    assert len(found) == len(expected)
+    assert list(ray_engine.go_on(start(names), model, two_actors)) == []
+
+
+def test_an_actor_killed_in_the_middle_costs_no_line_and_doubles_none(start, whole, two_actors, model, media, tmp_path):
+    expected = whole(questions=MANY)
+    batch = start(questions=MANY)
+    rows = ray_engine.go_on(batch, model, two_actors)
+    next(rows)
+    at_work = [actor for actor in actors() if actor.cmdline()[0].endswith(".submit")]
+    at_work[0].kill()
+    assert len(list(rows)) == len(expected) - 1
+    found = timeless(tmp_path / "out.jsonl")
+    assert {row["id"]: row for row in found} == expected
+    assert len(found) == len(expected)
+    assert list(batch.asker.left_out) == [str(media / "notes")]
+
+
+def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_engine, "_RETRIES", 0)
+    batch = start()
+    asker = batch.asker
+    batch.asker = Deadly(asker.pruner, asker.sampling, asker.decoding, asker.settings)
+    rows = list(ray_engine.go_on(batch, model, Actors(1, 1, 0)))
+    assert [row["status"] for row in rows] == ["ok"] * 4 + ["failed"] * 2
+    assert "b.mkv was given up" in rows[-1]["error"]
+
+
+def test_what_is_wrong_with_the_model_or_the_folder_is_said_by_the_actor(tmp_path):
+    asker = Asker(registry.create("none", 1.0), Sampling(), Decoding(), "settings")
+    here = os.getcwd()
+    for model, folder, error in ((Model("gone"), here, ModelError), (Model("nano"), str(tmp_path / "no"), UsageError)):
+        (said,) = Worker(asker, model, folder)({"todo": []})
+        report = pickle.loads(said["report"][0])
+        assert isinstance(report.error, error)
+    assert os.getcwd() == here
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'omniqa\[ray\]'"), cluster(Pool()):
+        pass
+
+
+@pytest.mark.parametrize("given", [{"actors": 0}, {"cpus": 0}, {"gpus": -1.0}, {"gpus": 1.5}])
+def test_numbers_that_make_no_sense_are_refused(given):
+    with pytest.raises(UsageError):
+        Pool(**given)
+
+
+@pytest.mark.parametrize(
+    ("pool", "gpus", "actors", "each"),
+    [
+        (Pool(), 0, 1, 0),
+        (Pool(), 8, 8, 1),
+        (Pool(gpus=2), 8, 4, 2),
+        (Pool(gpus=0.5), 4, 8, 0.5),
+        (Pool(actors=3), 8, 3, 1),
+        (Pool(gpus=0), 8, 1, 0),
+        (Pool(gpus=2), 1, 1, 2),
+    ],
+)
+def test_the_pool_is_as_large_as_the_gpus_allow(pool, gpus, actors, each):
+    assert pool.sized(gpus) == Actors(actors, 1, each)

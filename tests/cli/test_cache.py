@@ -1,0 +1,42 @@
+"""What a user sees of --cache and `omniqa cache`."""
+
+import json
+
+import pytest
+
+
+def test_a_second_ask_encodes_nothing_and_ls_and_clear_tell_of_it(ask, omniqa, clip, tmp_path):
+    folder = tmp_path / "cache"
+    answers = []
+    for _ in range(2):
+        code, out, err = ask(clip, "What is seen?", "--cache", folder, "--json")
+        assert code == 0, err
+        answers.append(json.loads(out))
+    assert answers[0]["answer"] == answers[1]["answer"]
+    assert answers[0]["timing_s"]["vision_encoder"] > 0
+    assert answers[1]["timing_s"]["vision_encoder"] == answers[1]["timing_s"]["decode"] == 0
+
+    code, out, _ = omniqa("cache", "ls", "--cache", folder, "--json")
+    listed = json.loads(out)
+    assert code == 0
+    assert [one["name"] for one in listed["clips"]] == [str(clip)]
+    assert str(clip) in omniqa("cache", "ls", "--cache", folder)[1]
+    assert omniqa("cache", "clear", "--cache", folder)[1].startswith("1 clip, ")
+    assert json.loads(omniqa("cache", "ls", "--cache", folder, "--json")[1]) == {"bytes": 0, "clips": []}
+
+
+def test_a_folder_that_is_not_there_is_told(omniqa, tmp_path):
+    code, _, err = omniqa("cache", "ls", "--cache", tmp_path / "none")
+    assert code == 2
+    assert "There is no folder" in err
+
+
+def test_reuse_static_tells_how_much_was_reused(ask, clip):
+    code, out, err = ask(clip, "What is seen?", "--reuse-static", "255", "--json")
+    assert code == 0, err
+    media = json.loads(out)["media"]
+    assert media["windows_reused"] + media["grids_reused"] / 5 == pytest.approx(0.8)  # of five grids all but the first
+
+
+def test_a_difference_out_of_range_is_refused(ask, clip):
+    assert ask(clip, "What is seen?", "--reuse-static", "300")[0] == 2
