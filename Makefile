@@ -11,7 +11,7 @@ HOURS := 3.5
 
 demo: $(VENV)/.ready
 	$(BIN)/omniqa ask sample_media/hello.mp4 "Which coloured shape is shown while you hear the voice?" \
-		-Q "What does the voice say?" -Q "Which letter is shown?" --model nano
+		-Q "What does the voice say?" -Q "Is a yellow star shown?" --model nano
 
 test: check $(VENV)/.reference
 	$(BIN)/pytest -n 2

@@ -11,7 +11,7 @@ from omniqa.nano.clips import write_clip
 SIDE = 224  # pixels; nano is shown 168 of them
 # name: seed, seconds, scenes, and what to ask; seeds are of the test set, which nano was not trained on
 CLIPS = {
-    "hello": (24, 4, 1, ("Which coloured shape is shown while you hear the voice?", "Which letter is shown?")),
+    "hello": (24, 4, 1, ("Which coloured shape is shown while you hear the voice?", "Is a yellow star shown?")),
     "tiger": (
         193,
         8,

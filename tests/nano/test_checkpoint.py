@@ -58,7 +58,7 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
     [
         ("hello", "Which coloured shape is shown while you hear the voice?", "yellow star"),
         ("hello", "What does the voice say?", "hello"),
-        ("hello", "Which letter is shown?", "C"),
+        ("hello", "Is a yellow star shown?", "yes"),
         ("tiger", "Which is heard first, the voice or the noise?", "voice"),
         ("tiger", "Which shape is shown while you hear the voice?", "heart"),
         ("river", "Which word is spoken?", "river"),
