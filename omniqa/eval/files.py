@@ -58,6 +58,6 @@ def _table(path: Path, delimiter: str) -> list[dict[str, Any]]:
 def _parquet(path: Path) -> list[dict[str, Any]]:
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError(f"{path}: reading Parquet takes pyarrow, which is not installed: pip install pyarrow")
-    from pyarrow import parquet  # type: ignore[import-not-found]
+    from pyarrow import parquet
 
     return parquet.read_table(path).to_pylist()
