@@ -66,7 +66,7 @@ def test_fastv(run, qa, R):
     assert [len(indices) for indices in alive] == counts
 
 
-@pytest.mark.parametrize("R", [0.4, 0.6])
+@pytest.mark.parametrize("R", [0.6, 0.8])  # dash's floor depends on the embeddings
 @pytest.mark.parametrize("name", ["omnizip", "dash"])
 def test_omnizip_and_dash(run, name, R):
     tokens, alive, _ = run(name, R)
