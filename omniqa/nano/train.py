@@ -72,7 +72,7 @@ class Stage:
 STAGES = (
     Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, clips=12, latest=0.17),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.3),
-    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.95),
+    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.8),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
 
