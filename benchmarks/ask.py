@@ -46,7 +46,7 @@ def main() -> None:
     arguments, more = parser.parse_known_args()
     more += ["--max-new-tokens", "8"]
 
-    rate, shape = matmul_rate(torch.bfloat16), ModelShape.of(arguments.model)
+    rate, shape = max(map(matmul_rate, (torch.bfloat16, torch.float32))), ModelShape.of(arguments.model)
     answers: dict[float, list[dict[str, Any]]] = {retention: [] for retention in arguments.retention}
     for _ in range(arguments.runs):
         for retention, runs in answers.items():

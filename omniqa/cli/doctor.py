@@ -65,11 +65,12 @@ def _compute() -> Iterator[Finding]:
 
     from omniqa.model.attention import select_attention
     from omniqa.model.rate import matmul_rate
+    from omniqa.model.widen import float32_is_faster
 
     float32, bfloat16 = (matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
-    slow = "--dtype float32 is faster on this CPU, where memory allows it" if bfloat16 < float32 else ""
-    yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}", slow)
+    widened = ", so weights in bfloat16 are multiplied in float32" if float32_is_faster() else ""
+    yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}{widened}")
     if not torch.cuda.is_available():
         yield Finding("GPU", "none that torch can use", "slow without one; for an NVIDIA GPU install torch for CUDA")
         yield Finding("attention", select_attention("auto", torch.device("cpu"), torch.bfloat16).title)

@@ -15,6 +15,7 @@ from torch import nn
 
 from omniqa.errors import ModelError
 from omniqa.model.checkpoint import Checkpoint, require_memory
+from omniqa.model.widen import float32_is_faster, widen
 from omniqa.sequence.template import ChatTemplate
 
 
@@ -59,7 +60,8 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     """Load the Thinker of a checked checkpoint onto `device`, for inference.
 
     dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
-    their dtype stay in the mapped files and are paged in as they are first used.
+    their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are computed in
+    float32 where the CPU is faster at that.
     Raises ModelError for tensors that are missing or of another shape, OutOfMemoryError where they can't fit.
     """
     from transformers.utils import logging
@@ -70,6 +72,8 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     _require_memory(checkpoint, device, dtype)
     config = _thinker_config(checkpoint)
     module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
+    if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
+        widen(module)
     inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     tokenizer = _load_tokenizer(checkpoint)
     template = ChatTemplate.of(tokenizer)

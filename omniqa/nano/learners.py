@@ -30,10 +30,10 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of training learns from. blind_from: see BlockModel.logits."""
+    """What one step of training learns from. sighted: see BlockModel.logits."""
 
     orders: tuple[Order, ...]
-    blind_from: int | None
+    sighted: range | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def learn_here(steps: Iterator[Step], model: BlockModel, workers: int) -> Genera
     orders, namer = chain.from_iterable(step.orders for step in ahead), Namer(model)
     with closing(produce(orders, make, model.thinker.tokenizer, workers)) as batches:
         for step in steps:
-            yield _sum([_learn(namer, next(batches), step.blind_from) for _ in step.orders])
+            yield _sum([_learn(namer, next(batches), step.sighted) for _ in step.orders])
 
 
 def learn_beside(
@@ -77,7 +77,7 @@ def learn_beside(
     with ProcessPoolExecutor(workers, context, _start_worker, setting) as pool:
         try:
             for step in steps:
-                given = [pool.submit(_work, order, step.blind_from) for order in step.orders]
+                given = [pool.submit(_work, order, step.sighted) for order in step.orders]
                 learned = _sum([one.result() for one in as_completed(given)])
                 gradients[0] += gradients[1:].sum(0)
                 gradients[1:] = 0
@@ -91,11 +91,11 @@ def make(order: Order, template: ChatTemplate) -> Batch | Named:
     return make_batch(order, template) if order.blocks else make_named(order)
 
 
-def _learn(namer: Namer, batch: Batch | Named, blind_from: int | None) -> Learned:
+def _learn(namer: Namer, batch: Batch | Named, sighted: range | None) -> Learned:
     if isinstance(batch, Named):
         loss, parts = namer.loss(batch), len(batch.media)
     else:
-        loss, parts = namer.answers_loss(batch, blind_from), int(batch.learned.sum())
+        loss, parts = namer.answers_loss(batch, sighted), int(batch.learned.sum())
     loss.backward()
     return Learned(float(loss.detach()), parts, len(batch.media))
 
@@ -131,6 +131,6 @@ def _start_worker(shape: Shape, bf16: bool, weights: Tensor, gradients: Tensor, 
     _worker[:] = [(Namer(BlockModel(thinker, bf16)), thinker.template)]
 
 
-def _work(order: Order, blind_from: int | None) -> Learned:
+def _work(order: Order, sighted: range | None) -> Learned:
     namer, template = _worker[0]
-    return _learn(namer, make(order, template), blind_from)
+    return _learn(namer, make(order, template), sighted)

@@ -79,14 +79,14 @@ class Namer:
         known = ~seen_true.isnan().flatten(1).any(1)
         return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
 
-    def answers_loss(self, batch: Batch, blind_from: int | None) -> Tensor:
+    def answers_loss(self, batch: Batch, sighted: range | None) -> Tensor:
         """BlockModel.loss, and what leads to answers. Arguments as there.
 
         Early in the decoder audio tokens say what is shown while they are heard: sights and sounds are brought together
         in the clip, once, and not anew by every question. Soon after, one layer's first head looks at the evidence.
         By the middle the answer is said already: things are looked up in the layers for it.
         """
-        states = list(self.model.states(batch, blind_from))
+        states = list(self.model.states(batch, sighted))
         early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
         beside = _SHOWN_WEIGHT * self._shown_mistaken(states[early], batch)
         beside += _LOOKS_WEIGHT * looked_past(self.model.looks(states[early + 1], batch, early + 2), batch)

@@ -109,6 +109,7 @@ class SelectorTraining:
         """Write the weights beside the checkpoint."""
         path = folder / FILE
         save_file({name: tensor.contiguous() for name, tensor in self.selector.state_dict().items()}, path)
+        path.chmod(0o644)  # it is written for its owner alone
         return path
 
 

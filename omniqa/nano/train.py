@@ -31,8 +31,8 @@ from omniqa.nano.learners import Learned, Step, learn_beside, learn_here
 from omniqa.nano.naming import Named, Namer, make_named
 from omniqa.nano.tokenizer import make_tokenizer
 
-LATE = 0.4  # of the layers, the last ones, in which text shall do without audio and video tokens
-BLIND_SHARE = 0.6  # of the steps in which it must, once single scenes are named right
+SIGHTED = (0.36, 0.6)  # of the layers: between these, text shall find what it needs of audio and video tokens
+BLIND_SHARE = 0.6  # of the steps in which it must do without before, or after, once single scenes are named right
 NAMES_SHARE = 0.15  # of the steps after the first stage that are of it
 EARLIER_SHARE = 0.15  # of the others, those of earlier stages
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
@@ -190,9 +190,9 @@ class Training:
         return learn_here(self._steps(), self.model, self.settings.workers)
 
     @property
-    def blind_from(self) -> int:
-        """The first of the late layers."""
-        return self.thinker.layers - round(LATE * self.thinker.layers)
+    def middle(self) -> range:
+        """The layers in which text shall look things up."""
+        return range(*(round(share * self.thinker.layers) for share in SIGHTED))
 
     def test(self) -> None:
         """Measure on test clips of the present stage, and go to the next stage if that is enough."""
@@ -215,7 +215,7 @@ class Training:
             self._log(test_of_stage=number, right=share_right(scores), accuracy=_shares(scores))
         batches = self._test_batches(self.progress.stage)
         for first in range(self.thinker.layers + 1):
-            right = share_right(score(self.model, batches, first))
+            right = share_right(score(self.model, batches, range(first)))
             self._log(test_of_stage=self.progress.stage, text_without_media_from_layer=first, right=right)
 
     def save(self) -> None:
@@ -264,8 +264,16 @@ class Training:
             )
             yield Step(
                 tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),
-                self.blind_from if self.progress.stage > 1 and rng.random() < BLIND_SHARE else None,
+                self._sighted(rng) if self.progress.stage > 1 else None,
             )
+
+    def _sighted(self, rng: Random) -> range:
+        """The layers in which text sees audio and video tokens: not the first ones, or not the last, at times neither.
+
+        What is looked up in the first layers, before sights and sounds are brought together, is of the whole clip.
+        """
+        early, late = (rng.random() < BLIND_SHARE for _ in range(2))
+        return range(self.middle.start if early else 0, self.middle.stop if late else self.thinker.layers)
 
     def _stage_of_step(self, rng: Random) -> int:
         """Mostly the stage that has been reached; names are forgotten where nothing asks for them."""

@@ -293,17 +293,19 @@ def test_text_sees_the_clip_and_its_own_block_up_to_itself(template):
         assert own == [key for key in range(text + 1) if block[row, key] == block[row, text]]
 
 
-def test_late_layers_hide_the_clip_from_text(thinker, template):
+def test_text_sees_the_clip_in_the_layers_where_it_shall(thinker, template):
     batch = make_batch(ORDER, template)
     frames = replace(batch.media[0], frames=255 - batch.media[0].frames)
     mel = replace(frames, mel=np.ascontiguousarray(frames.mel[::-1]))
     other = replace(batch, media=(mel, *batch.media[1:]))
     with torch.no_grad():
         model = BlockModel(thinker)
-        assert torch.equal(model.logits(batch, 0), model.logits(other, 0))
-        assert not torch.allclose(model.logits(batch, 3), model.logits(other, 3))
-        assert not torch.allclose(model.logits(batch, 3), model.logits(batch))
-        assert torch.equal(model.logits(batch, SMALL.layers), model.logits(batch))
+        nowhere, early, late = range(0), range(3), range(3, SMALL.layers)
+        assert torch.equal(model.logits(batch, nowhere), model.logits(other, nowhere))
+        for somewhere in (early, late):
+            assert not torch.allclose(model.logits(batch, somewhere), model.logits(other, somewhere))
+            assert not torch.allclose(model.logits(batch, somewhere), model.logits(batch))
+        assert torch.equal(model.logits(batch, range(SMALL.layers)), model.logits(batch))
     assert (batch.modality[batch.learned] == TEXT).all()
 
 
@@ -374,7 +376,7 @@ def test_gradients_from_several_processes_are_those_of_one(tokenizer, monkeypatc
     # A new process takes over sys.path, but not what makes the torchvision beside the environment importable.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "torchvision" not in path])
     orders = tuple(replace(ORDER, seed=ORDER.seed + number, clips=1) for number in range(3))
-    steps = [Step(orders, None), Step(orders[:1], 3)]
+    steps = [Step(orders, None), Step(orders[:1], range(3))]
     alone, beside = (untrained(SMALL, tokenizer, CPU) for _ in range(2))
     here = learn_here(iter(steps), BlockModel(alone), workers=0)
     there = learn_beside(iter(steps), beside.module, SMALL, bf16=False, workers=2)

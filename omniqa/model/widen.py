@@ -1,0 +1,60 @@
+"""Products of bfloat16 weights in float32, where a CPU is faster at that: one without matrix units for bfloat16.
+
+Weights and activations stay in bfloat16, and so does memory; a product's factors are widened for as long as it takes.
+The result is rounded once, so it is nearer to float32's than a product in bfloat16 is.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omniqa.model.rate import matmul_rate
+
+_ROWS = 64  # fewer are bound by reading the weights, not by computing
+_WORTH = 1.2  # times faster, to make up for widening
+_SAMPLE = (256, 1024)  # rows and width of the products that tell
+
+
+class _Scratch:
+    """Room for one widened weight, used by one product after the other."""
+
+    def __init__(self) -> None:
+        self._room = torch.empty(0)
+
+    def widened(self, weight: Tensor) -> Tensor:
+        """The weight in float32, until the next call."""
+        if self._room.numel() < weight.numel():
+            self._room = torch.empty(weight.numel())
+        return self._room[: weight.numel()].view(weight.shape).copy_(weight)
+
+
+class WideLinear(nn.Linear):
+    """A linear layer that takes and gives bfloat16 and computes in float32 where there are many rows."""
+
+    def __init__(self, linear: nn.Linear, scratch: _Scratch) -> None:
+        nn.Module.__init__(self)  # its weights are there already
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self._scratch = scratch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, out) of (…, in)."""
+        if x.numel() < _ROWS * self.in_features:
+            return super().forward(x)
+        bias = None if self.bias is None else self.bias.float()
+        return F.linear(x.float(), self._scratch.widened(self.weight), bias).to(x.dtype)
+
+
+def float32_is_faster() -> bool:
+    """Whether this machine's CPU multiplies matrices so much faster in float32 than in bfloat16."""
+    float32, bfloat16 = (matmul_rate(dtype, size=_SAMPLE) for dtype in (torch.float32, torch.bfloat16))
+    return float32 > _WORTH * bfloat16
+
+
+def widen(module: nn.Module) -> None:
+    """Let the linear layers inside `module`, whose weights are bfloat16, compute in float32."""
+    scratch = _Scratch()
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
+                setattr(parent, name, WideLinear(child, scratch))
