@@ -40,10 +40,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-# What the tests compare with, beside the environment and not in it: torchvision, which transformers' video processor
-# wants and whose wheels do not go with every build of torch; and the older transformers that must work as well.
+# What tests and benchmarks compare with, beside the environment and not in it: torchvision, which transformers' video
+# processor wants and whose wheels do not go with every build of torch; what Qwen's own examples preprocess with; and the
+# older transformers that must work as well.
 $(VENV)/.reference: $(VENV)/.ready
-	$(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision -c constraints.txt torchvision
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision -c constraints.txt \
+		torchvision qwen-omni-utils decord imageio-ffmpeg
 	$(PIP) install -q --no-deps --upgrade --target $(VENV)/transformers-5.17 \
 		transformers==5.17.0 huggingface-hub==1.33.0 httpx==0.28.1 httpcore==1.0.9
 	touch $@

@@ -5,7 +5,8 @@
     python benchmarks/make_checkpoint.py 7b OUT           the true 7B shape, likewise
 
 It is a whole Omni checkpoint (Thinker, talker, token2wav; the last two always small, for nothing here runs them),
-saved by transformers itself, with a byte-level tokenizer that numbers the special tokens as the hub's does.
+saved by transformers itself, with a byte-level tokenizer that numbers the special tokens as the hub's does, and with
+what transformers' own processor needs, so that it answers beside omniqa on the same files.
 Its answers mean nothing: it exists to test loading and to measure time and memory.
 """
 
@@ -68,6 +69,20 @@ TOKEN2WAV = {
     "bigvgan_config": {"upsample_initial_channel": 32, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]},
 }  # fmt: skip
 
+# Of messages whose content is a list of parts: Qwen2.5-Omni's turns, with one placeholder for each medium.
+CHAT_TEMPLATE = (
+    "{%- set places = {'video': '<|vision_bos|><|VIDEO|><|vision_eos|>',"
+    " 'audio': '<|audio_bos|><|AUDIO|><|audio_eos|>', 'image': '<|vision_bos|><|IMAGE|><|vision_eos|>'} -%}"
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{%- for part in message['content'] -%}"
+    "{{ part['text'] if part['type'] == 'text' else places[part['type']] }}"
+    "{%- endfor -%}"
+    "{{ '<|im_end|>\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
+)
+
 
 def make_tokenizer(shape: str) -> Qwen2Tokenizer:
     """Every byte a token, unused entries up to the hub's first special id, then the special tokens."""
@@ -105,6 +120,7 @@ def make_checkpoint(shape: str, out: Path, seed: int = 0, shard_size: str = "4GB
     model.save_pretrained(out, max_shard_size=shard_size)
     tokenizer.save_pretrained(out)
     (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2))
+    (out / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,28 @@
-"""From a file to the first token, beside transformers' own modules on the same weights, in turn in one process.
+"""From a file to the first token, beside transformers with qwen-omni-utils on the same checkpoint and clip, in turn.
 
     python benchmarks/make_checkpoint.py 3b 3b-random
     python -m benchmarks.prefill 3b-random CLIP --retention 1.0 --retention 0.3 --retention 0.2 --runs 3 --json out.json
     python -m benchmarks.prefill 3b-random --slides 16 --retention 0.3 --runs 3
     python -m benchmarks.prefill 3b-random --grow 8 --grow 30 --grow 120 --retention 0.3 --runs 1 --plot growth.png
+    python -m benchmarks.prefill 3b-random CLIP --encoders --runs 3
 
 Without CLIP, a clip is made: --slides SECONDS shows a new picture every four seconds, --grow SECONDS one that always
-moves. transformers gets omniqa's frames, log-mel, ids and positions: its row is the time of its modules alone, with
-nothing for decoding and preprocessing. Floors are operations over the matrix rate measured in the same run.
+moves. transformers runs in a process of its own (benchmarks/theirs.py) that needs torchvision, qwen-omni-utils and a
+reader of video files; --path names folders that they lie in where the environment lacks them. Both sides take as many
+frames of the same size. Floors are operations over the best matrix rate measured in the same run.
+--encoders runs the encoders alone, both sides on the same arrays in one process, and needs none of these packages.
 """
 
 import argparse
 import json
-import statistics
+import os
+import platform
+import sys
 import tempfile
-import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +30,23 @@ import numpy as np
 import torch
 
 import omniqa
-from benchmarks.ask import layer_lengths
+from benchmarks import encoders
+from benchmarks.rows import THEIRS, Rates, Run, make_rows, operations, record, table
+from benchmarks.theirs import Theirs, TheirsError
+from omniqa.answer import Answer
 from omniqa.bench.run import reset_rss_peak
 from omniqa.engine import OmniQA
-from omniqa.media.clip import sample_clip
-from omniqa.media.mel import log_mel
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
-from omniqa.model.rate import matmul_rate
-from omniqa.model.vision import patchify
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
-from omniqa.sequence.layout import build_layout
-from omniqa.sequence.units import AUDIO, VIDEO
-from omniqa.stats import peak_rss_bytes
 from tests.media.clips import Audio, Video, tone, write_clip
 
 QUESTIONS = ("What is seen, and what is heard?", "What happens at the end?")
 FIRST = Decoding(max_new_tokens=1)
-SIZE = (252, 448)
+RETENTIONS = [1.0, 0.3]
 SLIDE_S = 4
+WARM_S = 2
 
 
 def make_clip(path: Path, seconds: int, slides: bool) -> Path:
@@ -55,107 +60,101 @@ def make_clip(path: Path, seconds: int, slides: bool) -> Path:
     return write_clip(path, Video(pictures, 4, options=lossless), Audio(tone(float(seconds))))
 
 
-class Theirs:
-    """transformers' modules over what omniqa takes from a clip."""
+@dataclass(frozen=True)
+class Bench:
+    """Both sides, loaded. theirs: None leaves transformers out."""
 
-    def __init__(self, qa: OmniQA, clip: Path, sampling: Sampling) -> None:
-        thinker = qa.thinker
-        taken = sample_clip(clip, sampling.within(qa.pixels))
-        frames = torch.from_numpy(taken.frames).float()
-        encoder = qa.vision_encoder
-        self._thinker = thinker
-        self._patches = patchify((frames - encoder._mean.cpu()) / encoder._std.cpu()).flatten(0, 2).to(thinker.dtype)
-        self._grid = torch.tensor([[len(frames) // 2, frames.shape[1] // 14, frames.shape[2] // 14]])
-        self._mel = torch.from_numpy(log_mel(taken.waveform)).to(thinker.dtype)
-        self._layout = build_layout(thinker.template, qa.prepare(taken).shape, QUESTIONS[0])
+    qa: OmniQA
+    theirs: Theirs | None
+    sampling: Sampling
+    retentions: list[float]
+    runs: int
 
-    @torch.inference_mode()
-    def run(self) -> dict[str, float]:
-        """Seconds by stage, all tokens kept."""
-        thinker, layout = self._thinker, self._layout
-        times = [time.perf_counter()]
-        video = thinker.visual(self._patches, grid_thw=self._grid).pooler_output
-        times.append(time.perf_counter())
-        audio = thinker.audio_tower(self._mel, feature_lens=torch.tensor([self._mel.shape[1]])).last_hidden_state
-        times.append(time.perf_counter())
-        x = thinker.decoder.embed_tokens(torch.from_numpy(layout.ids))
-        x[torch.from_numpy(layout.modality == VIDEO)] = video
-        x[torch.from_numpy(layout.modality == AUDIO)] = audio
-        places = torch.from_numpy(layout.positions)[:, None]
-        hidden = thinker.decoder(inputs_embeds=x[None], position_ids=places, use_cache=True).last_hidden_state
-        thinker.lm_head(hidden[0, -1])
-        times.append(time.perf_counter())
-        seconds = dict(zip(("vision_encoder", "audio_encoder", "prefill"), np.diff(times).tolist(), strict=True))
-        return seconds | {"time_to_first_token": times[-1] - times[0]}
+    def measure(self, clip: Path) -> dict[str, Any]:
+        """Every run on the clip, sides in turn, and rows of medians."""
+        rates = Rates(self.qa.thinker.dtype, self.qa.thinker.device)
+        found: dict[str, list[Run]] = {THEIRS: []} if self.theirs else {}
+        note = ""
+        for _ in range(self.runs):
+            rates.measure()
+            for retention in self.retentions:
+                first, second, answer = self.ours(clip, retention)
+                found.setdefault(f"R = {retention:g}", []).append(first)
+                found.setdefault(f"R = {retention:g}, second question", []).append(second)
+            if self.theirs and not note:
+                try:
+                    found[THEIRS].append(self.ask_theirs(self.theirs, clip, answer))
+                except TheirsError as error:
+                    note = str(error)
+        return {"rates": rates.best, "rows": make_rows(found, rates.fastest, note), "runs": record(found)}
 
-
-def ours(qa: OmniQA, clip: Path, sampling: Sampling, retention: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The first question about a file, and a second about the clip as it is encoded then."""
-    pruner = registry.create("none" if retention == 1 else "omnidrop", retention)
-    begun = time.perf_counter()
-    video = qa.encode(clip, sampling)
-    encoding = time.perf_counter() - begun
-    answers = [next(qa.ask_all(video, [question], pruner, decoding=FIRST)).to_dict() for question in QUESTIONS]
-    first = answers[0]
-    first["timing_s"] |= {
-        stage: video.timing_s.get(stage, 0.0) for stage in ("decode", "vision_encoder", "audio_encoder")
-    }
-    first["timing_s"]["time_to_first_token"] += encoding
-    return first, answers[1]
-
-
-def measure(qa: OmniQA, clip: Path, sampling: Sampling, retentions: list[float], runs: int) -> list[dict[str, Any]]:
-    """A row of medians for transformers, for each retention, and for a second question at each."""
-    theirs, found = Theirs(qa, clip, sampling), dict[str, list[dict[str, Any]]]()
-    for _ in range(runs):
+    def ours(self, clip: Path, retention: float) -> tuple[Run, Run, Answer]:
+        """The first question about a file, a second about the clip as it is encoded then; and the first's answer."""
+        pruner = registry.create("none" if retention == 1 else "omnidrop", retention)
+        rss_is_ours = reset_rss_peak()
+        video = self.qa.encode(clip, self.sampling)
+        answers = self.qa.ask_all(video, QUESTIONS, pruner, decoding=FIRST, count_encoding=True)
+        first = next(answers)
         reset_rss_peak()
-        found.setdefault("transformers", []).append({"timing_s": theirs.run(), "peak": peak_rss_bytes()})
-        for retention in retentions:
-            reset_rss_peak()
-            first, second = ours(qa, clip, sampling, retention)
-            found.setdefault(f"R = {retention:g}", []).append(first | {"peak": peak_rss_bytes()})
-            found.setdefault(f"R = {retention:g}, second question", []).append(second | {"peak": peak_rss_bytes()})
-    rate, shape = matmul_rate(qa.thinker.dtype), ModelShape.of(str(qa.thinker.checkpoint.folder))
-    whole, rows = 0.0, []
-    for name, all_runs in found.items():
-        stages = ("decode", "vision_encoder", "audio_encoder", "prefill", "time_to_first_token")
-        row: dict[str, Any] = {
-            stage: statistics.median(run["timing_s"].get(stage, 0.0) for run in all_runs) for stage in stages
-        }
-        whole = whole or row["time_to_first_token"]
-        answer = all_runs[0]
-        row |= {"name": name, "times faster": whole / row["time_to_first_token"], "rate": rate}
-        row |= {"peak_rss_bytes": max(run["peak"] for run in all_runs)}
-        if "retention" in answer:
-            row["prefill floor"] = shape.prefill(layer_lengths(answer)) / rate
-            media = answer["media"]
-            hw = answer["tokens"]["video"] // max(1, media["grids"])
-            row["vision floor"] = shape.vision_encoder(media["grids"], hw) / rate
-            row["grids"], row["grids_reused"] = media["grids"], media["grids_reused"]
-        rows.append(row)
-    return rows
+        second = next(answers)
+        work = operations(self._shape, **_work(first))
+        # What a second question computes depends on what the first one left, so it has no floor.
+        return _run(first, work, rss_is_ours), _run(second, {}, rss_is_ours), first
+
+    def ask_theirs(self, theirs: Theirs, clip: Path, answer: Answer) -> Run:
+        """transformers on the same question, with as many frames of the same size as `answer` had."""
+        media = answer.stats.media
+        sound = answer.stats.tokens.audio > 0
+        told = theirs.ask(clip, QUESTIONS[0], media.frames, (media.height, media.width), sound)
+        tokens, grids = told["tokens"], told.pop("grids")
+        lengths = [float(sum(tokens.values()))] * self.qa.thinker.layers
+        work = operations(self._shape, tokens, grids, tokens["video"] // grids, lengths)
+        return Run(**told, operations=work)
+
+    @property
+    def _shape(self) -> ModelShape:
+        return ModelShape.of(str(self.qa.thinker.checkpoint.folder))
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """A Markdown table on stdout."""
-    stages = ("decode", "vision_encoder", "vision floor", "audio_encoder", "prefill", "prefill floor",
-              "time_to_first_token", "times faster")  # fmt: skip
-    print(f"\nmatrix rate measured in this run: {rows[0]['rate'] / 1e12:.3f} TFLOP/s\n")
-    print(f"| | {' | '.join(stages)} | peak RSS GB |\n|---|{'---:|' * (len(stages) + 1)}")
-    for row in rows:
-        cells = [f"{row[stage]:.2f}" if stage in row else "" for stage in stages]
-        print(f"| {row['name']} | {' | '.join(cells)} | {row['peak_rss_bytes'] / 1e9:.2f} |", flush=True)
+def _work(answer: Answer) -> dict[str, Any]:
+    """What was computed for a first question; equal grids are encoded once."""
+    tokens, media = answer.stats.tokens, answer.stats.media
+    lengths = [tokens.text + share * (tokens.audio + tokens.video) for share in answer.retention.per_layer]
+    hw = tokens.video // max(1, media.grids)
+    return {"tokens": _counts(answer), "grids": media.grids - media.grids_reused, "hw": hw, "lengths": lengths}
 
 
-def plot(path: Path, growth: dict[int, list[dict[str, Any]]]) -> None:
+def _counts(answer: Answer) -> dict[str, int]:
+    tokens = answer.stats.tokens
+    return {"text": tokens.text, "audio": tokens.audio, "video": tokens.video}
+
+
+def _run(answer: Answer, work: dict[str, float], rss_is_ours: bool) -> Run:
+    stats = answer.stats
+    return Run(
+        seconds=stats.timing_s,
+        tokens=_counts(answer),
+        first_token=next(iter(answer.token_ids), None),
+        peak_rss_bytes=stats.peak_rss_bytes if rss_is_ours else None,
+        peak_device_bytes=stats.peak_device_bytes,
+        operations=work,
+    )
+
+
+def plot(path: Path, growth: dict[int, dict[str, Any]]) -> None:
     """Seconds and memory over the clip's length, a line each."""
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for number, row in enumerate(next(iter(growth.values()))):
-        rows = [one[number] for one in growth.values()]
-        left.plot(list(growth), [one["time_to_first_token"] for one in rows], "o-", label=row["name"])
-        right.plot(list(growth), [one["peak_rss_bytes"] / 1e9 for one in rows], "o-", label=row["name"])
+    lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for seconds, found in growth.items():
+        for row in found["rows"]:
+            lines.setdefault(row["name"], []).extend([(seconds, row)] if row["runs"] else [])
+    for name, points in lines.items():
+        lengths = [seconds for seconds, _ in points]
+        left.plot(lengths, [row["seconds"]["time_to_first_token"] for _, row in points], "o-", label=name)
+        peaks = [row["peak_device_bytes"] or row["peak_rss_bytes"] or float("nan") for _, row in points]
+        right.plot(lengths, [peak / 1e9 for peak in peaks], "o-", label=name)
     left.set(xlabel="length of the clip, s", ylabel="to the first token, s")
     right.set(xlabel="length of the clip, s", ylabel="peak memory, GB")
     left.legend()
@@ -163,37 +162,103 @@ def plot(path: Path, growth: dict[int, list[dict[str, Any]]]) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a folder or a hub id")
     parser.add_argument("clip", type=Path, nargs="?")
     parser.add_argument("--slides", type=int, help="seconds of a clip of slides")
     parser.add_argument("--grow", type=int, action="append", default=[], help="seconds of a clip that moves; repeats")
-    parser.add_argument("--retention", type=float, action="append", required=True)
+    parser.add_argument("--retention", type=float, action="append", help="repeats; 1.0 and 0.3 where not given")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--max-frames", type=int, default=128)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--threads", type=int, help="of each side; as torch chooses where not given")
+    parser.add_argument("--encoders", action="store_true", help="the encoders alone")
+    parser.add_argument("--without-transformers", action="store_true", help="omniqa alone")
+    parser.add_argument(
+        "--path", type=Path, action="append", default=[], help="a folder of packages for transformers' side; repeats"
+    )
+    parser.add_argument("--json", type=Path, help="write every run here")
+    parser.add_argument("--plot", type=Path, help="write time and memory over the lengths of --grow here")
+    given = parser.parse_args(arguments)
+    if not (given.clip or given.slides or given.grow):
+        parser.error("there is no clip: name one, or have one made by --slides or --grow")
+    if given.plot and (given.encoders or not given.grow):
+        parser.error("--plot shows what --grow measures; give both, without --encoders")
+    return given
 
-    qa = omniqa.load(given.model, device="cpu", dtype=given.dtype)
-    sampling, done = Sampling(fps=given.fps, max_frames=given.max_frames), dict[str, list[dict[str, Any]]]()
-    with tempfile.TemporaryDirectory() as folder:
-        clips = {} if given.clip is None else {str(given.clip): given.clip}
-        if given.slides:
-            clips[f"slides, {given.slides} s"] = make_clip(Path(folder) / "slides.mp4", given.slides, slides=True)
-        for seconds in given.grow:
-            clips[f"{seconds} s"] = make_clip(Path(folder) / f"{seconds}.mp4", seconds, slides=False)
-        for name, clip in clips.items():
-            done[name] = measure(qa, clip, sampling, given.retention, given.runs)
-            print(f"\n## {name}")
-            show(done[name])
-    if given.json:
-        given.json.write_text(json.dumps(done, indent=1))
-    if given.plot:
-        plot(given.plot, {seconds: done[f"{seconds} s"] for seconds in given.grow})
+
+def clips(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """What is measured, by title."""
+    found = {} if given.clip is None else {str(given.clip): given.clip}
+    if given.slides:
+        found[f"slides, {given.slides} s"] = make_clip(folder / "slides.mp4", given.slides, slides=True)
+    return found | {_grown(length): make_clip(folder / f"{length}.mp4", length, slides=False) for length in given.grow}
+
+
+def _grown(length: int) -> str:
+    return f"{length} s"
+
+
+def warm_up(bench: Bench, folder: Path) -> None:
+    """Both sides answer once before anything counts: weights are read, libraries started. Raises TheirsError."""
+    clip = make_clip(folder / "warm.mp4", WARM_S, slides=False)
+    for row in replace(bench, retentions=[1.0], runs=1).measure(clip)["rows"]:
+        if row["note"]:
+            raise TheirsError(row["note"])
+
+
+def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) -> dict[str, Any]:
+    """What was found, by the clip's title; tables are printed as they come."""
+    qa = omniqa.load(given.model, device=given.device, dtype=given.dtype)
+    sampling = Sampling(fps=given.fps, max_frames=given.max_frames)
+    bench = Bench(qa, theirs, sampling, given.retention or RETENTIONS, given.runs)
+    if not given.encoders:
+        warm_up(bench, folder)
+    done: dict[str, Any] = {}
+    for title, clip in clips(given, folder).items():
+        found = encoders.measure(qa, clip, sampling, given.runs) if given.encoders else bench.measure(clip)
+        rates = ", ".join(f"{rate / 1e12:.3f} TFLOP/s in {name}" for name, rate in found["rates"].items())
+        print(f"\n## {title}\n\nmatrix rates measured in this run: {rates}; medians of {given.runs} runs\n")
+        print((encoders.table if given.encoders else table)(found), flush=True)
+        done[title] = found
+    return done
+
+
+def surroundings(given: argparse.Namespace, theirs: Theirs | None) -> dict[str, Any]:
+    """What the figures depend on."""
+    packages = ("omniqa", "torch", "transformers", "numpy", "av")
+    return {
+        "date": date.today().isoformat(),
+        "command": [sys.executable.rsplit("/", 1)[-1], "-m", "benchmarks.prefill", *sys.argv[1:]],
+        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
+        "threads": torch.get_num_threads(),
+        "model": given.model,
+        "device": given.device,
+        "versions": {package: version(package) for package in packages},
+        "transformers": theirs and theirs.about,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = parse(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        theirs = None
+        try:
+            if not (given.without_transformers or given.encoders):
+                beside = Theirs(given.model, given.dtype, given.device, torch.get_num_threads(), given.path)
+                theirs = stack.enter_context(beside)
+            done = measure_all(given, theirs, Path(folder))
+        except TheirsError as error:
+            sys.exit(f"{error}")
+        if given.json:
+            given.json.write_text(json.dumps(surroundings(given, theirs) | {"clips": done}, indent=1))
+        if given.plot:
+            plot(given.plot, {length: done[_grown(length)] for length in given.grow})
 
 
 if __name__ == "__main__":
