@@ -169,6 +169,11 @@ def spacing(stream: Stream) -> Fraction:
     return 1 / Fraction(rate) if rate else Fraction(1, 25)
 
 
+def seek_targets(since: Fraction) -> tuple[Fraction, ...]:
+    """Where to seek to, one try after the other, to begin at a time; none where it is near the start anyway."""
+    return tuple(since - lead for lead in _LEADS if since - lead > _WORTH_SEEKING)
+
+
 def seek(container: InputContainer, stream: Stream, target: Fraction) -> bool:
     """Go to the stream's keyframe before `target` (on the file's clock); False where the file can't be sought in."""
     try:
@@ -228,16 +233,16 @@ def timed_frames(
     Raises:
         MediaError: the file can't be opened, or has no stream of that kind.
     """
-    for target in (*(since - lead for lead in _LEADS if since - lead > _WORTH_SEEKING), None):
+    for target in (*seek_targets(since), None):
         damage.packets, damage.broken_off = 0, None
         with open_media(path, access) as container:
             stream = main_stream(container, kind, access.audio_track)
             if stream is None:
                 raise MediaError(f"{path} has no {kind} stream.")
-            _prepare(stream)
+            prepare(stream)
             if target is not None and not seek(container, stream, target):
                 continue
-            frames = _on_clock(decode(container, stream, damage), stream, clock_zero(container))
+            frames = on_clock(decode(container, stream, damage), stream, clock_zero(container))
             first = next(frames, None)
             # A seek may land anywhere (in a transport stream, between two keyframes): only the timestamps tell.
             if target is not None and (first is None or first.frame.pts is None or first.start > since):
@@ -248,7 +253,7 @@ def timed_frames(
             return
 
 
-def _prepare(stream: Stream) -> None:
+def prepare(stream: Stream) -> None:
     """Set up the decoder: as many threads, and as much memory, as are allowed."""
     context = stream.codec_context
     context.thread_type = "AUTO"
@@ -257,7 +262,8 @@ def _prepare(stream: Stream) -> None:
         context.thread_count = decoder_threads(stream.width * stream.height)
 
 
-def _on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterator[Timed]:
+def on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterator[Timed]:
+    """Frames with their times, in seconds from `zero` on."""
     end = Fraction(0)
     tick, step = time_base(stream), spacing(stream)
     for frame in frames:

@@ -11,9 +11,10 @@ import av
 import numpy as np
 
 from omniqa.media.access import DEFAULT_ACCESS
-from omniqa.media.container import Damage, timed_frames
+from omniqa.media.container import Damage
 from omniqa.media.probe import MediaInfo
 from omniqa.media.resize import resize
+from omniqa.media.seeking import frames_for
 
 # Containers that store B-frames may show their first frame a few frames late; nobody sees a gap there.
 _FIRST_FRAME_GRACE = Fraction(1, 10)
@@ -25,8 +26,8 @@ def read_frames(
     """The frame shown at each time: the last one that begins at or before it.
 
     A time before the first frame is left out, unless that frame begins within 0.1 s; so is a time after the end of
-    the last frame. The caller sees by the times which are missing. Frames are decoded as they are asked for, one is
-    held, and only those asked for are converted and resized.
+    the last frame. The caller sees by the times which are missing. Frames are decoded as they are asked for, what no
+    time needs is not, one is held, and only those asked for are converted and resized.
 
     Args:
         source: the media file.
@@ -46,7 +47,7 @@ def read_frames(
         return
     damage = damage if damage is not None else Damage()
     shown: _Shown | None = None
-    with closing(timed_frames(path, "video", waiting[0], damage, access)) as frames:
+    with closing(frames_for(path, tuple(waiting), damage, access)) as frames:
         for start, end, frame in frames:
             if shown is None:
                 _drop_before(start, waiting)

@@ -1,0 +1,324 @@
+"""The frames around wanted times, without decoding what none of them needs.
+
+Three things are left out, and the frames that are wanted come out as if everything had been decoded:
+
+- groups of pictures. A keyframe at or before the next wanted time starts the decoder anew; what was read since the last
+  wanted time is dropped. Packets are held until it is known whether a wanted time falls among them.
+- the reading of them, too, where the container's own index names a keyframe far enough ahead.
+- of what has to be decoded, frames that no other frame refers to and at which no time looks.
+
+All this believes what the container says of its packets. What the decoder then gives must bear it out; where it does
+not, the file is decoded from its beginning, whole, and nothing is left out of it again.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from omniqa.errors import MediaError
+from omniqa.media.access import Access
+from omniqa.media.container import (
+    Damage,
+    Timed,
+    clock_zero,
+    decode,
+    main_stream,
+    on_clock,
+    open_media,
+    packets,
+    prepare,
+    seek,
+    seek_targets,
+    time_base,
+)
+from omniqa.media.watch import beat
+
+# In these, a packet that no other refers to is marked as such beyond doubt. HEVC's mark leaves out its higher temporal
+# layers; VP8 and VP9 store pictures that are never shown; dav1d does not ask.
+_MARKED = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
+_COMPLETE = _MARKED | {"hevc"}  # in these, every packet is a frame that is shown
+# In these, the index is written by the muxer, and tells before anything is read where keyframes are.
+_MATROSKA = "matroska,webm"
+_INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", _MATROSKA}
+_FEW_PACKETS = 8  # are decoded as fast as the decoder is emptied and started anew
+_NEAR_BYTES = 2**20  # are read as fast as the file is sought in
+_FAR_SECONDS = Fraction(4)  # where the index is not known yet, from here on it is asked for
+_HELD_PACKETS, _HELD_BYTES = 4096, 2**24
+_KEPT = 3  # packets up to a wanted time that are decoded in any case: a frame's two fields may come in two
+
+
+class Astray(Exception):
+    """What came out of the decoder is not what the container said it would be."""
+
+
+class Late(Exception):
+    """A seek led beyond the wanted time."""
+
+
+class Run(NamedTuple):
+    """Packets to be decoded one after the other.
+
+    Attributes:
+        packets: may be none.
+        fresh: something was left out before them; the decoder is emptied and starts anew at the first, a keyframe.
+        spare: the timestamps of those that are left out where no other refers to them.
+    """
+
+    packets: Sequence[Packet]
+    fresh: bool = False
+    spare: frozenset[int] = frozenset()
+
+
+def frames_for(
+    path: str | Path, times: Sequence[Fraction], damage: Damage, access: Access
+) -> Generator[Timed, None, None]:
+    """Frames of the main video stream, in order of presentation: those shown at the times, one after each, and others.
+
+    Where the file turns out to be other than it said, frames come again, from its beginning on.
+
+    Args:
+        path: the media file.
+        times: seconds on the file's clock, rising; at least one.
+        damage: takes down what could not be read.
+        access: how the file is opened.
+
+    Raises:
+        MediaError: the file can't be opened, or has no video stream.
+    """
+    targets, leaps = deque([*seek_targets(times[0]), None, None]), True
+    while True:
+        damage.packets, damage.broken_off = 0, None
+        with open_media(path, access) as container:
+            stream: Any = main_stream(container, "video")
+            if stream is None:
+                raise MediaError(f"{path} has no video stream.")
+            prepare(stream)
+            try:
+                if targets:
+                    frames: Iterator[Any] = _frames_needed(container, stream, times, damage, targets.popleft(), leaps)
+                else:
+                    frames = decode(container, stream, damage)
+                yield from on_clock(frames, stream, clock_zero(container))
+            except Late:
+                leaps = False
+            except Astray:
+                targets.clear()
+            else:
+                return
+
+
+def _frames_needed(
+    container: InputContainer,
+    stream: VideoStream,
+    times: Sequence[Fraction],
+    damage: Damage,
+    target: Fraction | None,
+    leaps: bool,
+) -> Iterator[av.VideoFrame]:
+    """Decode what the times need, after a seek to `target` where there is one. Raises Late, and Astray."""
+    if target is not None and not seek(container, stream, target):
+        raise Late
+    zero, tick = clock_zero(container), time_base(stream)
+    wanted = [floor((time + zero) / tick) for time in times]
+    read = packets(container, stream, damage)
+    runs = needed(read, wanted, _Leap(container, stream) if leaps else None, landed=target is not None)
+    yield from decode_runs(runs, stream, damage)
+
+
+class _Leap:
+    """Seeks ahead, where the container's own index makes that worth while."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._entries: Any = getattr(stream, "index_entries", None)  # older PyAV does not show them
+        self._possible = container.format.name in _INDEXED and self._entries is not None
+        # Matroska's index stands at the end of the file; it is read with the first seek, wherever that leads.
+        self._unread = container.format.name == _MATROSKA
+        self._far = floor(_FAR_SECONDS / time_base(stream))
+
+    def worth(self, here: Packet, timestamp: int) -> bool:
+        """Whether a keyframe at or before a timestamp is far from the packet read last."""
+        if not self._possible:
+            return False
+        if self._unread and timestamp - (here.pts or 0) > self._far:
+            self._unread = False
+            return True
+        k = self._entries.search_timestamp(timestamp)
+        return k >= 0 and self._entries[k].pos - (here.pos or 0) > _NEAR_BYTES
+
+    def go(self, timestamp: int) -> None:
+        try:
+            self._container.seek(timestamp, stream=self._stream)
+        except av.error.FFmpegError as error:
+            raise Late from error
+
+
+def needed(
+    read: Iterator[Packet], wanted: Sequence[int], leap: _Leap | None = None, landed: bool = False
+) -> Iterator[Run]:
+    """Of the packets that are read, those that the frames at the wanted times need.
+
+    A time is passed once a packet's decoding time is beyond it: whatever follows is shown later. From the first packet
+    on whose timestamps don't tell, nothing is left out.
+
+    Args:
+        read: packets in the order of the file.
+        wanted: the times, in units of the timestamps, rising.
+        leap: seeks ahead in what is read.
+        landed: reading begins after a seek.
+
+    Raises:
+        Late: a seek led beyond the wanted time, or where timestamps don't tell.
+    """
+    waiting, held, held_bytes = deque(wanted), list[Packet](), 0
+    fresh, last, delay = landed, None, 0
+    for packet in read:
+        if not packet.size:
+            continue
+        if not _tells(packet, last):
+            if fresh and not held:
+                raise Late
+            yield Run([*held, packet], fresh)
+            yield from (Run([later]) for later in read if later.size)
+            return
+        pts, dts = packet.pts or 0, packet.dts
+        last, delay = dts if dts is not None else last, max(delay, pts - (pts if dts is None else dts))
+        starts = packet.is_keyframe and not packet.is_corrupt and not packet.is_discard and pts <= waiting[0]
+        if starts and (fresh or len(held) >= _FEW_PACKETS):
+            held, held_bytes, fresh = [], 0, True
+        if fresh and not (held or starts):
+            if dts is not None and dts > waiting[0]:
+                raise Late
+            continue
+        held.append(packet)
+        held_bytes += packet.size
+        passed = _passed(waiting, dts)
+        if not passed and len(held) < _HELD_PACKETS and held_bytes < _HELD_BYTES:
+            continue
+        yield Run(held, fresh, _spare(held, passed or [waiting[0]]))
+        held, held_bytes, fresh = [], 0, False
+        if not waiting:
+            return
+        if leap is not None and leap.worth(packet, waiting[0] - delay):
+            yield Run([], fresh=True)  # gets out what the decoder holds; the seek would drop it
+            leap.go(waiting[0] - delay)
+            fresh, last = True, None
+    if fresh and not held:
+        raise Late
+    yield Run(held, fresh, _spare(held, list(waiting)))
+
+
+def _tells(packet: Packet, last: int | None) -> bool:
+    """Whether the packet's timestamps are there, and fit each other and the decoding time of the packet before."""
+    pts, dts = packet.pts, packet.dts
+    return pts is not None and (dts is None or (pts >= dts and (last is None or dts >= last)))
+
+
+def _passed(waiting: deque[int], dts: int | None) -> list[int]:
+    passed = []
+    while dts is not None and waiting and waiting[0] < dts:
+        passed.append(waiting.popleft())
+    return passed
+
+
+def _spare(held: Sequence[Packet], times: Sequence[int]) -> frozenset[int]:
+    """The timestamps, up to the last of the times, of packets that are not the last ones at or before any time."""
+    stamps = sorted({packet.pts or 0 for packet in held if not packet.is_discard})
+    kept = set[int]()
+    for time in times:
+        k = bisect_right(stamps, time)
+        kept.update(stamps[max(0, k - _KEPT) : k])
+    return frozenset(stamps[: bisect_right(stamps, times[-1])]) - kept
+
+
+def decode_runs(runs: Iterator[Run], stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Decode runs one after the other.
+
+    Raises:
+        Astray: a run does not begin with the keyframe it should; or, after something was left out, frames don't come in
+            the order of their times, or something can't be decoded.
+    """
+    decoder = _Decoder(stream, damage)
+    for run in runs:
+        if run.fresh:
+            yield from decoder.drained()
+            decoder.start_at(run.packets[0].pts if run.packets else None)
+        for packet in run.packets:
+            yield from decoder.frames(packet, packet.pts in run.spare)
+    yield from decoder.drained(ends=True)
+
+
+class _Decoder:
+    """The stream's decoder, with an eye on what comes out of it. Raises Astray."""
+
+    def __init__(self, stream: VideoStream, damage: Damage) -> None:
+        self._context, self._damage = stream.codec_context, damage
+        self._marked, self._complete = self._context.name in _MARKED, self._context.name in _COMPLETE
+        self._holds = self._left_out = False
+        self._landing: int | None = None  # the keyframe that is to come
+        self._due: int | None = None  # the last frame that is to come
+        self._last: int | None = None
+
+    def start_at(self, timestamp: int | None) -> None:
+        """Begin anew. The first frame is to be a keyframe of that timestamp."""
+        if self._holds:
+            self._context.flush_buffers()
+        self._holds, self._landing, self._due, self._last = False, timestamp, None, None
+        self._left_out = self._left_out or timestamp is not None
+
+    def frames(self, packet: Packet, spare: bool) -> Iterator[av.VideoFrame]:
+        """Decode a packet; a spare one only where others refer to it."""
+        spare = spare and self._marked
+        self._left_out = self._left_out or spare
+        # Threads that decode ahead take this over with each packet.
+        self._context.skip_frame = "NONREF" if spare else "DEFAULT"
+        self._holds = True
+        if self._complete and packet.pts is not None and not (spare or packet.is_discard):
+            self._due = packet.pts if self._due is None else max(self._due, packet.pts)
+        yield from self._decoded(packet)
+
+    def drained(self, ends: bool = False) -> Iterator[av.VideoFrame]:
+        """What the decoder still holds: an error among it would hide what follows, and be told by nobody."""
+        if self._holds:
+            yield from self._decoded(None)
+        lost = self._due is not None and self._last != self._due and (self._left_out or not ends)
+        if lost or self._landing is not None:
+            raise Astray
+
+    def _decoded(self, packet: Packet | None) -> Iterator[av.VideoFrame]:
+        try:
+            frames: list[av.VideoFrame] = self._context.decode(packet)
+        except av.error.FFmpegError:
+            self._damage.packets += 1
+            frames = []
+        beat()
+        if self._damage.packets and self._left_out:
+            raise Astray
+        yield from filter(self._is_shown, frames)
+
+    def _is_shown(self, frame: av.VideoFrame) -> bool:
+        """False for frames that a keyframe's own group shows before it: those need the group before."""
+        if not self._left_out:
+            self._last = frame.pts
+            return True
+        if frame.pts is None or (self._last is not None and frame.pts < self._last):
+            raise Astray
+        if self._landing is not None:
+            if frame.pts < self._landing:
+                return False
+            whole = frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt
+            if frame.pts > self._landing or not whole:
+                raise Astray
+            self._landing = None
+        self._last = frame.pts
+        return True
