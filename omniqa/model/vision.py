@@ -23,6 +23,7 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH = 14
 BATCH_PATCHES = 8192
+CPU_PATCHES = 2048  # on a CPU at most: it is slower where what lies between two products leaves its caches
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -69,6 +70,11 @@ class VisionEncoder:
         self._mean = 255 * torch.tensor(IMAGE_MEAN, device=weight.device)
         self._std = 255 * torch.tensor(IMAGE_STD, device=weight.device)
         self._tables: dict[tuple[int, int], GridTables] = {}
+
+    @property
+    def batch_patches(self) -> int:
+        """How many patches are encoded together, where a grid has no more of them."""
+        return min(BATCH_PATCHES, CPU_PATCHES) if self._mean.device.type == "cpu" else BATCH_PATCHES
 
     @torch.inference_mode()
     def encode(self, frames: Any, progress: Callable[[float], None] = lambda share: None) -> Tensor:
@@ -164,7 +170,7 @@ class GridStream:
         self._order.append(self._number[digest])
         self.grids += 1
         patches = grid.shape[1] * grid.shape[2] // PATCH**2
-        if len(self._waiting) >= max(1, BATCH_PATCHES // patches):
+        if len(self._waiting) >= max(1, self._encoder.batch_patches // patches):
             self._encode_waiting()
 
     @torch.inference_mode()

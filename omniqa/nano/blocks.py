@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniqa.model.attention import SdpaAttention, rotate
 from omniqa.model.audio import AudioEncoder, token_count
@@ -91,21 +91,26 @@ class BlockModel:
             yield x
 
     def looks(self, state: Tensor, batch: Batch, layer: int) -> Tensor:
-        """How much the first head of a layer looks at each audio and video token from each token of text.
+        """How much each head of a layer looks at each audio and video token from each token of text.
 
-        state: (B, N, d), what the layer gets. Gives the logarithms of shares that sum to 1, (B, N - M, M) float32.
+        state: (B, N, d), what the layer gets. Gives the logarithms of shares that sum to 1, (B, H, N - M, M) float32.
         """
-        attention = self.thinker.decoder.layers[layer].self_attn
-        h, tokens = self.thinker.decoder.layers[layer].input_layernorm(state), batch.clip_tokens
-        rotary = self._rotary(state, batch.positions.to(state.device))
-        heads = ((h[:, tokens:], attention.q_proj, tokens, None), (h[:, :tokens], attention.k_proj, 0, tokens))
+        attention, tokens = self.thinker.decoder.layers[layer].self_attn, batch.clip_tokens
+        h = self.thinker.decoder.layers[layer].input_layernorm(state)
+        cos, sin = self._rotary(state, batch.positions.to(state.device))
         q, k = (
-            rotate(_first_head(x, projection, attention.head_dim), *(part[:, start:stop] for part in rotary))[:, :, 0]
-            for x, projection, start, stop in heads
+            rotate(project(h[:, place]).unflatten(-1, (heads, -1)), cos[:, place], sin[:, place]).float()
+            for project, heads, place in (
+                (attention.q_proj, self.heads, slice(tokens, None)),
+                (attention.k_proj, self.kv_heads, slice(0, tokens)),
+            )
         )
-        scores = (q @ k.transpose(1, 2)).float() * attention.head_dim**-0.5
+        q = (
+            q.unflatten(2, (self.kv_heads, -1)).permute(0, 2, 3, 1, 4) * attention.head_dim**-0.5
+        )  # (B, KV, G, N - M, D)
+        scores = (q @ k.permute(0, 2, 3, 1)[:, :, None]).flatten(1, 2)
         media = (batch.modality[:, :tokens] != TEXT).to(state.device)
-        return scores.masked_fill(~media[:, None], float("-inf")).log_softmax(-1)
+        return scores.masked_fill(~media[:, None, None], float("-inf")).log_softmax(-1)
 
     def _said(self, last: Tensor, where: Tensor) -> Tensor:
         """What is said after the tokens at `where`, (B, N) bool: (tokens, vocabulary), float32."""
@@ -158,12 +163,6 @@ def _added(mask: Tensor, x: Tensor) -> Tensor:
     """A bool mask as what is added to scores, in the type and place of x."""
     dtype = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf")).to(x.device)
-
-
-def _first_head(x: Tensor, projection: nn.Linear, size: int) -> Tensor:
-    """(B, N, 1, D) of (B, N, d)."""
-    bias = None if projection.bias is None else projection.bias[:size]
-    return F.linear(x, projection.weight[:size], bias)[:, :, None]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, clip_mask: Tensor, text_mask: Tensor) -> Tensor:

@@ -19,11 +19,8 @@ from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
 _EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
-_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 1.0  # of that, beside the answers; of looking at the evidence
-_MIDDLE, _MIDDLE_WEIGHT = (
-    0.6,
-    0.5,
-)  # of the layers, after which answers shall be known; of that
+_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 1.0  # of that, beside the answers; of a layer's looking at the evidence
+_MIDDLE, _MIDDLE_WEIGHT = 0.6, 0.5  # of the layers, after which answers shall be known; of that
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,17 @@ class Namer:
         """BlockModel.loss, and what leads to answers. Arguments as there.
 
         Early in the decoder audio tokens say what is shown while they are heard: sights and sounds are brought together
-        in the clip, once, and not anew by every question. Soon after, one layer's first head looks at the evidence.
-        By the middle the answer is said already: things are looked up in the layers for it.
+        in the clip, once, and not anew by every question. Soon after, one layer's first head looks at the evidence, and
+        all heads of the next layers do: what they would see elsewhere is mistaken for the answer. By the middle the
+        answer is said already: things are looked up in the layers for it.
         """
         states = list(self.model.states(batch, sighted))
         early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
         beside = _SHOWN_WEIGHT * self._shown_mistaken(states[early], batch)
-        beside += _LOOKS_WEIGHT * looked_past(self.model.looks(states[early + 1], batch, early + 2), batch)
+        for layer in range(early + 2, middle + 1):
+            looks = self.model.looks(states[layer - 1], batch, layer)
+            finding = looks if layer > early + 2 else looks[:, :1]
+            beside += _LOOKS_WEIGHT * looked_past(finding, batch)
         answers = self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(states[middle], batch)
         return answers + int(batch.learned.sum()) * beside
 
@@ -112,7 +113,7 @@ class Namer:
 
 
 def looked_past(looks: Tensor, batch: Batch) -> Tensor:
-    """Mean over questions and options of -log of the share of looks that falls on the evidence.
+    """Mean over heads, questions and options of -log of the share of looks that falls on the evidence.
 
     looks: see BlockModel.looks. Looked from is where an answer begins, and the end of an option's line.
     """
@@ -126,7 +127,7 @@ def looked_past(looks: Tensor, batch: Batch) -> Tensor:
         during = [(begins[clip] < end) & (begins[clip] + length[clip] > start) for start, end in spans]
         if during:
             evidence = torch.stack(during).any(0).to(looks.device)
-            missed.append(-looks[clip, row, evidence].logsumexp(0))
+            missed.append(-looks[clip, :, row, evidence].logsumexp(-1).mean())
     return torch.stack(missed).mean() if missed else looks.new_zeros(())
 
 

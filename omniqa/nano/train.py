@@ -32,7 +32,7 @@ from omniqa.nano.naming import Named, Namer, make_named
 from omniqa.nano.tokenizer import make_tokenizer
 
 SIGHTED = (0.36, 0.6)  # of the layers: between these, text shall find what it needs of audio and video tokens
-BLIND_SHARE = 0.6  # of the steps in which it must do without before, or after, once single scenes are named right
+BLIND_BEFORE, BLIND_AFTER = 0.85, 0.6  # of the steps, in which it must; once single scenes are named right
 NAMES_SHARE = 0.15  # of the steps after the first stage that are of it
 EARLIER_SHARE = 0.15  # of the others, those of earlier stages
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
@@ -72,7 +72,14 @@ class Stage:
 STAGES = (
     Stage(scenes=1, seconds=(1.5, 2.5), sizes=(112, 112, 140, 168), blocks=0, clips=12, latest=0.17),
     Stage(scenes=1, seconds=(3, 5), sizes=(112, 112, 140, 168), blocks=8, latest=0.3),
-    Stage(scenes=2, seconds=(5, 9), sizes=(112, 112, 140, 168), blocks=12, tasks=(*NAMING, "order"), latest=0.8),
+    Stage(
+        scenes=2,
+        seconds=(5, 9),
+        sizes=(112, 112, 140, 168),
+        blocks=12,
+        tasks=(*NAMING, "order", "source localisation"),
+        latest=0.95,
+    ),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
 
@@ -272,7 +279,7 @@ class Training:
 
         What is looked up in the first layers, before sights and sounds are brought together, is of the whole clip.
         """
-        early, late = (rng.random() < BLIND_SHARE for _ in range(2))
+        early, late = (rng.random() < share for share in (BLIND_BEFORE, BLIND_AFTER))
         return range(self.middle.start if early else 0, self.middle.stop if late else self.thinker.layers)
 
     def _stage_of_step(self, rng: Random) -> int:

@@ -260,13 +260,14 @@ def test_questions_are_told_where_to_look(fresh, template):
     model, layer = BlockModel(fresh), 2
     with torch.no_grad():
         looks = model.looks(list(model.states(batch))[layer - 1], batch, layer)
+    assert looks.shape == (1, SMALL.heads, batch.ids.shape[1] - batch.clip_tokens, batch.clip_tokens)
     assert torch.allclose(looks.exp().sum(-1), torch.ones(()))
     clip, text = batch.modality[0, : batch.clip_tokens], batch.block[0, batch.clip_tokens :].tolist()
-    assert not looks[:, :, clip == TEXT].exp().any()
+    assert not looks[..., clip == TEXT].exp().any()
     begins, inside = batch.time_s[0, : batch.clip_tokens], torch.full_like(looks, -torch.inf)
     for row, block in enumerate(text):
         for start, end in evidence[block - 1] if block > 0 else ():
-            inside[0, row, (clip != TEXT) & (begins >= start) & (begins < end)] = 0.0
+            inside[0, :, row, (clip != TEXT) & (begins >= start) & (begins < end)] = 0.0
     assert looked_past(inside.log_softmax(-1), batch) == pytest.approx(0.0, abs=1e-5)
     assert looked_past(looks, batch) > 0.3
 
