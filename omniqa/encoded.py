@@ -12,8 +12,8 @@ from omniqa.answer import MediaSummary
 from omniqa.media.clip import SampledClip
 from omniqa.model.audio import AudioEncoding
 from omniqa.model.shared import SharedRows
-from omniqa.pruning.base import AnyPruner, AudioAttention, InputSelection
-from omniqa.pruning.schedule import Plan
+from omniqa.pruning.base import AnyPruner, AudioAttention, ChosenVideo, InputSelection
+from omniqa.pruning.schedule import ClipTokens, Plan
 from omniqa.sequence.layout import MediaShape
 
 SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
@@ -64,9 +64,10 @@ class EncodedVideo:
     """A clip after both encoders, ready for any number of questions.
 
     start_s: where its range starts on the file's clock.
-    video: (n_V, d), grid after grid. audio: None where there is no sound.
+    video: (n_V, d), grid after grid; with `chosen` the tokens that stayed alone. audio: None where there is no sound.
     timing_s: what decoding and encoding took, by stage.
     shared: what the questions asked so far have left for the next.
+    chosen: the video tokens that a method has chosen while they came in; then the clip serves that method alone.
     """
 
     name: str
@@ -77,16 +78,32 @@ class EncodedVideo:
     summary: MediaSummary
     timing_s: dict[str, float]
     shared: Shared = field(default_factory=Shared)
+    chosen: ChosenVideo | None = None
 
     @property
     def frames(self) -> int:
         """How many frames were taken."""
         return self.summary.frames
 
+    @property
+    def counts(self) -> ClipTokens:
+        """Its tokens before any pruning, to plan with."""
+        return ClipTokens(self.shape.audio_tokens, self.shape.grids, self.shape.hw)
+
     def on(self, device: torch.device) -> "EncodedVideo":
         """The same with its tensors on `device`."""
         audio = self.audio and self.audio.on(device)
         return self if self.video.device == device else replace(self, video=self.video.to(device), audio=audio)
+
+    def after(self, seconds: dict[str, float]) -> "EncodedVideo":
+        """The same once `seconds` more, by stage, were spent on it."""
+        total = {stage: self.timing_s.get(stage, 0.0) + seconds.get(stage, 0.0) for stage in self.timing_s | seconds}
+        return replace(self, timing_s=total)
+
+    def warned(self, *warnings: str | None) -> "EncodedVideo":
+        """The same with warnings added; None is none."""
+        told = (*self.summary.warnings, *(warning for warning in warnings if warning is not None))
+        return replace(self, summary=replace(self.summary, warnings=told))
 
     def audio_importance(self, kind: AudioAttention | None) -> Tensor | None:
         """Importance (n_A,) of the audio tokens, worked out once; None without sound, or where it is not asked for."""

@@ -52,6 +52,33 @@ class LearnedPart:
     make: Callable[[int], nn.Module]
 
 
+class VideoChoice(ABC):
+    """A choice of video tokens that looks at a few grids at a time and at nothing else.
+
+    window: grids that are looked at together, counted from the video's first. Choices that are equal choose alike: a
+    subclass is a frozen dataclass of what decides.
+    """
+
+    window: ClassVar[int]
+
+    @abstractmethod
+    def keep(self, grids: Tensor) -> Tensor:
+        """(grids, hw) bool: the tokens that stay of `grids` (grids, hw, d): whole windows, the video's last one perhaps
+        shorter.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenVideo:
+    """Video tokens that were chosen while the grids came in, so that the others' embeddings are gone.
+
+    choice: what chose. keep: (n_video,) bool, True where a token stayed.
+    """
+
+    choice: VideoChoice
+    keep: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class MediaTokens:
     """The audio and video tokens of a clip before any pruning, after the encoders' projections.
@@ -59,13 +86,15 @@ class MediaTokens:
     modality: (n,) integer, VIDEO or AUDIO, in sequence order.
     chunk: (n,) long, the 2 s chunk of each token by its time, from 0, in sequence order.
     hw: tokens of one grid; grid g of the video is rows g·hw … (g+1)·hw - 1 of `video`. Any number where none is there.
-    video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence.
+    video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence. With `chosen`
+        those of the tokens that stayed alone.
     audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
     audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
         layer; None where the method did not ask for it (Pruner.audio_importance).
     time_s: (n,) float64 on the CPU, seconds of each token from the range's start, in sequence order; a grid's is that
         of its first frame. None where nobody knows.
     learned: the method's own network, float32, for inference; None where it did not ask for one (Pruner.learned).
+    chosen: the video tokens that were chosen already, by Pruner.video_choice; None: all are here.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -78,24 +107,38 @@ class MediaTokens:
     audio_importance: Tensor | None = None
     time_s: Tensor | None = None
     learned: nn.Module | None = None
+    chosen: ChosenVideo | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.video) + len(self.audio)
+        n = self.n_video + len(self.audio)
         if self.modality.shape != (n,) or self.chunk.shape != (n,):
             raise ValueError(
                 f"modality {tuple(self.modality.shape)} and chunk {tuple(self.chunk.shape)} are not ({n},)"
             )
-        if len(self.video) and (self.hw < 1 or len(self.video) % self.hw):
-            raise ValueError(f"{len(self.video)} video tokens are no whole number of grids of {self.hw}")
+        if self.n_video and (self.hw < 1 or self.n_video % self.hw):
+            raise ValueError(f"{self.n_video} video tokens are no whole number of grids of {self.hw}")
         if self.audio_importance is not None and self.audio_importance.shape != (len(self.audio),):
             raise ValueError(f"audio_importance {tuple(self.audio_importance.shape)} is not ({len(self.audio)},)")
         if self.time_s is not None and self.time_s.shape != (n,):
             raise ValueError(f"time_s {tuple(self.time_s.shape)} is not ({n},)")
 
     @property
+    def n_video(self) -> int:
+        """Video tokens before any pruning."""
+        return len(self.video) if self.chosen is None else len(self.chosen.keep)
+
+    @property
     def counts(self) -> ClipTokens:
         """These tokens as counts, to plan with."""
-        return ClipTokens(len(self.audio), len(self.video) // self.hw if self.hw else 0, self.hw)
+        return ClipTokens(len(self.audio), self.n_video // self.hw if self.hw else 0, self.hw)
+
+    def chosen_by(self, choice: VideoChoice) -> Tensor:
+        """(n_video,) bool: the video tokens that stay by `choice`. Raises ValueError where another chose before."""
+        if self.chosen is None:
+            return choice.keep(self.video.unflatten(0, (-1, self.hw))).flatten()
+        if self.chosen.choice != choice:
+            raise ValueError(f"the video was chosen by {self.chosen.choice}; what {choice} would choose is unknown")
+        return self.chosen.keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +226,14 @@ class Pruner(ABC, Generic[PlanT]):
 
         Arithmetic on counts, without torch. Raises UsageError where the method can't serve this clip, decoder or R.
         """
+
+    def video_choice(self, plan: PlanT) -> VideoChoice | None:
+        """How the input level chooses video, where it looks at a few grids at a time and the counts alone say the rest.
+
+        `select_input` then asks MediaTokens.chosen_by, and takes tokens with `chosen`: of a long video the tokens that
+        leave are let go of while it is encoded. None, as here: the method needs all of them.
+        """
+        return None
 
     def select_input(self, tokens: MediaTokens, plan: PlanT) -> InputSelection:
         """The plan.alive[0] tokens that enter layer 0; here: all of them.

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import InputSelection, MediaTokens, Pruner
+from omniqa.pruning.base import InputSelection, MediaTokens, Pruner, VideoChoice
 from omniqa.pruning.ratio import check_reached, nearest
 from omniqa.pruning.schedule import ClipTokens, Plan, ttm_counts
+from omniqa.pruning.ttm import TemporalMerge
 from omniqa.sequence.units import VIDEO
 
 
@@ -46,14 +47,16 @@ class DyCoke(Pruner[DyCokePlan]):
             check_reached(self.name, self.retention, clip.n, total(rho), total(1.0))
         return DyCokePlan(clip, (total(rho),) * layers, rho)
 
+    def video_choice(self, plan: DyCokePlan) -> VideoChoice | None:
+        """TTM; None without video."""
+        return TemporalMerge.at(plan.rho, plan.clip.hw) if plan.clip.grids else None
+
     def select_input(self, tokens: MediaTokens, plan: DyCokePlan) -> InputSelection:
         """All audio, and the video tokens that TTM keeps."""
         import torch
 
-        from omniqa.pruning.selection import temporal_merge
-
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
-        if len(tokens.video):
-            grids = tokens.video.unflatten(0, (-1, tokens.hw))
-            keep[tokens.modality == VIDEO] = temporal_merge(grids, plan.rho).flatten()
+        choice = self.video_choice(plan)
+        if choice is not None:
+            keep[tokens.modality == VIDEO] = tokens.chosen_by(choice)
         return InputSelection(keep.nonzero().flatten())

@@ -13,6 +13,7 @@ from omniqa.pruning.base import (
     MediaTokens,
     Pruner,
     ScoreRows,
+    VideoChoice,
 )
 from omniqa.pruning.schedule import (
     ClipTokens,
@@ -24,6 +25,7 @@ from omniqa.pruning.schedule import (
     nominal_t,
     solve_omnidrop,
 )
+from omniqa.pruning.ttm import TemporalMerge
 from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
@@ -79,19 +81,22 @@ class OmniDrop(Pruner[OmniDropPlan]):
         options = ScheduleOptions(self.schedule, self.curve, self.plp, self.guidance, self.beta, self.t_mid, self.l_div)
         return solve_omnidrop(clip, layers, self.retention, options)
 
+    def video_choice(self, plan: OmniDropPlan) -> VideoChoice | None:
+        """TTM; None where it keeps all video."""
+        return TemporalMerge.at(plan.rho, plan.clip.hw) if plan.keep_video < plan.clip.n_video else None
+
     def select_input(self, tokens: MediaTokens, plan: OmniDropPlan) -> InputSelection:
         """Audio by importance, video by TTM, then thinning where the plan asks for it."""
         import torch
 
-        from omniqa.pruning.selection import places_of, temporal_merge
+        from omniqa.pruning.selection import places_of
 
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         if plan.keep_audio < len(tokens.audio):
             keep[places_of(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
-        if plan.keep_video < len(tokens.video):
-            grids = tokens.video.unflatten(0, (-1, tokens.hw))
-            places = places_of(tokens.modality == VIDEO, len(tokens.video))
-            keep[places] = temporal_merge(grids, plan.rho).flatten()
+        choice = self.video_choice(plan)
+        if choice is not None:
+            keep[places_of(tokens.modality == VIDEO, tokens.n_video)] = tokens.chosen_by(choice)
         return InputSelection(_thinned(places_of(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
 
     def select_layer(self, layer: int, alive: LayerTokens, plan: OmniDropPlan) -> Tensor:

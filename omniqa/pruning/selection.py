@@ -129,10 +129,17 @@ def temporal_merge(video: Tensor, rho: float) -> Tensor:
     """Temporal token merging at rate ρ (DyCoke, arXiv 2411.15024; methods.md, TTM).
 
     video: (grids, hw, d) embeddings. Returns (grids, hw) bool, True where a token stays: schedule.ttm_counts(grids,
-    hw, rho) of each grid. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to
-    g0's at the same place, of g3 those least similar to g2's, dropped tokens included.
+    hw, rho) of each grid.
     """
-    kept = floor_count((1 - rho) * video.shape[1])
+    return merge_to(video, floor_count((1 - rho) * video.shape[1]))
+
+
+def merge_to(video: Tensor, kept: int) -> Tensor:
+    """The same where `kept` tokens stay of all grids but a group's first.
+
+    In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the same place, of
+    g3 those least similar to g2's, dropped tokens included.
+    """
     # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
     return torch.cat([_merge_groups(block, kept) for block in video.split(_BLOCK_GROUPS * GROUP)])
 

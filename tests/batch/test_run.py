@@ -8,7 +8,8 @@ import weakref
 import pytest
 
 from omniqa.batch import runfile
-from omniqa.engine import OmniQA, PreparedClip
+from omniqa.encoded import PreparedClip
+from omniqa.engine import OmniQA
 from omniqa.errors import ModelError, OutOfMemoryError, UsageError
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding

@@ -48,7 +48,7 @@ def no_encoders(monkeypatch):
         def refuse(*given, **named):
             raise AssertionError("this was done already")
 
-        monkeypatch.setattr("omniqa.engine.sample_clip", refuse)
+        monkeypatch.setattr("omniqa.preparing.sample_clip", refuse)
         monkeypatch.setattr("omniqa.model.vision.VisionEncoder._encode_grids", refuse)
         monkeypatch.setattr("omniqa.model.audio.AudioEncoder._encode_windows", refuse)
 

@@ -66,7 +66,7 @@ def test_a_small_budget_shares_fewer_layers_and_changes_nothing(qa, layers, monk
     qa.prefill(video, QUESTIONS[0], pruner, share=True)
     (keys, values), *rest = video.shared.of(pruner).rows.layers
     assert len(rest) == qa.thinker.layers - 1
-    monkeypatch.setattr("omniqa.engine.SHARED_BYTES", layers * (keys.nbytes + values.nbytes))
+    monkeypatch.setattr("omniqa.prefilling.SHARED_BYTES", layers * (keys.nbytes + values.nbytes))
     video = qa.encode(make_clip(frames=4, seconds=2.0))
     for question in QUESTIONS:
         again = qa.prefill(video, question, pruner, share=True)

@@ -352,7 +352,7 @@ def test_the_answer_is_the_methods_own_choice(copy, weights):
 
 
 def test_without_a_selector_it_says_how_to_get_one_before_anything_is_encoded(qa, monkeypatch):
-    monkeypatch.setattr(qa, "_encode", None)
+    monkeypatch.setattr(qa.encoder, "encode", None)
     with pytest.raises(ModelError, match=r"no compressor.\* tensors.*no omnisift.safetensors.*--set selector=FILE"):
         survivors(qa)
     assert ModelError.exit_code == 4
@@ -376,7 +376,7 @@ def test_a_bfloat16_model_scores_in_float32(copy, weights):
     put_inside(copy, weights)
     qa = load(copy, "bfloat16")
     assert abs(ask(qa).retention.achieved - 0.3) <= 0.01
-    (network,) = qa._learned.values()
+    (network,) = qa.prefiller.learned.values()
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
@@ -421,4 +421,4 @@ def test_a_selector_is_read_once_for_all_retentions(copy, weights):
     qa = load(copy)
     for R in (0.2, 0.3, 1.0):
         ask(qa, retention=R)
-    assert len(qa._learned) == 1
+    assert len(qa.prefiller.learned) == 1

@@ -89,7 +89,7 @@ def test_dycoke(run, R):
 def test_omnisift_with_any_selector(run, qa, monkeypatch, R):
     method = registry.create("omnisift", R)
     selector = random_network(method, qa.thinker.lm_head.in_features)
-    monkeypatch.setitem(qa._learned, method.learned, selector)
+    monkeypatch.setitem(qa.prefiller.learned, method.learned, selector)
     tokens, alive, _ = run("omnisift", R)
     test_omnisift.check_against_the_slow_reading(tokens, R=R)
     assert alive[0] == alive[-1] == test_omnisift.enter(tokens, R)

@@ -1,0 +1,135 @@
+"""An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedVideo → Prefilled."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from omniqa.encoded import SHARED_BYTES, EncodedVideo, Start
+from omniqa.errors import UsageError
+from omniqa.memory import memory_errors
+from omniqa.model.cache import KVCache
+from omniqa.model.decoder import Decoder, Prefill, Prompt
+from omniqa.model.learned import load_learned
+from omniqa.model.thinker import Thinker
+from omniqa.preparing import Progress, silent
+from omniqa.pruning.base import AnyPruner, InputSelection, LearnedPart, MediaTokens
+from omniqa.sequence.layout import TokenLayout, build_layout
+from omniqa.sequence.units import AUDIO, VIDEO
+from omniqa.stats import StageClock
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """A question after its prefill, ready for its first token."""
+
+    layout: TokenLayout
+    result: Prefill
+    cache: KVCache
+
+
+class Prefiller:
+    """Takes prompts through one model's decoder.
+
+    learned: the methods' own networks that were needed so far.
+    """
+
+    def __init__(self, thinker: Thinker, decoder: Decoder) -> None:
+        self.learned: dict[LearnedPart, nn.Module] = {}
+        self._thinker = thinker
+        self._decoder = decoder
+
+    def prefill(
+        self,
+        video: EncodedVideo,
+        question: str,
+        pruner: AnyPruner,
+        room: int = 0,
+        clock: StageClock | None = None,
+        progress: Progress = silent,
+        share: bool = False,
+    ) -> Prefilled:
+        """See OmniQA.prefill."""
+        if not question.strip():
+            raise UsageError("The question is empty.")
+        thinker = self._thinker
+        clock = clock or StageClock(thinker.device)
+        with memory_errors(), torch.inference_mode():
+            layout = build_layout(thinker.template, video.shape, question)
+            with clock.stage("input_pruning"):
+                tokens = self._media_tokens(video, layout, pruner)
+                start = video.shared.of(pruner) if share else None
+                plan = start.plan if start else pruner.plan(tokens.counts, thinker.layers)
+                selection = start.selection if start else pruner.select_input(tokens, plan)
+            cache = KVCache(thinker.layers, room)
+            with clock.stage("prefill"):
+                result = self._decoder.prefill(
+                    self._prompt(layout, tokens, selection),
+                    pruner,
+                    plan,
+                    cache,
+                    lambda done: progress("prefill", done),
+                    start.rows if start else None,
+                    SHARED_BYTES if share else 0,
+                )
+            if share:
+                video.shared.keep(pruner, Start(plan, selection, result.shared))
+        return Prefilled(layout, result, cache)
+
+    def learned_part(self, pruner: AnyPruner) -> nn.Module | None:
+        """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
+        part = pruner.learned
+        if part is None:
+            return None
+        if part not in self.learned:
+            weight = self._thinker.lm_head.weight
+            self.learned[part] = load_learned(part, self._thinker.checkpoint, weight.shape[1], weight.device)
+        return self.learned[part]
+
+    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyPruner) -> MediaTokens:
+        device, media = self._thinker.device, layout.media
+        return MediaTokens(
+            modality=torch.from_numpy(layout.modality[media]).to(device),
+            chunk=torch.from_numpy(layout.chunk[media]).to(device),
+            hw=video.shape.hw,
+            video=video.video,
+            audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
+            audio_importance=video.audio_importance(pruner.audio_importance),
+            time_s=torch.from_numpy(layout.time_s[media]),
+            learned=self.learned_part(pruner),
+            chosen=video.chosen,
+        )
+
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: InputSelection) -> Prompt:
+        """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
+        device, media = self._thinker.device, layout.media
+        keep = selection.keep
+        embeddings = selection.embeddings
+        if embeddings is None:
+            embeddings = _embeddings(tokens, keep)
+        ids = torch.from_numpy(layout.ids).to(device)
+        head, tail = self._decoder.embed(ids[: media.start]), self._decoder.embed(ids[media.stop :])
+        places = torch.arange(len(ids), device=device)
+        places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
+        return Prompt(
+            embeddings=torch.cat([head, embeddings, tail]),
+            positions=torch.from_numpy(layout.positions).to(device)[:, places],
+            media=slice(media.start, media.start + len(keep)),
+            question=torch.arange(layout.question.start, layout.question.stop, device=device) - len(ids),
+            index=keep,
+            modality=tokens.modality,
+            chunk=tokens.chunk,
+            max_chunk=int(layout.chunk.max()),
+        )
+
+
+def _embeddings(tokens: MediaTokens, keep: Tensor) -> Tensor:
+    """(m, d) embeddings, as the encoders gave them, of the tokens at `keep` (m,), all of which are here."""
+    modality, place = tokens.modality, keep
+    if tokens.chosen is not None:
+        here = torch.ones_like(modality, dtype=torch.bool)
+        here[modality == VIDEO] = tokens.chosen.keep
+        modality, place = modality[here], (here.cumsum(0) - 1)[keep]
+    whole = tokens.video.new_empty(len(modality), tokens.video.shape[1])
+    whole[modality == VIDEO], whole[modality == AUDIO] = tokens.video, tokens.audio
+    return whole[place]
