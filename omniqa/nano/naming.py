@@ -113,12 +113,11 @@ class Namer:
 
 
 def looked_past(looks: Tensor, batch: Batch) -> Tensor:
-    """Mean over heads, questions and options of -log of the share of looks that falls on the evidence.
+    """Mean over heads, tokens said and options of -log of the share of looks that falls on the evidence.
 
-    looks: see BlockModel.looks. Looked from is where an answer begins, and the end of an option's line.
+    looks: see BlockModel.looks. Looked from is wherever a token of an answer is said, and the end of an option's line.
     """
-    learned = batch.learned & ~batch.learned.roll(1, dims=1)
-    rows = (before(learned) | (batch.verdict >= 0))[:, batch.clip_tokens :].nonzero().tolist()
+    rows = (before(batch.learned) | (batch.verdict >= 0))[:, batch.clip_tokens :].nonzero().tolist()
     length = torch.where(batch.modality == AUDIO, 1 / POSITIONS_PER_SECOND, 2 / FPS)[:, : batch.clip_tokens]
     begins = batch.time_s[:, : batch.clip_tokens]
     missed = []

@@ -78,7 +78,7 @@ STAGES = (
         sizes=(112, 112, 140, 168),
         blocks=12,
         tasks=(*NAMING, "order", "source localisation"),
-        latest=0.95,
+        latest=0.9,
     ),
     Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
 )
