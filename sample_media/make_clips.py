@@ -16,7 +16,7 @@ CLIPS = {
         193,
         8,
         2,
-        ("Which is heard first, the voice or the noise?", "Which shape is shown while you hear the voice?"),
+        ("Which is heard first, the voice or the noise?", "Which coloured shape is shown while you hear the voice?"),
     ),
     "river": (361, 12, 3, ("Which word is spoken?", "What is heard first?")),
     "window": (346, 16, 4, ("Which digit is shown?", "What does the voice say?")),

@@ -60,7 +60,7 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
         ("hello", "What does the voice say?", "hello"),
         ("hello", "Is a yellow star shown?", "yes"),
         ("tiger", "Which is heard first, the voice or the noise?", "voice"),
-        ("tiger", "Which shape is shown while you hear the voice?", "heart"),
+        ("tiger", "Which coloured shape is shown while you hear the voice?", "green heart"),
         ("river", "Which word is spoken?", "river"),
         ("window", "Which digit is shown?", "3"),
     ],

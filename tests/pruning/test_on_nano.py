@@ -66,8 +66,8 @@ def test_fastv(run, qa, R):
     assert [len(indices) for indices in alive] == counts
 
 
-@pytest.mark.parametrize("R", [0.6, 0.8])  # dash's floor depends on the embeddings
-@pytest.mark.parametrize("name", ["omnizip", "dash"])
+# dash's floor depends on the embeddings, and noise as strong as here leaves it little that is alike.
+@pytest.mark.parametrize(("name", "R"), [("omnizip", 0.6), ("omnizip", 0.8), ("dash", 0.9), ("dash", 0.95)])
 def test_omnizip_and_dash(run, name, R):
     tokens, alive, _ = run(name, R)
     test_one_stage.check_against_the_slow_reading(name, tokens, R=R)
