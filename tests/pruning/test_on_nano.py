@@ -93,3 +93,10 @@ def test_omnisift_with_any_selector(run, qa, monkeypatch, R):
     tokens, alive, _ = run("omnisift", R)
     test_omnisift.check_against_the_slow_reading(tokens, R=R)
     assert alive[0] == alive[-1] == test_omnisift.enter(tokens, R)
+
+
+@pytest.mark.parametrize("R", [0.3, 0.5])
+def test_omnisift_with_the_selector_that_comes_with_nano(run, R):
+    tokens, alive, _ = run("omnisift", R)
+    test_omnisift.check_against_the_slow_reading(tokens, R=R)
+    assert alive[0] == alive[-1] == test_omnisift.enter(tokens, R)
