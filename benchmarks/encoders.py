@@ -23,8 +23,6 @@ OURS = "omniqa"
 SIDES = (THEIRS, OURS)
 WARM_MEL = 200  # frames of log-mel, one window
 
-Encode = Callable[[Any], Tensor]
-
 
 @dataclass(frozen=True)
 class Case:
