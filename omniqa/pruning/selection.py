@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from omniqa.pruning.schedule import GROUP, floor_count
+from omniqa.pruning.schedule import GROUP
 
 _BLOCK_ROWS = 4096  # rows that are compared with as many others at a time
 _SAME = 2**-17  # cosines of one vector with itself, by matrix product, are this near to 1
@@ -125,20 +125,12 @@ def _blocks_of(hw: int) -> int:
     return max(1, _BLOCK_ROWS // hw)
 
 
-def temporal_merge(video: Tensor, rho: float) -> Tensor:
-    """Temporal token merging at rate ρ (DyCoke, arXiv 2411.15024; methods.md, TTM).
+def temporal_merge(video: Tensor, kept: int) -> Tensor:
+    """Temporal token merging (DyCoke, arXiv 2411.15024; methods.md, TTM).
 
-    video: (grids, hw, d) embeddings. Returns (grids, hw) bool, True where a token stays: schedule.ttm_counts(grids,
-    hw, rho) of each grid.
-    """
-    return merge_to(video, floor_count((1 - rho) * video.shape[1]))
-
-
-def merge_to(video: Tensor, kept: int) -> Tensor:
-    """The same where `kept` tokens stay of all grids but a group's first.
-
-    In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the same place, of
-    g3 those least similar to g2's, dropped tokens included.
+    video: (grids, hw, d) embeddings. Returns (grids, hw) bool, True where a token stays: `kept` of all grids but a
+    group's first. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the
+    same place, of g3 those least similar to g2's, dropped tokens included.
     """
     # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
     return torch.cat([_merge_groups(block, kept) for block in video.split(_BLOCK_GROUPS * GROUP)])

@@ -27,6 +27,6 @@ class TemporalMerge(VideoChoice):
 
     def keep(self, grids: Tensor) -> Tensor:
         """See VideoChoice."""
-        from omniqa.pruning.selection import merge_to
+        from omniqa.pruning.selection import temporal_merge
 
-        return merge_to(grids, self.kept)
+        return temporal_merge(grids, self.kept)

@@ -17,7 +17,6 @@ from omniqa.model.passing import PassingGrids
 from omniqa.model.vision import GridStream
 from omniqa.pruning import registry
 from omniqa.pruning.schedule import ClipTokens
-from omniqa.pruning.selection import temporal_merge
 from omniqa.pruning.ttm import TemporalMerge
 from tests.media.clips import Audio, Video, spoil, tone, write_clip
 from tests.pruning.clip import media_tokens
@@ -101,7 +100,7 @@ def test_windows_choose_what_the_whole_video_would(grids):
     video = torch.randn(grids, 12, 16, generator=torch.Generator().manual_seed(grids))
     choice = TemporalMerge.at(0.7, 12)
     pieces = [choice.keep(piece) for piece in video.split(3 * choice.window)]
-    assert torch.cat(pieces).equal(temporal_merge(video, 0.7))
+    assert torch.cat(pieces).equal(TemporalMerge.at(0.7, video.shape[1]).keep(video))
 
 
 @pytest.mark.parametrize("name", registry.methods())

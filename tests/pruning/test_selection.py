@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from omniqa.pruning.schedule import ttm_counts
-from omniqa.pruning.selection import cosine, drop_by_tds, drop_lowest, temporal_merge, thin, top_k_by
+from omniqa.pruning.selection import cosine, drop_by_tds, drop_lowest, thin, top_k_by
+from omniqa.pruning.ttm import TemporalMerge
 from tests.pruning import reference
 
 # Scores in 64ths and λ = 1/4 over power-of-two clips: exact in float32, so that ties are ties for both readings.
@@ -18,6 +19,10 @@ EXACT_VECTORS = st.sampled_from([
     *((1, a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1)),
     (0, 0, 0, 0),
 ])  # fmt: skip
+
+
+def merge(video, rho):
+    return TemporalMerge.at(rho, video.shape[1]).keep(video)
 
 
 def seeded(seed):
@@ -57,7 +62,7 @@ def test_of_equal_values_the_first_are_chosen():
 @pytest.mark.parametrize("rho", [0.0, 0.33, 0.8, 1.0])
 def test_merging_random_grids(grids, rho):
     video = torch.randn(grids, 12, 16, generator=seeded(grids))
-    assert temporal_merge(video, rho).tolist() == reference.ttm(video.tolist(), rho)
+    assert merge(video, rho).tolist() == reference.ttm(video.tolist(), rho)
 
 
 @settings(deadline=None)
@@ -65,31 +70,31 @@ def test_merging_random_grids(grids, rho):
 def test_merging_grids_full_of_ties(grids, hw, rho, data):
     tokens = data.draw(st.lists(EXACT_VECTORS, min_size=grids * hw, max_size=grids * hw))
     video = torch.tensor(tokens, dtype=torch.float32).reshape(grids, hw, 4)
-    assert temporal_merge(video, rho).tolist() == reference.ttm(video.tolist(), rho)
+    assert merge(video, rho).tolist() == reference.ttm(video.tolist(), rho)
 
 
 def test_a_long_video_is_merged_in_blocks_without_a_seam():
     video = torch.randn(131, 4, 6, generator=seeded(0))
-    assert temporal_merge(video, 0.5).tolist() == reference.ttm(video.tolist(), 0.5)
+    assert merge(video, 0.5).tolist() == reference.ttm(video.tolist(), 0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_in_a_still_picture_all_tokens_tie(dtype):
     frame = torch.randn(1, 20, 3584, generator=seeded(1)).to(dtype)
-    keep = temporal_merge(frame.expand(8, -1, -1), 0.8)
+    keep = merge(frame.expand(8, -1, -1), 0.8)
     assert keep[1::4].tolist() == [[i < 4 for i in range(20)]] * 2
     assert tuple(keep.sum(1).tolist()) == ttm_counts(8, 20, 0.8)
 
 
 def test_similarity_is_taken_in_float32():
     video = torch.randn(8, 50, 64, generator=seeded(2)).bfloat16()
-    assert temporal_merge(video, 0.8).equal(temporal_merge(video.float(), 0.8))
+    assert merge(video, 0.8).equal(merge(video.float(), 0.8))
 
 
 def test_similarity_is_to_the_whole_earlier_grid_and_to_the_right_one():
     a, b, c = torch.eye(3)
     g0, g1, g2, g3 = [a, b], [a, c], [c, b], [c, c]
-    keep = temporal_merge(torch.stack([torch.stack(g) for g in (g0, g1, g2, g3)]), 0.5)
+    keep = merge(torch.stack([torch.stack(g) for g in (g0, g1, g2, g3)]), 0.5)
     # g1 differs from g0 at place 1; g2 from g0 at place 0; g3 from g2 at place 1, a place that g2 itself has dropped.
     assert keep.tolist() == [[True, True], [False, True], [True, False], [False, True]]
 
@@ -97,7 +102,7 @@ def test_similarity_is_to_the_whole_earlier_grid_and_to_the_right_one():
 def test_nothing_resembles_a_token_of_zeros():
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     assert cosine(x, torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 1.0, 0.0]
-    assert temporal_merge(torch.zeros(4, 5, 3), 0.8).tolist() == reference.ttm(torch.zeros(4, 5, 3).tolist(), 0.8)
+    assert merge(torch.zeros(4, 5, 3), 0.8).tolist() == reference.ttm(torch.zeros(4, 5, 3).tolist(), 0.8)
 
 
 # --- the layer level ---
