@@ -259,7 +259,8 @@ class Training:
             stage = STAGES[self._stage_of_step(rng)]
             seconds = rng.randint(*(round(2 * s) for s in stage.seconds)) / 2
             together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
-            parts = max(1, round(stage.clips * 4 / seconds / together))
+            alike = max(1, self.settings.workers)  # so that none waits for the others
+            parts = alike * max(1, round(stage.clips * 4 / seconds / together / alike))
             first = Order(
                 seed=world.FIRST_TRAINING_SEED + number * max(MOST_CLIPS, together),
                 clips=together,
