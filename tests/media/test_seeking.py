@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from omniqa.media import seeking
+from omniqa.media import runs, seeking
 from omniqa.media.container import Damage, timed_frames
 from omniqa.media.video import read_frames, upright
 from tests.media.clips import Audio, Video, real_clip, tone, write_clip
@@ -122,7 +122,7 @@ def same_as_whole(path, frames, times):
 def decoded(monkeypatch):
     """Packets given to the decoder: 'all' of those that are not left out, and of these the 'spare' ones."""
     counts = {"all": 0, "spare": 0, "whole": 0}
-    frames, decode = seeking._Decoder.frames, seeking.decode
+    frames, decode = runs._Decoder.frames, seeking.decode
 
     def counted(self, packet, spare):
         counts["all"] += 1
@@ -133,7 +133,7 @@ def decoded(monkeypatch):
         counts["whole"] += 1
         return decode(*given)
 
-    monkeypatch.setattr(seeking._Decoder, "frames", counted)
+    monkeypatch.setattr(runs._Decoder, "frames", counted)
     monkeypatch.setattr(seeking, "decode", counted_whole)
     return counts
 
