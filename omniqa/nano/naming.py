@@ -14,7 +14,7 @@ from torch import Tensor
 
 from omniqa.nano.batches import FPS, Batch, Media, Order, make_media
 from omniqa.nano.blocks import BlockModel, before
-from omniqa.nano.truth import HEARD, SEEN, STRIKES, heard, seen, strikes
+from omniqa.nano.truth import HEARD, SEEN, STRIKES, heard, seen
 from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
@@ -30,13 +30,11 @@ class Named:
 
     seen: (grids, hw, SEEN) float32, 1 where it lies on the token, NaN throughout where a scene ends inside the grid.
     heard: (audio tokens, HEARD) float32, 1 where it is heard then.
-    strikes: (audio tokens, STRIKES) float32, the place in its row of what is heard.
     """
 
     media: tuple[Media, ...]
     seen: Tensor
     heard: Tensor
-    strikes: Tensor
 
 
 def make_named(order: Order) -> Named:
@@ -47,7 +45,6 @@ def make_named(order: Order) -> Named:
         media=tuple(one for _, one in pairs),
         seen=torch.from_numpy(np.concatenate([seen(script, one.shape, FPS) for script, one in pairs])),
         heard=torch.from_numpy(np.concatenate([heard(script, one.shape) for script, one in pairs])),
-        strikes=torch.from_numpy(np.concatenate([strikes(script, one.shape) for script, one in pairs])),
     )
 
 
@@ -66,25 +63,21 @@ class Namer:
             [encode(f" {name}", False)[-1] for name in names] for names in (SEEN, HEARD, STRIKES)
         )
 
-    def names(self, named: Named) -> tuple[Tensor, Tensor, Tensor]:
-        """(grids, hw, SEEN), (audio tokens, HEARD) and (audio tokens, STRIKES), float32: above 0 where it says so."""
+    def names(self, named: Named) -> tuple[Tensor, Tensor]:
+        """(grids, hw, SEEN) and (audio tokens, HEARD), float32: above 0 where it says so."""
         thinker, clips = self.model.thinker, named.media
         with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
             norm, weight = thinker.decoder.norm, thinker.lm_head.weight
             seen = norm(self.model.encode_video(clips)) @ weight[self.seen].T
-            audio = norm(self.model.encode_audio(clips))
-            heard, struck = audio @ weight[self.heard].T, audio @ weight[self.strikes].T
-        return seen.float().unflatten(0, (-1, clips[0].shape.hw)), heard.float(), struck.float()
+            heard = norm(self.model.encode_audio(clips)) @ weight[self.heard].T
+        return seen.float().unflatten(0, (-1, clips[0].shape.hw)), heard.float()
 
     def loss(self, named: Named) -> Tensor:
-        """Cross entropy of the names, a mean over video tokens and two over audio tokens, times the number of clips."""
-        seen, heard, struck = self.names(named)
-        seen_true, heard_true, struck_true = (
-            truth.to(seen.device) for truth in (named.seen, named.heard, named.strikes)
-        )
+        """Cross entropy of the names, a mean over video tokens and one over audio tokens, times the number of clips."""
+        seen, heard = self.names(named)
+        seen_true, heard_true = (truth.to(seen.device) for truth in (named.seen, named.heard))
         known = ~seen_true.isnan().flatten(1).any(1)
-        mistaken = _mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true)
-        return len(named.media) * (mistaken + _miscounted(struck, struck_true))
+        return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
 
     def answers_loss(self, batch: Batch, sighted: range | None) -> Tensor:
         """BlockModel.loss, and what leads to answers. Arguments as there.
@@ -97,9 +90,9 @@ class Namer:
         """
         states = list(self.model.states(batch, sighted))
         early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
-        shown, struck = self._said_by_audio(states[early], batch)
-        beside = _SHOWN_WEIGHT * _mistaken(shown, batch.shown.to(shown.device))
-        beside += _STRIKES_WEIGHT * _miscounted(struck, batch.strikes.to(struck.device))
+        audio = states[early][(batch.modality == AUDIO).to(states[early].device)]
+        beside = _SHOWN_WEIGHT * self._mistaken_of_audio(audio, self.seen, batch.shown)
+        beside += _STRIKES_WEIGHT * self._mistaken_of_audio(audio, self.strikes, batch.strikes)
         for layer in range(early + 2, middle + 1):
             looks = self.model.looks(states[layer - 1], batch, layer)
             finding = looks if layer > early + 2 else looks[:, :1]
@@ -107,18 +100,17 @@ class Namer:
         answers = self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(states[middle], batch)
         return answers + int(batch.learned.sum()) * beside
 
-    def _said_by_audio(self, state: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(audio tokens, SEEN) and (audio tokens, STRIKES), float32. state: (B, N, d) after some layer."""
+    def _mistaken_of_audio(self, audio: Tensor, names: list[int], truth: Tensor) -> Tensor:
+        """Mean cross entropy of the names that audio tokens say. audio: (audio tokens, d) after some layer."""
         thinker = self.model.thinker
         with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
-            audio = thinker.decoder.norm(state[(batch.modality == AUDIO).to(state.device)])
-            shown, struck = (audio @ thinker.lm_head.weight[names].T for names in (self.seen, self.strikes))
-        return shown.float(), struck.float()
+            said = thinker.decoder.norm(audio) @ thinker.lm_head.weight[names].T
+        return _mistaken(said.float(), truth.to(said.device))
 
     @torch.no_grad()
     def right(self, named: Named) -> tuple[float, float]:
         """Of the grids and of the audio tokens, the shares of which all names are right."""
-        seen, heard, _ = self.names(named)
+        seen, heard = self.names(named)
         known = ~named.seen.isnan().flatten(1).any(1)
         pairs = ((seen[known].amax(1), named.seen[known].amax(1)), (heard, named.heard))
         grids, tokens = (float(((said.cpu() > 0) == (true > 0)).all(1).float().mean()) for said, true in pairs)
@@ -141,12 +133,6 @@ def looked_past(looks: Tensor, batch: Batch) -> Tensor:
             evidence = torch.stack(during).any(0).to(looks.device)
             missed.append(-looks[clip, :, row, evidence].logsumexp(-1).mean())
     return torch.stack(missed).mean() if missed else looks.new_zeros(())
-
-
-def _miscounted(said: Tensor, truth: Tensor) -> Tensor:
-    """Mean cross entropy where something is struck; 0 where nothing is."""
-    struck = truth.any(1)
-    return F.binary_cross_entropy_with_logits(said[struck], truth[struck]) if struck.any() else said.sum() * 0
 
 
 def _mistaken(said: Tensor, truth: Tensor) -> Tensor:
