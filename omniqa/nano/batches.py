@@ -34,7 +34,6 @@ from omniqa.nano.finding import THINGS
 from omniqa.nano.questions import LETTERS, Question
 from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
 from omniqa.nano.truth import shown as shown_while_heard
-from omniqa.nano.truth import strikes
 from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.template import ChatTemplate
@@ -117,7 +116,6 @@ class Batch:
     kinds: of each clip, the kind of question of block 1, 2, ….
     evidence: of each clip, that of block 1, 2, ….
     shown: (audio tokens of all clips, SEEN) float32, what is shown while they are heard.
-    strikes: (audio tokens of all clips, STRIKES) float32, the place in its row of what is heard.
     """
 
     media: tuple[Media, ...]
@@ -133,7 +131,6 @@ class Batch:
     kinds: tuple[tuple[str, ...], ...]
     evidence: tuple[tuple[tuple[Span, ...], ...], ...]
     shown: Tensor
-    strikes: Tensor
 
 
 @dataclass(frozen=True)
@@ -298,9 +295,6 @@ def collate(template: ChatTemplate, scripts: list[Script], media: list[Media], a
                                           _padded(text, chunks * chunk, padding)], axis=-1))  # fmt: skip
         return torch.from_numpy(np.stack(arrays))
 
-    def true_of_audio(truth: Callable[[Script, MediaShape], NDArray[np.float32]]) -> Tensor:
-        return torch.from_numpy(np.concatenate([truth(s, m.shape) for s, m in zip(scripts, media, strict=True)]))
-
     return Batch(
         media=tuple(media),
         ids=stack("ids", 0),
@@ -314,8 +308,9 @@ def collate(template: ChatTemplate, scripts: list[Script], media: list[Media], a
         chunk=chunk,
         kinds=tuple(tuple(one.kind for one in questions) for questions in asked),
         evidence=tuple(tuple(one.evidence for one in questions) for questions in asked),
-        shown=true_of_audio(shown_while_heard),
-        strikes=true_of_audio(strikes),
+        shown=torch.from_numpy(
+            np.concatenate([shown_while_heard(s, m.shape) for s, m in zip(scripts, media, strict=True)])
+        ),
     )
 
 

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from omniqa.nano.batches import FPS, Batch, Media, Order, make_media
 from omniqa.nano.blocks import BlockModel, before
-from omniqa.nano.truth import HEARD, SEEN, STRIKES, heard, seen
+from omniqa.nano.truth import HEARD, SEEN, heard, seen
 from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
-_EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown, and which strike they are
-_SHOWN_WEIGHT, _STRIKES_WEIGHT = 2.0, 1.0  # of these two, beside the answers
-_LOOKS_WEIGHT = 1.0  # of a layer's looking at the evidence
+_EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
+_SHOWN_WEIGHT, _LOOKS_WEIGHT = 2.0, 1.0  # of that, beside the answers; of a layer's looking at the evidence
 _MIDDLE, _MIDDLE_WEIGHT = 0.6, 0.5  # of the layers, after which answers shall be known; of that
 
 
@@ -59,9 +58,7 @@ class Namer:
     def __init__(self, model: BlockModel) -> None:
         self.model = model
         encode = model.thinker.template.encode
-        self.seen, self.heard, self.strikes = (
-            [encode(f" {name}", False)[-1] for name in names] for names in (SEEN, HEARD, STRIKES)
-        )
+        self.seen, self.heard = ([encode(f" {name}", False)[-1] for name in names] for names in (SEEN, HEARD))
 
     def names(self, named: Named) -> tuple[Tensor, Tensor]:
         """(grids, hw, SEEN) and (audio tokens, HEARD), float32: above 0 where it says so."""
@@ -82,17 +79,14 @@ class Namer:
     def answers_loss(self, batch: Batch, sighted: range | None) -> Tensor:
         """BlockModel.loss, and what leads to answers. Arguments as there.
 
-        Early in the decoder audio tokens say what is shown while they are heard, and which strike of a row they are:
-        sights and sounds are brought together, and strikes counted, in the clip, once, and not anew by every question.
-        Soon after, one layer's first head looks at the evidence, and
+        Early in the decoder audio tokens say what is shown while they are heard: sights and sounds are brought together
+        in the clip, once, and not anew by every question. Soon after, one layer's first head looks at the evidence, and
         all heads of the next layers do: what they would see elsewhere is mistaken for the answer. By the middle the
         answer is said already: things are looked up in the layers for it.
         """
         states = list(self.model.states(batch, sighted))
         early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
-        audio = states[early][(batch.modality == AUDIO).to(states[early].device)]
-        beside = _SHOWN_WEIGHT * self._mistaken_of_audio(audio, self.seen, batch.shown)
-        beside += _STRIKES_WEIGHT * self._mistaken_of_audio(audio, self.strikes, batch.strikes)
+        beside = _SHOWN_WEIGHT * self._shown_mistaken(states[early], batch)
         for layer in range(early + 2, middle + 1):
             looks = self.model.looks(states[layer - 1], batch, layer)
             finding = looks if layer > early + 2 else looks[:, :1]
@@ -100,12 +94,13 @@ class Namer:
         answers = self.model.loss_of(states[-1], batch) + _MIDDLE_WEIGHT * self.model.loss_of(states[middle], batch)
         return answers + int(batch.learned.sum()) * beside
 
-    def _mistaken_of_audio(self, audio: Tensor, names: list[int], truth: Tensor) -> Tensor:
-        """Mean cross entropy of the names that audio tokens say. audio: (audio tokens, d) after some layer."""
+    def _shown_mistaken(self, state: Tensor, batch: Batch) -> Tensor:
+        """Mean cross entropy of what audio tokens say is shown. state: (B, N, d) after some layer."""
         thinker = self.model.thinker
         with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
-            said = thinker.decoder.norm(audio) @ thinker.lm_head.weight[names].T
-        return _mistaken(said.float(), truth.to(said.device))
+            audio = state[(batch.modality == AUDIO).to(state.device)]
+            shown = thinker.decoder.norm(audio) @ thinker.lm_head.weight[self.seen].T
+        return _mistaken(shown.float(), batch.shown.to(shown.device))
 
     @torch.no_grad()
     def right(self, named: Named) -> tuple[float, float]:

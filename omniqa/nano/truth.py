@@ -1,19 +1,16 @@
 """What is true of each audio and video token of a clip: the names of what is shown and heard there and then."""
 
-from collections import Counter
-
 import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.nano.picture import centre, scene_at
-from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, STRUCK, Scene, Script
+from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, Scene, Script
 from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape
 from omniqa.sequence.units import POSITIONS_PER_SECOND
 
 SEEN = (*COLOURS, *SHAPES, *MOTIONS, *DIGITS, *LETTERS)
 HEARD = (*SOUNDS, *WORDS)
-STRIKES = ("first", "second", "third")  # of a row
 
 
 def seen(script: Script, shape: MediaShape, fps: int) -> NDArray[np.float32]:
@@ -43,7 +40,7 @@ def heard(script: Script, shape: MediaShape) -> NDArray[np.float32]:
     """(audio tokens, HEARD), 1 where it is heard then."""
     names = np.zeros((shape.audio_tokens, len(HEARD)), np.float32)
     for sound in script.sounds:
-        tokens = _tokens(sound.start, sound.end)
+        tokens = slice(int(sound.start * POSITIONS_PER_SECOND), int(sound.end * POSITIONS_PER_SECOND) + 1)
         names[tokens, HEARD.index(sound.kind)] = 1
         if sound.word:
             names[tokens, HEARD.index(sound.word)] = 1
@@ -57,22 +54,6 @@ def shown(script: Script, shape: MediaShape) -> NDArray[np.float32]:
         tokens = slice(int(scene.start * POSITIONS_PER_SECOND), int(scene.end * POSITIONS_PER_SECOND))
         names[tokens, [SEEN.index(name) for name in _names(scene)]] = 1
     return names
-
-
-def strikes(script: Script, shape: MediaShape) -> NDArray[np.float32]:
-    """(audio tokens, STRIKES), 1 where it is heard then: the place of a sound among those of its kind in its scene."""
-    names = np.zeros((shape.audio_tokens, len(STRIKES)), np.float32)
-    rows = Counter[tuple[str, int | None]]()
-    for sound in script.sounds:
-        if sound.kind in STRUCK:
-            names[_tokens(sound.start, sound.end), rows[sound.kind, sound.scene]] = 1
-            rows[sound.kind, sound.scene] += 1
-    return names
-
-
-def _tokens(start: float, end: float) -> slice:
-    """The audio tokens of which some is heard between these seconds."""
-    return slice(int(start * POSITIONS_PER_SECOND), int(end * POSITIONS_PER_SECOND) + 1)
 
 
 def _names(scene: Scene) -> set[str]:

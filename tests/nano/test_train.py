@@ -24,7 +24,6 @@ from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
 from omniqa.nano.learners import Step, learn_beside, learn_here
 from omniqa.nano.naming import Namer, looked_past, make_named
-from omniqa.nano.scenes import STRUCK
 from omniqa.nano.sift import SelectorTraining
 from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.nano.train import Progress, Settings, Training, train
@@ -251,24 +250,6 @@ def test_audio_tokens_are_told_what_is_shown_then(fresh, template):
     loss, plain = namer.answers_loss(batch, None), namer.model.loss(batch)
     assert loss > plain
     assert namer.answers_loss(replace(batch, shown=1 - batch.shown), None) > loss
-
-
-def test_audio_tokens_are_told_which_strike_of_a_row_they_are(fresh, template):
-    order = replace(ORDER, seed=next(s for s in range(ORDER.seed, ORDER.seed + 99) if _strikes_of(s) == 3))
-    batch = make_batch(order, template)
-    begun = [int(sound.start * 25) for sound in world.draw(order.seed, order.seconds, 1).sounds]
-    assert batch.strikes[begun].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    between = [*range(begun[0]), begun[0] + 8, begun[1] + 8]
-    assert not batch.strikes[between].any()
-    namer = Namer(BlockModel(fresh))
-    wrong = replace(batch, strikes=1 - batch.strikes)
-    assert namer.answers_loss(wrong, None) > namer.answers_loss(batch, None)
-
-
-def _strikes_of(seed):
-    """How often something is struck in a clip of one scene in which nothing else is heard, or 0."""
-    sounds = world.draw(seed, ORDER.seconds, 1).sounds
-    return len(sounds) if len({sound.kind for sound in sounds}) == 1 and sounds[0].kind in STRUCK else 0
 
 
 def test_questions_are_told_where_to_look(fresh, template):
