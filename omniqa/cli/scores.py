@@ -1,0 +1,119 @@
+"""What `omniqa eval` prints: its report as tables, and what went wrong."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from omniqa.cli import console
+from omniqa.errors import SOME_FAILED
+from omniqa.eval.report import ALL
+
+SHOWN_FAILURES = 10
+UNKNOWN = "-"
+
+
+def show(made: Mapping[str, Any]) -> None:
+    """The tables of a report: by method, by group, and pairs of methods."""
+    cells = made["cells"]
+    asked = f"{console.counted(made['questions'], 'question')} about {console.counted(made['clips'], 'clip')}"
+    console.result(f"{made['dataset']}: {asked}, {made['model']}")
+    _show_columns([cell for cell in cells if cell["by"] == ALL])
+    for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
+        _show_groups(by, [cell for cell in cells if cell["by"] == by], made["columns"])
+    if made["pairs"]:
+        _show_pairs(made["pairs"])
+    if made["peak_rss_bytes"] is not None:
+        console.result(f"peak memory of the process: {made['peak_rss_bytes'] / 1e9:.2f} GB")
+
+
+def _show_columns(cells: list[dict[str, Any]]) -> None:
+    headers: tuple[str, ...] = (
+        "method",
+        ">right %",
+        ">95 %",
+        ">right",
+        ">chance %",
+        ">no letter",
+        ">failed",
+        ">R",
+        ">prefill s",
+    )
+    rows: list[tuple[str, ...]] = [
+        (
+            cell["column"],
+            _percent(cell["accuracy"]),
+            _interval(cell),
+            f"{cell['correct']}/{cell['n']}",
+            _percent(cell["chance"]),
+            str(cell["unparsed"]),
+            str(cell["failed"]),
+            UNKNOWN if cell["achieved"] is None else f"{cell['achieved']:.4f}{'*' * bool(cell['at_floor'])}",
+            UNKNOWN if cell["prefill_s"] is None else f"{cell['prefill_s']:.4f}",
+        )
+        for cell in cells
+    ]
+    if any(cell["peak_device_bytes"] for cell in cells):
+        headers = (*headers, ">device GB")
+        rows = [(*row, f"{(cell['peak_device_bytes'] or 0) / 1e9:.2f}") for row, cell in zip(rows, cells, strict=True)]
+    console.results(headers, rows)
+    if any(cell["at_floor"] for cell in cells):
+        console.result("* does not reach the asked retention on some clips; asked there at the nearest that it reaches")
+
+
+def _show_groups(by: str, cells: list[dict[str, Any]], columns: list[str]) -> None:
+    """One row a group, one column a method."""
+    found = {(cell["group"], cell["column"]): cell for cell in cells}
+    rows = []
+    for group in dict.fromkeys(cell["group"] for cell in cells):
+        mine = [found[group, column] for column in columns]
+        shares = [f"{_percent(cell['accuracy'])} ({_interval(cell)})" if cell["n"] else UNKNOWN for cell in mine]
+        rows.append((group, str(max(cell["n"] for cell in mine)), _percent(mine[0]["chance"]), *shares))
+    console.results((by, ">questions", ">chance %", *[f">{column}" for column in columns]), rows)
+
+
+def _show_pairs(pairs: list[dict[str, Any]]) -> None:
+    headers = ("method", "against", ">questions", ">difference %", ">only first right", ">only second right", ">mid-p",
+               ">exact p")  # fmt: skip
+    rows = [
+        (
+            pair["first"],
+            pair["second"],
+            str(pair["n"]),
+            f"{100 * pair['difference']:+.1f}",
+            str(pair["first_only"]),
+            str(pair["second_only"]),
+            f"{pair['mid_p']:.3g}",
+            f"{pair['exact_p']:.3g}",
+        )
+        for pair in pairs
+    ]
+    console.results(headers, rows)
+
+
+def _percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.1f}"
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    return f"{100 * cell['low']:.1f}-{100 * cell['high']:.1f}" if cell["n"] else UNKNOWN
+
+
+def end(made: Mapping[str, Any]) -> None:
+    """Say what was wrong with clips, and end with the exit code for it where that cost answers."""
+    warned = {warning["clip"] for warning in made["warnings"]}
+    if warned:
+        console.note(
+            f"{console.counted(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}"
+        )
+    failures = Counter((failure["clip"], failure["error"]) for failure in made["failures"])
+    if not failures:
+        return
+    for (clip, error), count in list(failures.items())[:SHOWN_FAILURES]:
+        console.note(f"{clip}: {error} ({console.counted(count, 'answer')})")
+    if len(failures) > SHOWN_FAILURES:
+        console.note(f"and {len(failures) - SHOWN_FAILURES} more, all of them in the report's failures")
+    total = made["questions"] * len(made["columns"])
+    console.error(f"{len(made['failures'])} of {total} answers failed; the same command tries them again")
+    raise typer.Exit(SOME_FAILED)
