@@ -26,6 +26,7 @@ class Kind:
         choices: whether it is asked with options, too.
         even: whether the answer is drawn first, and asked only where the clip has a question for each answer.
         guesses: between how many answers one guesses, where the question itself leaves fewer.
+        learned: whether nano has learned it; else nobody is asked, but who wants every kind.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Kind:
     choices: bool = True
     even: bool = False
     guesses: int = 0
+    learned: bool = True
 
     @property
     def chance(self) -> float:
@@ -248,6 +250,7 @@ _ALL = (
         ("How many times is the {sound} heard?", "How often do you hear the {sound}?"),
         finding.count_heard,
         choices=False,
+        learned=False,
     ),
     Kind(
         "count_while_heard",

@@ -53,17 +53,19 @@ class Question:
         return self.answer if self.options is None else self.options[LETTERS.index(self.answer)]
 
 
-def questions(script: Script, rounds: int = 1) -> list[Question]:
+def questions(script: Script, rounds: int = 1, every: bool = False) -> list[Question]:
     """Questions about a clip, in random order; the same script gives the same questions.
 
     Args:
         script: the clip.
         rounds: how often each kind is tried; more rounds give more questions, none of them twice.
+        every: of every kind; else of those that nano has learned.
     """
     facts, rng = Facts(script), Random(f"questions {script.seed} {script.seconds} {len(script.scenes)}")
+    kinds = [kind for kind in KINDS.values() if kind.learned or every]
     asked: dict[str, Question] = {}
     for _ in range(rounds):
-        for kind in KINDS.values():
+        for kind in kinds:
             for question in _ask(kind, facts, rng):
                 asked.setdefault(question.prompt, question)
     return rng.sample(list(asked.values()), len(asked))

@@ -67,6 +67,6 @@ def _corpus() -> Iterator[str]:
     """What is asked and answered about clips to train on, and the system prompt."""
     yield from [SYSTEM_PROMPT, "system\n", "user\n", "assistant\n"] * 10
     for script in islice(world.training_scripts(seconds=16, scenes=4), _CLIPS):
-        for question in world.questions(script, rounds=2):
+        for question in world.questions(script, rounds=2, every=True):
             yield question.prompt
             yield question.answer

@@ -33,8 +33,7 @@ from omniqa.nano.tokenizer import make_tokenizer
 
 SIGHTED = (0.36, 0.6)  # of the layers: between these, text shall find what it needs of audio and video tokens
 BLIND_BEFORE, BLIND_AFTER = 0.85, 0.6  # of the steps, in which it must; once single scenes are named right
-NAMES_SHARE = 0.15  # of the steps after the first stage that are of it
-EARLIER_SHARE = 0.15  # of the others, those of earlier stages
+NAMES_SHARE = 0.15  # of the steps after the first stage that are of it; earlier stages have a share of the others
 NAMED_TOGETHER = 5  # times as many clips fit where things are only named
 NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same
@@ -54,6 +53,8 @@ class Stage:
         sizes: pixels a side, each as often.
         blocks: questions a clip, at most; in a stage with none, the encoders learn to name things.
         clips: a step, of 4 s; of longer ones there are fewer.
+        earlier: share of the steps that are of the stages between the first and this one, the later ones more often;
+            in the last stage much of it, for with 0.15 two scenes were forgotten over four.
         tasks: what must be answered right before the next stage begins,
         enough: in this share of questions; or else, this share of the whole time must be over:
         latest: 1 for the last stage.
@@ -64,6 +65,7 @@ class Stage:
     sizes: tuple[int, ...]
     blocks: int
     clips: int = 8
+    earlier: float = 0.15
     tasks: tuple[str, ...] = NAMING
     enough: float = 0.9
     latest: float = 1.0
@@ -80,7 +82,7 @@ STAGES = (
         tasks=(*NAMING, "order", "source localisation"),
         latest=0.9,
     ),
-    Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16),
+    Stage(scenes=4, seconds=(8, 16), sizes=(112, 140, 168), blocks=16, earlier=0.5),
 )
 
 
@@ -288,7 +290,10 @@ class Training:
         reached = self.progress.stage
         if reached and rng.random() < NAMES_SHARE:
             return 0
-        return rng.randrange(1, reached) if reached > 1 and rng.random() < EARLIER_SHARE else reached
+        if reached > 1 and rng.random() < STAGES[reached].earlier:
+            earlier = range(1, reached)
+            return rng.choices(earlier, weights=earlier)[0]  # the later, the likelier
+        return reached
 
     def _test_batches(self, stage: int) -> list[Batch]:
         """Clips of the fixed test set, made once."""

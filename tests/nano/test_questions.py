@@ -19,7 +19,7 @@ FEW, MANY = 50, 500
 def asked(seconds, scenes, count=MANY):
     """(script, its questions) of many clips."""
     scripts = [draw(seed, seconds, scenes) for seed in range(count)]
-    return [(script, questions(script)) for script in scripts]
+    return [(script, questions(script, every=True)) for script in scripts]
 
 
 def every_question():
@@ -36,6 +36,11 @@ def test_each_answer_is_what_a_slow_reading_of_the_script_gives_and_nothing_else
 
 def test_every_kind_is_asked_and_no_other():
     assert {question.kind for question in every_question()} == set(KINDS)
+
+
+def test_what_nano_has_not_learned_is_asked_only_of_who_wants_every_kind():
+    usual = {question.kind for seed in range(MANY) for question in questions(draw(seed, 8, 4))}
+    assert usual == {kind.name for kind in KINDS.values() if kind.learned} != set(KINDS)
 
 
 def test_the_same_script_gives_the_same_questions():
