@@ -192,11 +192,14 @@ class Training:
 
     def _learn(self) -> Generator[Learned, None, None]:
         """Gradients, step by step."""
-        if self.thinker.device.type == "cpu" and self.settings.workers:
-            return learn_beside(
-                self._steps(), self.thinker.module, self.shape, self.settings.bf16, self.settings.workers
-            )
+        if self._learners:
+            return learn_beside(self._steps(), self.thinker.module, self.shape, self.settings.bf16, self._learners)
         return learn_here(self._steps(), self.model, self.settings.workers)
+
+    @property
+    def _learners(self) -> int:
+        """How many other processes compute gradients; 0 where this one does."""
+        return self.settings.workers if self.thinker.device.type == "cpu" else 0
 
     @property
     def middle(self) -> range:
@@ -261,10 +264,10 @@ class Training:
             stage = STAGES[self._stage_of_step(rng)]
             seconds = rng.randint(*(round(2 * s) for s in stage.seconds)) / 2
             together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
-            alike = max(1, self.settings.workers)  # so that none waits for the others
-            parts = alike * max(1, round(stage.clips * 4 / seconds / together / alike))
+            beside, most = max(1, self._learners), max(MOST_CLIPS, together)
+            parts = beside * max(1, round(stage.clips * 4 / seconds / together / beside))  # so that none waits
             first = Order(
-                seed=world.FIRST_TRAINING_SEED + number * max(MOST_CLIPS, together),
+                seed=world.FIRST_TRAINING_SEED + number * most,
                 clips=together,
                 seconds=seconds,
                 scenes=stage.scenes,
@@ -272,10 +275,8 @@ class Training:
                 blocks=stage.blocks,
                 mp4_share=self.settings.mp4_share * (1 if stage.blocks else NAMED_MP4),
             )
-            yield Step(
-                tuple(replace(first, seed=first.seed + part * together) for part in range(parts)),
-                self._sighted(rng) if self.progress.stage > 1 else None,
-            )
+            orders = (replace(first, seed=first.seed + part * together) for part in range(min(parts, most // together)))
+            yield Step(tuple(orders), self._sighted(rng) if self.progress.stage > 1 else None)
 
     def _sighted(self, rng: Random) -> range:
         """The layers in which text sees audio and video tokens: not the first ones, or not the last, at times neither.
