@@ -156,8 +156,8 @@ def _generation(device: torch.device) -> int:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding in x's dtype. x: (…, H, D); cos, sin: (…, 1, D)."""
-    (x1, x2), (cos1, cos2), (sin1, sin2) = (part.chunk(2, dim=-1) for part in (x, cos, sin))
-    return torch.cat([torch.addcmul(x1 * cos1, x2, sin1, value=-1), torch.addcmul(x2 * cos2, x1, sin2)], dim=-1)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def score_block(device: torch.device) -> int:

@@ -16,13 +16,10 @@ from omniqa.model.attention import Attention, mean_attention, rotate
 from omniqa.model.cache import KVCache
 from omniqa.model.shared import SharedRows, layers_to_share
 from omniqa.model.thinker import Thinker
-from omniqa.model.widen import working_dtype
 from omniqa.pruning.base import AnyPruner, LayerTokens, ScoreRows
 from omniqa.pruning.schedule import Plan
 from omniqa.pruning.selection import places_of
 from omniqa.sequence.units import AUDIO
-
-MLP_ROWS = 8192  # at most at a time: an MLP's inside is several times as wide as its rows
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,6 @@ class Decoder:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_size: int = thinker.decoder.layers[0].self_attn.head_dim
-        self._dtype = working_dtype(thinker.decoder.layers)
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -107,13 +103,12 @@ class Decoder:
         leave before its MLP, which would change nothing but themselves.
         """
         layers = self.model.layers
-        x, index, media = prompt.embeddings.to(self._dtype), prompt.index, prompt.media
+        x, index, media = prompt.embeddings, prompt.index, prompt.media
         whole = rotary = self.rotary(x, prompt.positions)
         span = len(x) - media.stop
-        self._reserve(cache, len(x), plan, prompt.embeddings)
+        self._reserve(cache, len(x), plan, x)
         held = shared.layers if shared else []
-        layer_bytes = self._layer_bytes(media.stop, prompt.embeddings)
-        kept = 0 if shared else layers_to_share(pruner, plan, layer_bytes, share_bytes)
+        kept = 0 if shared else layers_to_share(pruner, plan, self._layer_bytes(media.stop, x), share_bytes)
         if held:
             x, rotary = x[-span:], (rotary[0][-span:], rotary[1][-span:])
         audio = _count_audio(prompt) if pruner.score_rows == "audio" else 0
@@ -125,7 +120,7 @@ class Decoder:
             if number < len(held):
                 cache.append(number, *held[number])
             keys, values = cache.append(number, k, v)
-            mixed = self._attend(q, keys, values)
+            mixed = self.attention.causal(q, keys, values)
             if number == kept - 1:
                 shared = SharedRows.copied(cache, kept, media.stop, x, mixed)
             scores = mean_attention(q[-span:], keys, _last_rows(span, keys), media)
@@ -152,7 +147,7 @@ class Decoder:
         q, k, v = self.project(last, x, rotary, first=len(x) - 1)
         if last < len(held):
             cache.append(last, *held[last])
-        x = self.finish(last, x[-1:], self._attend(q, *cache.append(last, k, v)))
+        x = self.finish(last, x[-1:], self.attention.causal(q, *cache.append(last, k, v)))
         if last == kept - 1:
             shared = SharedRows.copied(cache, kept, media.stop, x[:0], mixed[:0])
         progress(1.0)
@@ -181,16 +176,11 @@ class Decoder:
         k = rotate(attention.k_proj(h).unflatten(-1, (self.kv_heads, -1)), cos, sin)
         return q, k, attention.v_proj(h).unflatten(-1, (self.kv_heads, -1))
 
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Causal attention (R, H, D) of queries to keys and values as the cache holds them."""
-        return self.attention.causal(q, keys.to(q.dtype), values.to(q.dtype))
-
     def finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
         """The output (N, d) of layer `number`, from its input and what its heads attended to (N, H, D)."""
         layer = self.model.layers[number]
         x = x + layer.self_attn.o_proj(attended.flatten(1))
-        parts = [layer.mlp(part) for part in layer.post_attention_layernorm(x).split(MLP_ROWS)]
-        return x + (parts[0] if len(parts) == 1 else torch.cat(parts))
+        return x + layer.mlp(layer.post_attention_layernorm(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (vocabulary,), float32, of a row (d,) that the last layer gave."""

@@ -116,7 +116,7 @@ class StillWindows:
             else:
                 x = x + encoder.attend(block.attn, h, rotary, batch.groups)
             x = x + block.mlp(block.norm2(x))
-        return encoder.merge(x[0])
+        return encoder.visual.merger(x[0])
 
     def _attend_in_full(
         self, index: int, attention: Any, x: Tensor, rotary: tuple[Tensor, Tensor], batch: _Moved, held: _Held
@@ -140,8 +140,7 @@ def _first(frames: Tensor, tables: GridTables, encoder: VisionEncoder) -> _Held:
     """Room for what a grid leaves behind, before there is any."""
     projected = encoder.visual.blocks[0].attn.q.weight
     shape = (len(tables.cells) * MERGE**2, encoder.heads, len(projected) // encoder.heads)
-    empty = projected.new_empty(shape, dtype=encoder.dtype)
-    keys, values = ({index: empty.clone() for index in encoder.full} for _ in range(2))
+    keys, values = ({index: projected.new_empty(shape) for index in encoder.full} for _ in range(2))
     return _Held(frames[:FRAMES], keys, values)
 
 

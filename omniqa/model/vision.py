@@ -17,7 +17,6 @@ from omniqa.media.sampling import CELL
 from omniqa.model.attention import Attention, rotate
 from omniqa.model.still import StillWindows
 from omniqa.model.upload import upload
-from omniqa.model.widen import working_dtype
 from omniqa.model.windows import FRAMES, MERGE, WindowGroup, WindowOrder, window_order
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -57,10 +56,7 @@ def patchify(frames: Tensor) -> Tensor:
 
 
 class VisionEncoder:
-    """Runs transformers' Qwen2_5OmniVisionEncoder `visual` with `attention`.
-
-    dtype: of activations.
-    """
+    """Runs transformers' Qwen2_5OmniVisionEncoder `visual` with `attention`."""
 
     def __init__(self, visual: Any, attention: Attention) -> None:
         self.visual = visual
@@ -70,8 +66,7 @@ class VisionEncoder:
         self.window: int = config.window_size // CELL
         self.full: frozenset[int] = frozenset(config.fullatt_block_indexes)
         weight = visual.patch_embed.proj.weight
-        self.dtype = working_dtype(visual)
-        self._patch_weight = weight.flatten(1).to(self.dtype)  # a 3-D convolution that never overlaps is a linear map
+        self._patch_weight = weight.flatten(1)  # a 3-D convolution that never overlaps is a linear map
         self._mean = 255 * torch.tensor(IMAGE_MEAN, device=weight.device)
         self._std = 255 * torch.tensor(IMAGE_STD, device=weight.device)
         self._tables: dict[tuple[int, int], GridTables] = {}
@@ -108,7 +103,7 @@ class VisionEncoder:
     def embed(self, frames: Tensor, tables: GridTables) -> Tensor:
         """What enters the first block, of uint8 frames (grids·2, H, W, 3): (grids, patches, width), in windows."""
         pixels = (upload(frames, self._mean.device).float() - self._mean) / self._std
-        patches = patchify(pixels)[:, tables.cells].flatten(1, 2).to(self.dtype)
+        patches = patchify(pixels)[:, tables.cells].flatten(1, 2).to(self._patch_weight.dtype)
         return patches @ self._patch_weight.T
 
     def _encode_grids(self, frames: Tensor) -> Tensor:
@@ -118,11 +113,8 @@ class VisionEncoder:
             groups = (WindowGroup(0, 1, x.shape[1]),) if index in self.full else tables.order.groups
             x = x + self.attend(block.attn, block.norm1(x), tables.rotary, groups)
             x = x + block.mlp(block.norm2(x))
-        return self.merge(x.flatten(0, 1)).view(len(x), len(tables.cells), -1)[:, tables.restore]
-
-    def merge(self, x: Tensor) -> Tensor:
-        """Embeddings (tokens, d), in the weights' dtype, of what the last block gave: (patches, width)."""
-        return self.visual.merger(x).to(self.visual.patch_embed.proj.weight.dtype)
+        merged = self.visual.merger(x.flatten(0, 1)).view(len(x), len(tables.cells), -1)
+        return merged[:, tables.restore]
 
     def _rotary(self, positions: Tensor) -> Rotary:
         size = self.visual.config.hidden_size // self.heads

@@ -1,8 +1,7 @@
 """Products of bfloat16 weights in float32, where a CPU is faster at that: one without matrix units for bfloat16.
 
-Weights stay in bfloat16, one at a time being widened for as long as its product takes. The vision encoder and the
-decoder's prefill keep their activations in float32 then (`working_dtype`): rounding them after each product, to widen
-them again for the next, would take time and change nothing but accuracy. KV cache and embeddings are in bfloat16.
+Weights and activations stay in bfloat16, and so does memory; a product's factors are widened for as long as it takes.
+The result is rounded once, so it is nearer to float32's than a product in bfloat16 is.
 """
 
 import torch
@@ -30,7 +29,7 @@ class _Scratch:
 
 
 class WideLinear(nn.Linear):
-    """A linear layer of bfloat16 weights that computes in float32 where there are many rows; it gives what it takes."""
+    """A linear layer that takes and gives bfloat16 and computes in float32 where there are many rows."""
 
     def __init__(self, linear: nn.Linear, scratch: _Scratch) -> None:
         nn.Module.__init__(self)  # its weights are there already
@@ -41,15 +40,9 @@ class WideLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(…, out) of (…, in)."""
         if x.numel() < _ROWS * self.in_features:
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+            return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
         return F.linear(x.float(), self._scratch.widened(self.weight), bias).to(x.dtype)
-
-
-def working_dtype(module: nn.Module) -> torch.dtype:
-    """What activations inside `module` are kept in: float32 where its products are widened, else its weights' dtype."""
-    widened = any(isinstance(part, WideLinear) for part in module.modules())
-    return torch.float32 if widened else next(module.parameters()).dtype
 
 
 def float32_is_faster() -> bool:
