@@ -76,6 +76,8 @@ class StillWindows:
         fresh = held.tokens is None
         moved = torch.stack([self._moved(held, grid, tables, fresh and not k) for k, grid in _grids(frames)])
         self.reused += moved.numel() - int(moved.sum())
+        if held.tokens is not None and not moved.any():
+            return held.tokens[tables.restore].repeat(len(moved), 1, 1)
         batch = _batch(moved.to(tables.cells.device), tables)
         merged = self._computed(frames, batch, held, tables)
         tokens = batch.place[:: MERGE**2] // MERGE**2

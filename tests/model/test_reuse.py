@@ -136,6 +136,14 @@ def test_batches_do_not_change_what_is_taken(qa, batch, monkeypatch):
     assert (stream(qa, grids, still=0.0)[0] - together).abs().max() <= 1e-5
 
 
+def test_a_batch_in_which_nothing_moves_is_what_the_grid_before_it_was(qa):
+    still = StillWindows(qa.vision_encoder, 1.0)
+    first = still.encode(torch.from_numpy(grid(0)))
+    later = still.encode(torch.from_numpy(np.concatenate([grid(0), grid(0)])))
+    assert torch.equal(later, first.repeat(2, 1, 1))
+    assert still.reused == 2 * still.windows
+
+
 def test_a_slow_change_is_never_taken_from_further_off_than_the_threshold(qa):
     """Ten steps of one level each, threshold 3: a window is computed anew at every fourth."""
     grids = [np.full((2, *SIZE, 3), 100 + step, np.uint8) for step in range(11)]
