@@ -1,7 +1,7 @@
 """Write a checkpoint of random weights in Qwen2.5-Omni's architecture and the hub's file layout.
 
     python benchmarks/make_checkpoint.py small OUT        1.4 million parameters, float32, for tests
-    python benchmarks/make_checkpoint.py mid OUT          370 million, bfloat16, for long clips on a CPU
+    python benchmarks/make_checkpoint.py mid OUT          417 million, bfloat16, for long clips on a CPU
     python benchmarks/make_checkpoint.py 3b OUT           the true 3B shape, bfloat16, real-size vocabulary
     python benchmarks/make_checkpoint.py 7b OUT           the true 7B shape, likewise
 
