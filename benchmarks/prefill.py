@@ -38,6 +38,7 @@ from omniqa.bench.run import reset_rss_peak
 from omniqa.engine import OmniQA
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
+from omniqa.model.widen import WideLinear
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
 from tests.media.clips import Audio, Video, tone, write_clip
@@ -217,6 +218,8 @@ def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) 
     bench = Bench(qa, theirs, sampling, given.retention or RETENTIONS, given.runs)
     if not given.encoders:
         warm_up(bench, folder)
+    wide = any(isinstance(module, WideLinear) for module in qa.thinker.module.modules())
+    print(f"omniqa multiplies matrices in {torch.float32 if wide else qa.thinker.dtype}".replace("torch.", ""))
     done: dict[str, Any] = {}
     for title, clip in clips(given, folder).items():
         found = encoders.measure(qa, clip, sampling, given.runs) if given.encoders else bench.measure(clip)

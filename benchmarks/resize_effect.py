@@ -28,7 +28,7 @@ def float_resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def first_logits(qa: omniqa.OmniQA, clip: SampledClip) -> torch.Tensor:
-    return qa.prefill(qa.encode(clip), "What is seen?", registry.create("none", 1.0)).result.logits
+    return qa.prefiller.prefill(qa.encode(clip), "What is seen?", registry.create("none", 1.0)).result.logits
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.encoded import EncodedVideo
 from omniqa.encoding import ClipEncoder
 from omniqa.errors import UsageError
+from omniqa.foreseen import expected_tokens
 from omniqa.media.probe import probe
 from omniqa.media.sampling import PIXELS, Sampling
 from omniqa.memory import memory_errors
@@ -28,7 +29,7 @@ from omniqa.model.decoding import Decoding
 from omniqa.model.generate import TextStream, generate
 from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.prefilling import Prefilled, Prefiller
-from omniqa.preparing import Progress, Ready, Video, expected_tokens, silent
+from omniqa.preparing import Progress, Ready, Video, silent
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, VideoChoice
 from omniqa.pruning.schedule import ClipTokens, Plan
@@ -49,6 +50,8 @@ class OmniQA:
     cache: where encoded clips are kept; None keeps none.
     reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before
     (omniqa.model.still); None computes them all.
+
+    encoder and prefiller are the steps on their own.
     """
 
     def __init__(
@@ -145,24 +148,6 @@ class OmniQA:
             return video
         return self.encoder.preparer.prepare(video, (sampling or Sampling()).within(self.pixels), progress)
 
-    def prefill(
-        self,
-        video: EncodedVideo,
-        question: str,
-        pruner: AnyPruner,
-        room: int = 0,
-        clock: StageClock | None = None,
-        progress: Progress = silent,
-        share: bool = False,
-    ) -> Prefilled:
-        """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
-
-        share: start from what an earlier question about this video left, and leave as much for the next.
-
-        Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
-        """
-        return self.prefiller.prefill(video, question, pruner, room, clock, progress, share)
-
     def _encode_for(
         self, pruner: AnyPruner, video: Video, sampling: Sampling | None, progress: Progress
     ) -> EncodedVideo:
@@ -231,7 +216,8 @@ class OmniQA:
             reset_device_peak(device)
         clock = StageClock(device)
         asked = time.perf_counter()
-        prefilled = self.prefill(video, question, pruner, decoding.max_new_tokens, clock, progress, share)
+        room = decoding.max_new_tokens
+        prefilled = self.prefiller.prefill(video, question, pruner, room, clock, progress, share)
         with memory_errors(), clock.stage("generate"):
             ids, text, first = self._generate(prefilled, decoding, on_text)
         ended = time.perf_counter()

@@ -49,7 +49,12 @@ class Prefiller:
         progress: Progress = silent,
         share: bool = False,
     ) -> Prefilled:
-        """See OmniQA.prefill."""
+        """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
+
+        share: start from what an earlier question about this video left, and leave as much for the next.
+
+        Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
+        """
         if not question.strip():
             raise UsageError("The question is empty.")
         thinker = self._thinker

@@ -14,15 +14,11 @@ from omniqa.encoded import EncodedVideo, PreparedClip
 from omniqa.errors import MediaError
 from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.mel import log_mel
-from omniqa.media.probe import MediaInfo
-from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
-from omniqa.media.timeline import exact, sample_times
+from omniqa.media.sampling import CELL, Sampling
 from omniqa.memory import memory_errors
 from omniqa.model.audio import token_count
 from omniqa.model.thinker import Thinker
-from omniqa.pruning.schedule import ClipTokens
 from omniqa.sequence.layout import MediaShape
-from omniqa.sequence.units import POSITIONS_PER_SECOND
 from omniqa.stats import StageClock
 
 Video = str | Path | SampledClip | PreparedClip  # what is not encoded yet
@@ -91,20 +87,6 @@ def prepared(name: str, clip: SampledClip, clock: StageClock, key: str | None, n
         mel = log_mel(clip.waveform) if len(clip.waveform) else None
     shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
     return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, key, note)
-
-
-def expected_tokens(info: MediaInfo, sampling: Sampling) -> ClipTokens:
-    """How many tokens a file will have, if it holds what it says."""
-    grids = hw = audio = 0
-    start = exact(sampling.start)
-    end = info.duration if sampling.end is None else min(info.duration, exact(sampling.end))
-    if sampling.video and info.video and min(end, info.video.end) > start:
-        times = sample_times(start, min(end, info.video.end), sampling.fps, sampling.max_frames)
-        rows, cols = smart_resize(info.video.height, info.video.width, *sampling.pixels(PIXELS))
-        grids, hw = -(-len(times) // 2), rows * cols // CELL**2
-    if sampling.audio and info.audio:
-        audio = max(0, int(POSITIONS_PER_SECOND * (min(end, info.audio.end) - start)))
-    return ClipTokens(audio, grids, hw)
 
 
 def _name(video: str | Path | SampledClip) -> str:

@@ -10,20 +10,20 @@ import os
 import pickle
 import platform
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omniqa.batch.run import Asker, Batch, Todo
-from omniqa.cache.folder import GIGABYTES
 from omniqa.errors import ModelError, OmniqaError, UsageError
 from omniqa.lines import Row
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA
+
+Load = Callable[[], "OmniQA"]  # loads the model, wherever it is called; it can be pickled
 
 # Clips that an actor is given at a time: it decodes ahead among them, and they are done again where it is killed.
 _TOGETHER = 8
@@ -81,19 +81,6 @@ class Pool:
         return Actors(self.actors or max(1, fitting), self.cpus, each)
 
 
-@dataclass(frozen=True)
-class Model:
-    """What `omniqa.engine.load` is given on every machine; cache_size: in gigabytes."""
-
-    name: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    attention: str = "auto"
-    cache: Path | None = None
-    cache_size: float = GIGABYTES
-    reuse_static: float | None = None
-
-
 class _Report(NamedTuple):
     """What an actor says: after each line, and at the end of what it was given.
 
@@ -109,11 +96,11 @@ class _Report(NamedTuple):
 class Worker:
     """An actor. It runs in the folder that the command was given in, so that names mean the same."""
 
-    def __init__(self, asker: Asker, model: Model, folder: str) -> None:
+    def __init__(self, asker: Asker, load: Load, folder: str) -> None:
         self._asker = asker
         self._error: Exception | None = None
         try:
-            self._qa = _load(model, folder)
+            self._qa = _load_in(folder, load)
         except OmniqaError as error:  # raised here, it would reach the user wrapped in others
             self._error = error
 
@@ -137,24 +124,14 @@ class Worker:
         yield _Report(None, asker.waited_s - waited, tuple(asker.left_out)[known:], error)
 
 
-def _load(model: Model, folder: str) -> "OmniQA":
-    from omniqa.engine import load
-
+def _load_in(folder: str, load: Load) -> "OmniQA":
     try:
         os.chdir(folder)
     except OSError as error:
         raise UsageError(
             f"The machine {platform.node()} has no folder {folder}. Start the command in one that all machines see."
         ) from error
-    return load(
-        model.name,
-        model.device,
-        model.dtype,
-        model.attention,
-        cache=model.cache,
-        cache_bytes=round(model.cache_size * 10**9),
-        reuse_static=model.reuse_static,
-    )
+    return load()
 
 
 @contextmanager
@@ -223,16 +200,16 @@ def _hush() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def go_on(batch: Batch, model: Model, actors: Actors) -> Generator[Row, None, None]:
+def go_on(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None]:
     """Ask on the cluster what is missing; gives every line once it is written, in the order in which they come.
 
-    actors: as `cluster` gave them. Raises what `Batch.write` and `Asker.ask` raise, and ModelError where no actor stays
-    alive.
+    load: loads the model, in each actor. actors: as `cluster` gave them.
+    Raises what `Batch.write` and `Asker.ask` raise, and ModelError where no actor stays alive.
     """
-    return batch.write(_lines(batch, model, actors))
+    return batch.write(_lines(batch, load, actors))
 
 
-def _lines(batch: Batch, model: Model, actors: Actors) -> Generator[Row, None, None]:
+def _lines(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None]:
     before = len(batch.results.known)
     for together in (
         _TOGETHER,
@@ -240,25 +217,25 @@ def _lines(batch: Batch, model: Model, actors: Actors) -> Generator[Row, None, N
     ):  # where actors were killed again and again, each clip by itself shows which one does
         todos = list(batch.missing())
         if todos:
-            yield from _round(batch, todos, model, actors, together)
+            yield from _round(batch, todos, load, actors, together)
     lost = list(batch.missing())
     if lost and len(batch.results.known) == before:
         raise ModelError("All Ray actors were killed before they answered anything; memory may have run out.")
-    name = batch.results.model or str(model.name)
     for todo in lost:
         for id, question in todo.asked:
             error = f"{todo.clip.path} was given up: whichever process was asked about it was killed."
-            yield batch.asker.failed(todo.clip, id, question, error, name)
+            assert batch.results.model is not None  # of the lines that came
+            yield batch.asker.failed(todo.clip, id, question, error, batch.results.model)
 
 
 def _round(
-    batch: Batch, todos: Sequence[Todo], model: Model, actors: Actors, together: int
+    batch: Batch, todos: Sequence[Todo], load: Load, actors: Actors, together: int
 ) -> Generator[Row, None, None]:
     """Ask about each of these clips, so many of them together; those whose actors died too often give no lines."""
     from ray.exceptions import RayError
 
     try:
-        for report in _reports(batch.asker, todos, model, actors, together):
+        for report in _reports(batch.asker, todos, load, actors, together):
             batch.asker.waited_s += report.waited_s
             batch.asker.left_out.update(dict.fromkeys(report.left_out))
             if report.error is not None:
@@ -270,7 +247,7 @@ def _round(
 
 
 def _reports(
-    asker: Asker, todos: Sequence[Todo], model: Model, actors: Actors, together: int
+    asker: Asker, todos: Sequence[Todo], load: Load, actors: Actors, together: int
 ) -> Generator[_Report, None, None]:
     import ray.data
 
@@ -287,7 +264,7 @@ def _reports(
         warnings.simplefilter("ignore")  # Ray has no other way yet to bound the retries
         answered = clips.map_batches(
             Worker,
-            fn_constructor_args=(asker, model, os.getcwd()),
+            fn_constructor_args=(asker, load, os.getcwd()),
             batch_size=None,
             # Alone, a task whose actor dies takes no other with it.
             compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2 if together > 1 else 1),

@@ -66,7 +66,7 @@ class Runner:
         reset_device_peak(device)
         rss_is_ours = reset_rss_peak()
         asked = time.perf_counter()
-        prefilled = self.qa.prefill(self.video, self.question, pruner, self.new_tokens, clock)
+        prefilled = self.qa.prefiller.prefill(self.video, self.question, pruner, self.new_tokens, clock)
         tokens, chosen = self._generate(prefilled)
         layout, alive = prefilled.layout, prefilled.result.alive
         media = layout.modality[layout.media]

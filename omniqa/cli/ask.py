@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
-from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
-from omniqa.pruning import registry
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
@@ -26,36 +22,19 @@ if TYPE_CHECKING:
 _PIECE = 2**20
 
 
+@options.grouped
 def ask(
     video: Annotated[str, typer.Argument(help="A video or audio file, or a pipe; - reads it from stdin.")],
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     questions: Annotated[
         list[str] | None, typer.Option("-Q", "--question", help="A further question about the same video; repeats.")
     ] = None,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn: options.Attn = "auto",
-    method: options.Method = "omnidrop",
-    retention: options.RetentionTarget = 0.3,
-    method_options: options.MethodOptions = None,
-    fps: options.Fps = 2.0,
-    max_frames: options.MaxFrames = 128,
-    start: options.Start = 0.0,
-    end: options.End = None,
-    min_pixels: options.MinPixels = None,
-    max_pixels: options.MaxPixels = None,
-    no_audio: options.NoAudio = False,
-    no_video: options.NoVideo = False,
-    audio_track: options.AudioTrack = None,
-    allow_network: options.AllowNetwork = False,
-    cache: options.Cache = None,
-    cache_size: options.CacheSize = GIGABYTES,
-    reuse_static: options.ReuseStatic = None,
-    max_new_tokens: options.MaxNewTokens = 128,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
+    *,
+    loading: options.Loading,
+    dropping: options.Dropping,
+    taken: options.TakenRange,
+    encoding: options.Encoding,
+    written: options.Written,
     as_json: options.Json = False,
     trace: Annotated[
         Path | None,
@@ -74,26 +53,15 @@ def ask(
     """
     # All that can be refused without the model is refused before it is loaded.
     asked = _questions(video, question, questions or [])
-    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
-    sampling = Sampling(
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        audio=not no_audio,
-        video=not no_video,
-        audio_track=audio_track,
-        allow_network=allow_network,
-    )
+    pruner = dropping.pruner()
+    decoding = written.decoding()
+    sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
-    with _video_file(video, allow_network) as path:
+    with _video_file(video, sampling.allow_network) as path:
         from omniqa.media.probe import probe
 
         probe(path, sampling.access)
-        qa = load_model(model, device, dtype, attn, cache, cache_size, reuse_static)
+        qa = load_model(loading, encoding)
         stream = console.AnswerStream()
         with console.progress() as progress:
             answers = qa.ask_all(

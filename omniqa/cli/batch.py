@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +19,11 @@ from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
 from omniqa.batch.table import Table
-from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options
-from omniqa.cli.loading import load_model, say_what_it_knows
+from omniqa.cli.loading import load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.lines import JSON_LINES, Layout, Row
 from omniqa.media.access import is_address
-from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
-from omniqa.pruning import registry
 
 STDIN = "-"
 SHOWN_CAUSES = 20
@@ -37,6 +34,7 @@ PLAIN, RAY = "plain", "ray"
 _ASKED, _KEPT, _WORK, _MANY = "What is asked", "What is written", "How it is done", "Many machines"
 
 
+@options.grouped
 def batch(
     arguments: Annotated[
         list[str] | None,
@@ -46,6 +44,7 @@ def batch(
             metavar="VIDEO|FOLDER|-… [QUESTION]",
         ),
     ] = None,
+    *,
     more: Annotated[
         list[str] | None,
         typer.Option("-Q", "--question", help="A question about every video; repeats.", rich_help_panel=_ASKED),
@@ -148,30 +147,11 @@ def batch(
             rich_help_panel=_MANY,
         ),
     ] = None,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn: options.Attn = "auto",
-    method: options.Method = "omnidrop",
-    retention: options.RetentionTarget = 0.3,
-    method_options: options.MethodOptions = None,
-    fps: options.Fps = 2.0,
-    max_frames: options.MaxFrames = 128,
-    start: options.Start = 0.0,
-    end: options.End = None,
-    min_pixels: options.MinPixels = None,
-    max_pixels: options.MaxPixels = None,
-    no_audio: options.NoAudio = False,
-    no_video: options.NoVideo = False,
-    audio_track: options.AudioTrack = None,
-    allow_network: options.AllowNetwork = False,
-    cache: options.Cache = None,
-    cache_size: options.CacheSize = GIGABYTES,
-    reuse_static: options.ReuseStatic = None,
-    max_new_tokens: options.MaxNewTokens = 128,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
+    loading: options.Loading,
+    dropping: options.Dropping,
+    taken: options.TakenRange,
+    encoding: options.Encoding,
+    written: options.Written,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -182,26 +162,15 @@ def batch(
     """
     # All that can be refused without the model is refused before it is loaded.
     part = Shard.parse(shard) if shard is not None else Shard()
-    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
-    sampling = Sampling(
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        audio=not no_audio,
-        video=not no_video,
-        audio_track=audio_track,
-        allow_network=allow_network,
-    )
+    pruner = dropping.pruner()
+    decoding = written.decoding()
+    sampling = taken.sampling()
     if retry and out is None:
         raise UsageError("--retry-failed is for the results in a file: give it with -o.")
     pool = _pool(engine, ray_address, num_actors, cpus_per_actor, gpus_per_actor)
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
-    settings = runfile.make_settings(model, dtype, pruner, sampling, decoding, reuse_static)
+    settings = runfile.make_settings(loading.model, loading.dtype, pruner, sampling, decoding, encoding.reuse_static)
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, append, retry) as results:
         run = Batch(mine, Asker(pruner, sampling, decoding, results.settings, prefetch), results)
@@ -210,11 +179,11 @@ def batch(
         if not run.anything_left():
             results.finish()
         elif pool is None:
-            qa = load_model(model, device, dtype, attn, cache, cache_size, reuse_static)
+            qa = load_model(loading, encoding)
             _answer(run, run.go_on(qa), out)
         else:
-            say_what_it_knows(model)
-            _answer_on(pool, run, ray_engine.Model(model, device, dtype, attn, cache, cache_size, reuse_static), out)
+            say_what_it_knows(loading.model)
+            _answer_on(pool, run, partial(load_silently, loading, encoding), out)
         _end(run, part)
 
 
@@ -327,11 +296,11 @@ class _Progress:
         return f"{self.clips / (time.monotonic() - self.begun):.2g} clips/s{saved}"
 
 
-def _answer_on(pool: ray_engine.Pool, run: Batch, model: ray_engine.Model, out: Path | None) -> None:
+def _answer_on(pool: ray_engine.Pool, run: Batch, load: ray_engine.Load, out: Path | None) -> None:
     """Ask what is missing on a cluster."""
     with console.stdout_for_results(), ray_engine.cluster(pool) as actors:
         console.note(f"{console.counted(actors.count, 'Ray actor')}, {actors.cpus} CPU and {actors.gpus:g} GPU each")
-        _answer(run, ray_engine.go_on(run, model, actors), out, actors.count)
+        _answer(run, ray_engine.go_on(run, load, actors), out, actors.count)
 
 
 def _answer(run: Batch, lines: Generator[Row, None, None], out: Path | None, models: int = 1) -> None:

@@ -10,7 +10,6 @@ from omniqa.bench.cases import Rounds, make_cases
 from omniqa.cli import console, options
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
-from omniqa.media.sampling import Sampling
 
 if TYPE_CHECKING:
     from omniqa.bench.report import Report, Row
@@ -26,9 +25,11 @@ STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
 }
 
 
+@options.grouped
 def bench(
     video: Annotated[str, typer.Argument(help="A video or audio file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
+    *,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,27 +68,15 @@ def bench(
         int,
         typer.Option(help="Rounds before that, which don't count.", envvar="OMNIQA_WARMUP", rich_help_panel=_MEASURED),
     ] = 1,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn: options.Attn = "auto",
-    fps: options.Fps = 2.0,
-    max_frames: options.MaxFrames = 128,
-    start: options.Start = 0.0,
-    end: options.End = None,
-    min_pixels: options.MinPixels = None,
-    max_pixels: options.MaxPixels = None,
-    no_audio: options.NoAudio = False,
-    no_video: options.NoVideo = False,
-    audio_track: options.AudioTrack = None,
-    allow_network: options.AllowNetwork = False,
+    loading: options.Loading,
+    taken: options.TakenRange,
     new_tokens: Annotated[
         int,
         typer.Option(
             "--max-new-tokens",
             help="Tokens generated in each run, all of them, so that every method does the same work.",
             envvar="OMNIQA_MAX_NEW_TOKENS",
-            rich_help_panel="The answer",
+            rich_help_panel=options.ANSWER,
         ),
     ] = 32,
     as_json: options.Json = False,
@@ -114,18 +103,7 @@ def bench(
     rounds = Rounds(repeats, warmup, new_tokens)
     if not question.strip():
         raise UsageError("The question is empty.")
-    sampling = Sampling(
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        audio=not no_audio,
-        video=not no_video,
-        audio_track=audio_track,
-        allow_network=allow_network,
-    )
+    sampling = taken.sampling()
     if csv is not None and not csv.parent.is_dir():
         raise UsageError(f"--csv: there is no folder {csv.parent}.")
     if plot is not None:
@@ -137,7 +115,7 @@ def bench(
     probe(video, sampling.access)
     from omniqa.bench.measure import bench
 
-    qa = load_model(model, device, dtype, attn)
+    qa = load_model(loading, options.Encoding())
     with console.progress() as progress:
         report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
     _show(report, as_json)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniqa import __version__
-from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, options, scores
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
@@ -24,7 +23,6 @@ from omniqa.eval.report import as_csv, report
 from omniqa.eval.run import Run
 from omniqa.lines import LineStore, claim, write_whole
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
 from omniqa.pruning import columns as methods_at
 
 if TYPE_CHECKING:
@@ -36,8 +34,10 @@ NANO_CLIPS = 100
 _SET, _NANO, _COMPARED = "The set", "The set nano", "What is compared"
 
 
+@options.grouped
 def evaluate(
     dataset: Annotated[str, typer.Argument(help="A file of questions, or nano: its test set, drawn on the spot.")],
+    *,
     media: Annotated[
         Path | None,
         typer.Option(
@@ -119,25 +119,10 @@ def evaluate(
             rich_help_panel=_COMPARED,
         ),
     ] = None,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn: options.Attn = "auto",
-    fps: options.Fps = 2.0,
-    max_frames: options.MaxFrames = 128,
-    min_pixels: options.MinPixels = None,
-    max_pixels: options.MaxPixels = None,
-    no_audio: options.NoAudio = False,
-    no_video: options.NoVideo = False,
-    audio_track: options.AudioTrack = None,
-    allow_network: options.AllowNetwork = False,
-    cache: options.Cache = None,
-    cache_size: options.CacheSize = GIGABYTES,
-    reuse_static: options.ReuseStatic = None,
-    max_new_tokens: options.MaxNewTokens = 128,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
+    loading: options.Loading,
+    taken: options.Taken,
+    encoding: options.Encoding,
+    written: options.Written,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -159,17 +144,8 @@ def evaluate(
     # All that can be refused without the model is refused before it is loaded.
     columns = methods_at.columns(methods or ["omnidrop"], retentions or [0.3], method_options or [])
     against = methods_at.find(columns, baseline) if baseline is not None else None
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
-    sampling = Sampling(
-        fps=fps,
-        max_frames=max_frames,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        audio=not no_audio,
-        video=not no_video,
-        audio_track=audio_track,
-        allow_network=allow_network,
-    )
+    decoding = written.decoding()
+    sampling = taken.sampling()
     nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}
     if dataset == NANO:
         _refuse({"media": media, "format": None if layout == AUTO else layout}, "is for a file, and nano is none")
@@ -177,16 +153,16 @@ def evaluate(
     else:
         _refuse(nano, f"is for the set nano, not for {dataset}")
         chosen = sets.from_file(Path(dataset), media, layout, sampling)
-    questions = sets.limited(chosen.questions, limit, seed)
+    questions = sets.limited(chosen.questions, limit, decoding.seed)
     settings = chosen.identity | {
-        "model": model,
-        "weights": _weights(model),
-        "device": device,
-        "dtype": dtype,
-        "attention": attn,
+        "model": loading.model,
+        "weights": _weights(loading.model),
+        "device": loading.device,
+        "dtype": loading.dtype,
+        "attention": loading.attn,
         "sampling": asdict(sampling),
         "decoding": asdict(decoding),
-        **({} if reuse_static is None else {"reuse_static": reuse_static}),
+        **({} if encoding.reuse_static is None else {"reuse_static": encoding.reuse_static}),
         "hint": hint,
         "version": __version__,
     }
@@ -195,7 +171,7 @@ def evaluate(
         with LineStore(folder / "results.jsonl") as store:
             run = Run(questions, chosen.clips, columns, decoding, store, hint)
             if run.missing():
-                _answer(run, load_model(model, device, dtype, attn, cache, cache_size, reuse_static), out)
+                _answer(run, load_model(loading, encoding), out)
             made = report(chosen.name, questions, columns, run.rows(), against)
         write_whole(folder / "report.json", f"{json.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))

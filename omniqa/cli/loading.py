@@ -1,31 +1,33 @@
 """Loading the model that a command was given."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omniqa.cache.folder import GIGABYTES
-from omniqa.cli import console
+from omniqa.cli import console, options
 from omniqa.model.checkpoint import NANO
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA
 
 
-def load_model(
-    model: str | None,
-    device: str,
-    dtype: str,
-    attn: str,
-    cache: Path | None = None,
-    cache_size: float = GIGABYTES,
-    reuse_static: float | None = None,
-) -> "OmniQA":
-    """See omniqa.engine.load; cache_size: in gigabytes."""
+def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":
+    """The model; what it is, is said first."""
+    say_what_it_knows(loading.model)
+    return load_silently(loading, encoding)
+
+
+def load_silently(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":
+    """The model; other processes may call this, too."""
     from omniqa.engine import load
 
-    say_what_it_knows(model)
-    cache_bytes = round(cache_size * 10**9)
-    return load(model, device, dtype, attn, cache=cache, cache_bytes=cache_bytes, reuse_static=reuse_static)
+    return load(
+        loading.model,
+        loading.device,
+        loading.dtype,
+        loading.attn,
+        cache=encoding.cache,
+        cache_bytes=round(encoding.cache_size * 10**9),
+        reuse_static=encoding.reuse_static,
+    )
 
 
 def say_what_it_knows(model: str | None) -> None:

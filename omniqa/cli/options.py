@@ -1,163 +1,32 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands share, each declared once: alone, or in a group that commands take whole."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console
+from omniqa.media.sampling import Sampling
+from omniqa.model.decoding import Decoding
+from omniqa.pruning import registry
+from omniqa.pruning.base import AnyPruner
+
+_MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
+ANSWER = "The answer"
 
 Model = Annotated[
     str | None,
     typer.Option(
         help="Hub id, folder, or nano. Default: Qwen/Qwen2.5-Omni-7B on a GPU that fits it, else Qwen/Qwen2.5-Omni-3B.",
         envvar="OMNIQA_MODEL",
-        rich_help_panel="Model",
+        rich_help_panel=_MODEL,
     ),
 ]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="OMNIQA_DEVICE", rich_help_panel="Model")
-]
-Dtype = Annotated[
-    str,
-    typer.Option(help="auto (as stored), bfloat16 or float32.", envvar="OMNIQA_DTYPE", rich_help_panel="Model"),
-]
-Attn = Annotated[
-    str, typer.Option(help="Attention: auto, flash or sdpa.", envvar="OMNIQA_ATTN", rich_help_panel="Model")
-]
-
-Method = Annotated[
-    str, typer.Option(help="How tokens are dropped.", envvar="OMNIQA_METHOD", rich_help_panel="Token dropping")
-]
-RetentionTarget = Annotated[
-    float,
-    typer.Option(
-        help="Share of audio and video tokens to keep, averaged over the decoder's layers; 1 keeps all.",
-        envvar="OMNIQA_RETENTION",
-        rich_help_panel="Token dropping",
-    ),
-]
-MethodOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="An option of the method, as key=value; repeats.",
-        envvar="OMNIQA_SET",
-        rich_help_panel="Token dropping",
-    ),
-]
-
-Fps = Annotated[
-    float, typer.Option(help="Frames taken a second.", envvar="OMNIQA_FPS", rich_help_panel="What is taken")
-]
-MaxFrames = Annotated[
-    int,
-    typer.Option(
-        help="At most so many frames; a longer clip is sampled more sparsely.",
-        envvar="OMNIQA_MAX_FRAMES",
-        rich_help_panel="What is taken",
-    ),
-]
-Start = Annotated[
-    float, typer.Option(help="Second to start at.", envvar="OMNIQA_START", rich_help_panel="What is taken")
-]
-End = Annotated[
-    float | None, typer.Option(help="Second to end at.", envvar="OMNIQA_END", rich_help_panel="What is taken")
-]
-MinPixels = Annotated[
-    int | None,
-    typer.Option(
-        help="Enlarge frames to at least so many pixels. Default: the model's, 100352.",
-        envvar="OMNIQA_MIN_PIXELS",
-        rich_help_panel="What is taken",
-    ),
-]
-MaxPixels = Annotated[
-    int | None,
-    typer.Option(
-        help="Shrink frames to at most so many pixels. Default: the model's, 602112.",
-        envvar="OMNIQA_MAX_PIXELS",
-        rich_help_panel="What is taken",
-    ),
-]
-NoAudio = Annotated[
-    bool, typer.Option("--no-audio", help="Don't listen.", envvar="OMNIQA_NO_AUDIO", rich_help_panel="What is taken")
-]
-NoVideo = Annotated[
-    bool, typer.Option("--no-video", help="Don't look.", envvar="OMNIQA_NO_VIDEO", rich_help_panel="What is taken")
-]
-AudioTrack = Annotated[
-    int | None,
-    typer.Option(
-        help="Listen to the N-th audio track, counted from 1. Default: the one that a player would take.",
-        metavar="N",
-        envvar="OMNIQA_AUDIO_TRACK",
-        rich_help_panel="What is taken",
-    ),
-]
-AllowNetwork = Annotated[
-    bool,
-    typer.Option(
-        "--allow-network",
-        help="Open addresses (https://…) and network playlists, too.",
-        envvar="OMNIQA_ALLOW_NETWORK",
-        rich_help_panel="What is taken",
-    ),
-]
-
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        help="Keep encoded clips in this folder: the same file, asked about again, is neither decoded nor encoded.",
-        metavar="DIR",
-        envvar="OMNIQA_CACHE",
-        rich_help_panel="Encoding",
-    ),
-]
-CacheSize = Annotated[
-    float,
-    typer.Option(
-        help="Gigabytes that the cache may take; the least recently used clips give way.",
-        min=0,
-        envvar="OMNIQA_CACHE_SIZE",
-        rich_help_panel="Encoding",
-    ),
-]
-ReuseStatic = Annotated[
-    float | None,
-    typer.Option(
-        help="Take parts of the picture that change by at most so much, in levels of 255, from the frames before; "
-        "faster, and no longer exact. Default: off.",
-        metavar="LEVELS",
-        min=0,
-        max=255,
-        envvar="OMNIQA_REUSE_STATIC",
-        rich_help_panel="Encoding",
-    ),
-]
-
-MaxNewTokens = Annotated[
-    int,
-    typer.Option(help="Longest answer, in tokens.", envvar="OMNIQA_MAX_NEW_TOKENS", rich_help_panel="The answer"),
-]
-Temperature = Annotated[
-    float,
-    typer.Option(
-        help="0 takes the likeliest token each time; above 0 draws.",
-        envvar="OMNIQA_TEMPERATURE",
-        rich_help_panel="The answer",
-    ),
-]
-TopP = Annotated[
-    float,
-    typer.Option(
-        help="Draw only from the likeliest tokens that together reach this probability.",
-        envvar="OMNIQA_TOP_P",
-        rich_help_panel="The answer",
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Makes draws repeatable.", envvar="OMNIQA_SEED", rich_help_panel="The answer")]
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", envvar="OMNIQA_JSON")]
 Quiet = Annotated[
     bool,
@@ -173,3 +42,217 @@ Debug = Annotated[
         rich_help_panel="Debugging",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model answers, and where it runs."""
+
+    model: Model = None
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="OMNIQA_DEVICE", rich_help_panel=_MODEL)
+    ] = "auto"
+    dtype: Annotated[
+        str, typer.Option(help="auto (as stored), bfloat16 or float32.", envvar="OMNIQA_DTYPE", rich_help_panel=_MODEL)
+    ] = "auto"
+    attn: Annotated[
+        str, typer.Option(help="Attention: auto, flash or sdpa.", envvar="OMNIQA_ATTN", rich_help_panel=_MODEL)
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the encoders need not do again."""
+
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep encoded clips in this folder: the same file, asked about again, is neither decoded nor encoded.",
+            metavar="DIR",
+            envvar="OMNIQA_CACHE",
+            rich_help_panel=_ENCODING,
+        ),
+    ] = None
+    cache_size: Annotated[
+        float,
+        typer.Option(
+            help="Gigabytes that the cache may take; the least recently used clips give way.",
+            min=0,
+            envvar="OMNIQA_CACHE_SIZE",
+            rich_help_panel=_ENCODING,
+        ),
+    ] = GIGABYTES
+    reuse_static: Annotated[
+        float | None,
+        typer.Option(
+            help="Take parts of the picture that change by at most so much, in levels of 255, from the frames before; "
+            "faster, and no longer exact. Default: off.",
+            metavar="LEVELS",
+            min=0,
+            max=255,
+            envvar="OMNIQA_REUSE_STATIC",
+            rich_help_panel=_ENCODING,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """One method, and how much it keeps."""
+
+    method: Annotated[
+        str, typer.Option(help="How tokens are dropped.", envvar="OMNIQA_METHOD", rich_help_panel=_DROPPING)
+    ] = "omnidrop"
+    retention: Annotated[
+        float,
+        typer.Option(
+            help="Share of audio and video tokens to keep, averaged over the decoder's layers; 1 keeps all.",
+            envvar="OMNIQA_RETENTION",
+            rich_help_panel=_DROPPING,
+        ),
+    ] = 0.3
+    method_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of the method, as key=value; repeats.",
+            envvar="OMNIQA_SET",
+            rich_help_panel=_DROPPING,
+        ),
+    ] = None
+
+    def pruner(self) -> AnyPruner:
+        """The method with its options; raises UsageError where there is none like that."""
+        given = registry.parse_options(self.method, self.method_options or [])
+        return registry.create(self.method, self.retention, **given)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is taken from whole files."""
+
+    fps: Annotated[float, typer.Option(help="Frames taken a second.", envvar="OMNIQA_FPS", rich_help_panel=_TAKEN)] = (
+        2.0
+    )
+    max_frames: Annotated[
+        int,
+        typer.Option(
+            help="At most so many frames; a longer clip is sampled more sparsely.",
+            envvar="OMNIQA_MAX_FRAMES",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = 128
+    min_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Enlarge frames to at least so many pixels. Default: the model's, 100352.",
+            envvar="OMNIQA_MIN_PIXELS",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Shrink frames to at most so many pixels. Default: the model's, 602112.",
+            envvar="OMNIQA_MAX_PIXELS",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = None
+    no_audio: Annotated[
+        bool, typer.Option("--no-audio", help="Don't listen.", envvar="OMNIQA_NO_AUDIO", rich_help_panel=_TAKEN)
+    ] = False
+    no_video: Annotated[
+        bool, typer.Option("--no-video", help="Don't look.", envvar="OMNIQA_NO_VIDEO", rich_help_panel=_TAKEN)
+    ] = False
+    audio_track: Annotated[
+        int | None,
+        typer.Option(
+            help="Listen to the N-th audio track, counted from 1. Default: the one that a player would take.",
+            metavar="N",
+            envvar="OMNIQA_AUDIO_TRACK",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = None
+    allow_network: Annotated[
+        bool,
+        typer.Option(
+            "--allow-network",
+            help="Open addresses (https://…) and network playlists, too.",
+            envvar="OMNIQA_ALLOW_NETWORK",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = False
+
+    def sampling(self) -> Sampling:
+        """The same for the engine; raises UsageError for what makes no sense."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Sampling(audio=not given.pop("no_audio"), video=not given.pop("no_video"), **given)
+
+
+@dataclass(frozen=True)
+class TakenRange(Taken):
+    """What is taken from a part of each file."""
+
+    start: Annotated[float, typer.Option(help="Second to start at.", envvar="OMNIQA_START", rich_help_panel=_TAKEN)] = (
+        0.0
+    )
+    end: Annotated[
+        float | None, typer.Option(help="Second to end at.", envvar="OMNIQA_END", rich_help_panel=_TAKEN)
+    ] = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the answer is written."""
+
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Longest answer, in tokens.", envvar="OMNIQA_MAX_NEW_TOKENS", rich_help_panel=ANSWER)
+    ] = 128
+    temperature: Annotated[
+        float,
+        typer.Option(
+            help="0 takes the likeliest token each time; above 0 draws.",
+            envvar="OMNIQA_TEMPERATURE",
+            rich_help_panel=ANSWER,
+        ),
+    ] = 0.0
+    top_p: Annotated[
+        float,
+        typer.Option(
+            help="Draw only from the likeliest tokens that together reach this probability.",
+            envvar="OMNIQA_TOP_P",
+            rich_help_panel=ANSWER,
+        ),
+    ] = 1.0
+    seed: Annotated[int, typer.Option(help="Makes draws repeatable.", envvar="OMNIQA_SEED", rich_help_panel=ANSWER)] = 0
+
+    def decoding(self) -> Decoding:
+        """The same for the engine; raises UsageError for what makes no sense."""
+        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for Typer, which sees, in place of each parameter that is a group, the options of the group."""
+    flat: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    signature = inspect.signature(command)
+    for name, parameter in signature.parameters.items():
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            flat += inspect.signature(parameter.annotation).parameters.values()
+        else:
+            flat.append(parameter)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**made, **given)
+
+    # Typer gives all by name, so that their order binds nobody to give defaults.
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in flat]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

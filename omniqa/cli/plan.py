@@ -7,34 +7,28 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.errors import UsageError
-from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
-from omniqa.media.timeline import sample_times
+from omniqa.foreseen import expected_tokens, tokens_of
+from omniqa.media.sampling import Sampling
 from omniqa.model.checkpoint import HUB_7B, decoder_layers, pixel_bounds
 from omniqa.model.work import ModelShape
-from omniqa.pruning import registry
 from omniqa.pruning.schedule import ClipTokens, Plan
-from omniqa.sequence.units import POSITIONS_PER_SECOND
 
 TEXT_TOKENS = 60  # system prompt, template and a short question
+_CLIP = "The clip"
 
 
+@options.grouped
 def plan(
     video: Annotated[
         str | None, typer.Argument(help="Plan for this file; without it, for a clip of the size given below.")
     ] = None,
+    *,
     model: options.Model = None,
-    method: options.Method = "omnidrop",
-    retention: options.RetentionTarget = 0.3,
-    method_options: options.MethodOptions = None,
-    seconds: Annotated[float, typer.Option(help="Length of the clip.", rich_help_panel="The clip")] = 64.0,
-    width: Annotated[int, typer.Option(help="Width of its picture.", rich_help_panel="The clip")] = 448,
-    height: Annotated[int, typer.Option(help="Height of its picture.", rich_help_panel="The clip")] = 252,
-    fps: options.Fps = 2.0,
-    max_frames: options.MaxFrames = 128,
-    no_audio: options.NoAudio = False,
-    no_video: options.NoVideo = False,
-    audio_track: options.AudioTrack = None,
-    allow_network: options.AllowNetwork = False,
+    dropping: options.Dropping,
+    seconds: Annotated[float, typer.Option(help="Length of the clip.", rich_help_panel=_CLIP)] = 64.0,
+    width: Annotated[int, typer.Option(help="Width of its picture.", rich_help_panel=_CLIP)] = 448,
+    height: Annotated[int, typer.Option(help="Height of its picture.", rich_help_panel=_CLIP)] = 252,
+    taken: options.TakenRange,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Measure what this machine computes a second, and predict the stages' seconds."),
@@ -43,26 +37,20 @@ def plan(
     debug: options.Debug = False,
 ) -> None:
     """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed."""
-    pruner = registry.create(method, retention, **registry.parse_options(method, method_options or []))
+    pruner = dropping.pruner()
     name = model or HUB_7B
-    sampling = Sampling(
-        fps=fps,
-        max_frames=max_frames,
-        audio=not no_audio,
-        video=not no_video,
-        audio_track=audio_track,
-        allow_network=allow_network,
-    )
-    sampling = sampling.within(pixel_bounds(name))
-    clip = _file_tokens(video, sampling) if video else _clip_tokens(seconds, width, height, seconds, sampling)
+    sampling = taken.sampling().within(pixel_bounds(name))
+    clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)
+    if not clip.n:
+        raise UsageError("There is neither picture nor sound to plan for.")
     layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
     if not pruner.counts_known_ahead:
-        console.note(f"what {method} keeps depends on the clip's content; this is what it aims at")
+        console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
     work = ModelShape.of(name).work(planned, TEXT_TOKENS)
     rate = _rate() if measure else None
     if as_json:
-        head = {"model": name, "method": method, "target": pruner.target}
+        head = {"model": name, "method": pruner.name, "target": pruner.target}
         console.print_json(head | _as_dict(clip, planned) | {"flop": work, "flop_per_s": rate})
         return
     rows = [
@@ -70,7 +58,7 @@ def plan(
         for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
     ]
     console.result(
-        f"{name}, {method}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
+        f"{name}, {pruner.name}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
     console.results((">layer", ">alive", ">share", ">leave after it"), rows)
@@ -109,24 +97,4 @@ def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
 def _file_tokens(video: str, sampling: Sampling) -> ClipTokens:
     from omniqa.media.probe import probe
 
-    info = probe(video, sampling.access)
-    picture, sound = info.video, info.audio
-    return _clip_tokens(
-        seconds=float(picture.end) if picture else 0.0,
-        width=picture.width if picture else 0,
-        height=picture.height if picture else 0,
-        audio_seconds=float(sound.end) if sound else 0.0,
-        sampling=sampling,
-    )
-
-
-def _clip_tokens(seconds: float, width: int, height: int, audio_seconds: float, sampling: Sampling) -> ClipTokens:
-    grids = hw = 0
-    if sampling.video and seconds:
-        frames = len(sample_times(0, seconds, sampling.fps, sampling.max_frames))
-        rows, cols = smart_resize(height, width, *sampling.pixels(PIXELS))
-        grids, hw = -(-frames // 2), rows * cols // CELL**2
-    audio = round(POSITIONS_PER_SECOND * audio_seconds) if sampling.audio else 0
-    if not grids and not audio:
-        raise UsageError("There is neither picture nor sound to plan for.")
-    return ClipTokens(audio, grids, hw)
+    return expected_tokens(probe(video, sampling.access), sampling)

@@ -4,15 +4,18 @@ Weights and activations stay in bfloat16, and so does memory; a product's factor
 The result is rounded once, so it is nearer to float32's than a product in bfloat16 is.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniqa.model.rate import matmul_rate
-
 _ROWS = 64  # fewer are bound by reading the weights, not by computing
 _WORTH = 1.2  # times faster, to make up for widening
 _SAMPLE = (256, 1024)  # rows and width of the products that tell
+_ROUNDS = 5
 
 
 class _Scratch:
@@ -46,9 +49,34 @@ class WideLinear(nn.Linear):
 
 
 def float32_is_faster() -> bool:
-    """Whether this machine's CPU multiplies matrices so much faster in float32 than in bfloat16."""
-    float32, bfloat16 = (matmul_rate(dtype, size=_SAMPLE) for dtype in (torch.float32, torch.bfloat16))
-    return float32 > _WORTH * bfloat16
+    """Whether this machine's CPU multiplies matrices so much faster in float32 than in bfloat16.
+
+    By the time that one core itself works, the best of a few rounds: a clock, or several threads that wait for each
+    other, would tell of whatever else runs just now.
+    """
+    rows, width = _SAMPLE
+    samples = {
+        dtype: (torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    best = dict.fromkeys(samples, float("inf"))
+    with _one_thread():
+        for _ in range(_ROUNDS):
+            for dtype, (x, weight) in samples.items():
+                start = time.thread_time()
+                F.linear(x, weight)
+                best[dtype] = min(best[dtype], time.thread_time() - start)
+    return best[torch.bfloat16] > _WORTH * best[torch.float32]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def widen(module: nn.Module) -> None:

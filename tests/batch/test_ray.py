@@ -3,13 +3,15 @@
 import os
 import pickle
 import signal
+from functools import partial
 
 import pytest
 
 from benchmarks.batch_kills import actors
 from omniqa.batch import ray_engine
-from omniqa.batch.ray_engine import Actors, Model, Pool, Worker, cluster
+from omniqa.batch.ray_engine import Actors, Pool, Worker, cluster
 from omniqa.batch.run import Asker
+from omniqa.engine import load
 from omniqa.errors import ModelError, UsageError
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
@@ -26,8 +28,8 @@ def two_actors():
 
 
 @pytest.fixture
-def model(nano):
-    return Model(str(nano), "cpu", "float32")
+def loads(nano):
+    return partial(load, str(nano), "cpu", "float32")
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ class Deadly(Asker):
 
 
 def test_a_file_cut_off_anywhere_is_gone_on_with_and_gives_the_lines_of_the_plain_engine(
-    start, qa, whole, two_actors, model, media, tmp_path
+    start, qa, whole, two_actors, loads, media, tmp_path
 ):
     path, broken = tmp_path / "out.jsonl", tmp_path / "broken.mp4"
     broken.write_bytes((media / "a.mp4").read_bytes()[:800])
@@ -63,17 +65,17 @@ def test_a_file_cut_off_anywhere_is_gone_on_with_and_gives_the_lines_of_the_plai
     path.write_bytes(path.read_bytes()[:-1000])
     cut = path.read_bytes().count(b"\n")
     batch = start(names)
-    assert len(list(ray_engine.go_on(batch, model, two_actors))) == len(expected) - cut > 0
+    assert len(list(ray_engine.go_on(batch, loads, two_actors))) == len(expected) - cut > 0
     found = timeless(path)
     assert {row["id"]: row for row in found} == expected
     assert len(found) == len(expected)
-    assert list(ray_engine.go_on(start(names), model, two_actors)) == []
+    assert list(ray_engine.go_on(start(names), loads, two_actors)) == []
 
 
-def test_an_actor_killed_in_the_middle_costs_no_line_and_doubles_none(start, whole, two_actors, model, media, tmp_path):
+def test_an_actor_killed_in_the_middle_costs_no_line_and_doubles_none(start, whole, two_actors, loads, media, tmp_path):
     expected = whole(questions=MANY)
     batch = start(questions=MANY)
-    rows = ray_engine.go_on(batch, model, two_actors)
+    rows = ray_engine.go_on(batch, loads, two_actors)
     next(rows)
     at_work = [actor for actor in actors() if actor.cmdline()[0].endswith(".submit")]
     at_work[0].kill()
@@ -84,12 +86,12 @@ def test_an_actor_killed_in_the_middle_costs_no_line_and_doubles_none(start, who
     assert list(batch.asker.left_out) == [str(media / "notes")]
 
 
-def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, model, monkeypatch, tmp_path):
+def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, loads, monkeypatch, tmp_path):
     monkeypatch.setattr(ray_engine, "_RETRIES", 0)
     batch = start()
     asker = batch.asker
     batch.asker = Deadly(asker.pruner, asker.sampling, asker.decoding, asker.settings)
-    rows = list(ray_engine.go_on(batch, model, Actors(1, 1, 0)))
+    rows = list(ray_engine.go_on(batch, loads, Actors(1, 1, 0)))
     assert [row["status"] for row in rows] == ["ok"] * 4 + ["failed"] * 2
     assert "b.mkv was given up" in rows[-1]["error"]
 
@@ -97,8 +99,8 @@ def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, mode
 def test_what_is_wrong_with_the_model_or_the_folder_is_said_by_the_actor(tmp_path):
     asker = Asker(registry.create("none", 1.0), Sampling(), Decoding(), "settings")
     here = os.getcwd()
-    for model, folder, error in ((Model("gone"), here, ModelError), (Model("nano"), str(tmp_path / "no"), UsageError)):
-        (said,) = Worker(asker, model, folder)({"todo": []})
+    for name, folder, error in (("gone", here, ModelError), ("nano", str(tmp_path / "no"), UsageError)):
+        (said,) = Worker(asker, partial(load, name), folder)({"todo": []})
         report = pickle.loads(said["report"][0])
         assert isinstance(report.error, error)
     assert os.getcwd() == here

@@ -49,6 +49,14 @@ def test_plan_of_a_file_equals_what_ask_then_does(omniqa, ask_json, checkpoint, 
     assert [alive / n for alive in planned["plan"]["alive"]] == pytest.approx(answer["retention"]["per_layer"])
 
 
+def test_plan_of_a_part_of_a_file_in_another_size_equals_what_ask_then_does(omniqa, ask_json, checkpoint, tmp_path):
+    path = write_clip(tmp_path / "c.mp4", Video([grey(i % 8, 240, 320) for i in range(70)], 10), Audio(tone(7.0)))
+    taken = ["--start", 1.5, "--end", 4, "--min-pixels", 784, "--max-pixels", 50176, "--model", checkpoint]
+    planned = json.loads(omniqa("plan", path, *taken, "--json")[1])
+    (answer,) = ask_json(path, "What?", *taken)
+    assert planned["tokens"] == {kind: answer["tokens"][kind] for kind in ("video", "audio")}
+
+
 def test_plan_refuses_what_no_schedule_reaches(omniqa):
     code, out, err = omniqa("plan", "--retention", 0.4, "--set", "schedule=paper")
     assert (code, out, len(err.splitlines())) == (2, "", 1)

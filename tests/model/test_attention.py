@@ -223,7 +223,7 @@ def test_on_cuda_flash_equals_sdpa_in_bfloat16(checkpoint, retention):
     for name in ("flash", "sdpa"):
         qa = omniqa.load(str(checkpoint), device="cuda", dtype="bfloat16", attention=name)
         video = qa.encode(make_clip(frames=10, seconds=5.3))
-        logits.append(qa.prefill(video, "What?", registry.create("omnidrop", retention)).result.logits)
+        logits.append(qa.prefiller.prefill(video, "What?", registry.create("omnidrop", retention)).result.logits)
         answers.append(qa.ask(video, "What?", retention=retention).token_ids)
     assert (logits[0] - logits[1]).norm() <= 1e-2 * logits[1].norm()
     assert answers[0] == answers[1]

@@ -50,7 +50,9 @@ def edit_config(folder, **changes):
 
 def first_logits(folder, dtype=None):
     qa = engine.OmniQA("test", load_thinker(find_checkpoint(str(folder)), CPU, dtype))
-    return qa.prefill(qa.encode(make_clip(frames=2, seconds=1.0)), "?", registry.create("none", 1.0)).result.logits
+    return qa.prefiller.prefill(
+        qa.encode(make_clip(frames=2, seconds=1.0)), "?", registry.create("none", 1.0)
+    ).result.logits
 
 
 def test_it_is_laid_out_as_on_the_hub(checkpoint):

@@ -24,7 +24,9 @@ CASES = {
 
 def run_both(qa, clip, retention, **options):
     """omniqa's prefill, and the slow reference's survivors and logits for the same clip."""
-    prefilled = qa.prefill(qa.encode(clip), QUESTION, registry.create("omnidrop", retention, **options), room=8)
+    prefilled = qa.prefiller.prefill(
+        qa.encode(clip), QUESTION, registry.create("omnidrop", retention, **options), room=8
+    )
     layout = prefilled.layout
     with torch.inference_mode():
         media, importance = slow.media_embeddings(qa, clip, layout)

@@ -179,4 +179,6 @@ def prefilled_on(qa, room):
     """As `prefilled`, by a real clip on the device of `qa`."""
     from tests.model.clips import make_clip
 
-    return qa.prefill(qa.encode(make_clip(frames=4, seconds=2.0)), "?", registry.create("omnidrop", 0.4), room).cache
+    return qa.prefiller.prefill(
+        qa.encode(make_clip(frames=4, seconds=2.0)), "?", registry.create("omnidrop", 0.4), room
+    ).cache

@@ -6,7 +6,7 @@ from torch import nn
 
 import omniqa
 from omniqa.model import thinker
-from omniqa.model.widen import WideLinear, widen
+from omniqa.model.widen import WideLinear, float32_is_faster, widen
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def test_float32_is_left_alone(layers):
     layers.float()
     widen(layers)
     assert not any(isinstance(layer, WideLinear) for layer in layers)
+
+
+def test_asking_what_is_faster_leaves_threads_and_random_numbers_as_they_were():
+    torch.manual_seed(0)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    assert float32_is_faster() in (True, False)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("faster", [True, False])

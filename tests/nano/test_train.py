@@ -87,7 +87,7 @@ def sampled(media, script, tmp_path):
 
 
 def first_logits(qa, clip, question):
-    return qa.prefill(qa.encode(clip), question, registry.create("none", 1.0)).result.logits
+    return qa.prefiller.prefill(qa.encode(clip), question, registry.create("none", 1.0)).result.logits
 
 
 @given(st.text())

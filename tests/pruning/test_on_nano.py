@@ -40,7 +40,7 @@ def run(qa, clip, monkeypatch):
         given = []
         choose = type(method).select_input
         monkeypatch.setattr(type(method), "select_input", lambda *args: given.append(args[1]) or choose(*args))
-        result = qa.prefill(clip, QUESTION, method).result
+        result = qa.prefiller.prefill(clip, QUESTION, method).result
         (tokens,) = given
         scores = torch.full((qa.thinker.layers - 1, len(tokens.modality)), torch.nan)
         for layer, seen in enumerate(result.scores[:-1]):
