@@ -86,7 +86,9 @@ def measure(qa: OmniQA, clip: Path, sampling: Sampling, runs: int) -> dict[str, 
         theirs = next(other for other in rows if other["stage"] == row["stage"])
         row["times_faster"] = theirs["median_s"] / row["median_s"]
     apart = {case.stage: difference(*(results[case.stage, side] for side in SIDES)) for case in cases}
-    return {"rates": rates.best, "rows": rows, "largest_difference": apart}
+    on_cpu = qa.thinker.device.type == "cpu"
+    shares = {case.stage: operators(case.run[OURS]) for case in cases if on_cpu}
+    return {"rates": rates.best, "rows": rows, "largest_difference": apart, "operators": shares}
 
 
 def _cases(qa: OmniQA, clip: Path, sampling: Sampling) -> list[Case]:
@@ -108,6 +110,15 @@ def _cases(qa: OmniQA, clip: Path, sampling: Sampling) -> list[Case]:
         run = {THEIRS: theirs.audio(mel), OURS: lambda: hear(mel).embeddings}
         cases.append(Case("audio encoder", run, dict.fromkeys(SIDES, shape.audio_encoder(mel.shape[1]))))
     return cases
+
+
+def operators(run: Callable[[], Tensor]) -> dict[str, float]:
+    """The share of a CPU's time that each of torch's operators takes, the largest first; from 1 % on."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        run()
+    spent = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in found.key_averages()}
+    shares = {name: seconds / sum(spent.values()) for name, seconds in spent.items()}
+    return {name: shares[name] for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] >= 0.01}
 
 
 def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
@@ -132,4 +143,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['stage']} | {row['name']} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
     for stage, apart in found["largest_difference"].items():
         lines.append(f"\n{stage}: largest difference of the two sides {apart:.2g} standard deviations")
+    for stage, shares in found["operators"].items():
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        lines.append(f"\n{stage}: omniqa's time by torch's operators: {parts}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ moves. transformers runs in a process of its own (benchmarks/theirs.py) that nee
 reader of video files; --path names folders that they lie in where the environment lacks them. Both sides take as many
 frames of the same size. Floors are operations over the best matrix rate measured in the same run.
 --encoders runs the encoders alone, both sides on the same arrays in one process, and needs none of these packages.
+It also tells, on a CPU, which of torch's operators take omniqa's time.
 """
 
 import argparse
@@ -19,10 +20,12 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +195,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def clips(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """What is measured, by title."""
+    """What is measured, by title. Clips are made by another process: the memory of that would count as the answers'."""
     found = {} if given.clip is None else {str(given.clip): given.clip}
-    if given.slides:
-        found[f"slides, {given.slides} s"] = make_clip(folder / "slides.mp4", given.slides, slides=True)
-    return found | {_grown(length): make_clip(folder / f"{length}.mp4", length, slides=False) for length in given.grow}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
+        if given.slides:
+            slides = maker.submit(make_clip, folder / "slides.mp4", given.slides, slides=True)
+            found[f"slides, {given.slides} s"] = slides.result()
+        for length in given.grow:
+            grown = maker.submit(make_clip, folder / f"{length}.mp4", length, slides=False)
+            found[_grown(length)] = grown.result()
+    return found
 
 
 def _grown(length: int) -> str:
@@ -219,7 +227,8 @@ def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) 
     if not given.encoders:
         warm_up(bench, folder)
     wide = any(isinstance(module, WideLinear) for module in qa.thinker.module.modules())
-    print(f"omniqa multiplies matrices in {torch.float32 if wide else qa.thinker.dtype}".replace("torch.", ""))
+    precision = str(torch.float32 if wide else qa.thinker.dtype).removeprefix("torch.")
+    print(f"omniqa multiplies matrices in {precision}", flush=True)
     done: dict[str, Any] = {}
     for title, clip in clips(given, folder).items():
         found = encoders.measure(qa, clip, sampling, given.runs) if given.encoders else bench.measure(clip)

@@ -1,17 +1,20 @@
 """What it costs to take frames that are far apart: decoding everything, passing over what none needs, and seeking.
 
     python -m benchmarks.seeking [--seconds 40] [--codec libx264 …] [--gop 12 48 250]
+    python -m benchmarks.seeking --break-even [--seconds 40] [--codec libx264 …] [--gop 4 8 12 16 24 32]
 
 Makes clips of a moving texture, 640x360 at 25 frames a second, in each codec that PyAV can encode here and with each
 distance between keyframes, and takes frames at several spacings. Seconds are of the CPU, all threads together, the
 smallest of three, with nothing resized. Columns: every frame is decoded; frames that no other refers to are passed
 over; whole groups are too; the file is sought in as well (at any distance, not only where that is worth while).
+--break-even takes the first frame of every group, so that the rest of it is decoded or dropped: from how many frames on
+that is worth emptying the decoder and starting it anew. There the time that passes counts, threads and all.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +28,7 @@ from omniqa.media.access import DEFAULT_ACCESS
 from omniqa.media.container import Damage, timed_frames
 
 RUNS = 3
+GOPS, SHORT_GOPS = [12, 48, 250], [4, 8, 12, 16, 24, 32]
 RATE = 25
 SPACINGS = [Fraction(text) for text in ("0.5", "2", "5", "10")]
 CODECS = {
@@ -40,6 +44,8 @@ WAYS = {
     "groups, too": {"_INDEXED": frozenset()},
     "sought": {"_NEAR_BYTES": 0},
 }
+HEADS = ("spacing, s", *WAYS, "all / cheapest")
+BREAK_EVEN_HEADS = ("decoded, s", "dropped, s", "decoded / dropped")
 
 
 def make(path: Path, codec: str, gop: int, seconds: int) -> Path:
@@ -69,26 +75,48 @@ def settings(changes: dict[str, object]) -> Iterator[None]:
         yield
 
 
-def cpu_seconds(path: Path, times: tuple[Fraction, ...]) -> float:
-    before = time.process_time()
-    with closing(seeking.frames_for(path, times, Damage(), DEFAULT_ACCESS)) as frames:
-        for _ in frames:
-            pass
-    return time.process_time() - before
+def seconds_for(path: Path, times: tuple[Fraction, ...], clock: Callable[[], float]) -> float:
+    """The smallest of a few, by the clock."""
+    spent = []
+    for _ in range(RUNS):
+        before = clock()
+        with closing(seeking.frames_for(path, times, Damage(), DEFAULT_ACCESS)) as frames:
+            for _ in frames:
+                pass
+        spent.append(clock() - before)
+    return min(spent)
+
+
+def start_decoder(path: Path) -> None:
+    """The first decoder of a codec takes longer than others."""
+    with closing(timed_frames(path, "video", Fraction(0), Damage())) as frames:
+        next(frames)
 
 
 def rows(path: Path, label: str, seconds: int) -> Iterator[str]:
     """A row for each spacing; the cheapest way is set in bold."""
-    with closing(timed_frames(path, "video", Fraction(0), Damage())) as frames:
-        next(frames)  # the first decoder of a codec takes longer
+    start_decoder(path)
     for spacing in (spacing for spacing in SPACINGS if spacing < seconds):
         times = tuple(k * spacing for k in range(int(seconds / spacing)))
         spent = []
         for changes in WAYS.values():
             with settings(changes):
-                spent.append(min(cpu_seconds(path, times) for _ in range(RUNS)))
+                spent.append(seconds_for(path, times, time.process_time))
         cells = [f"**{s:.3f}**" if s == min(spent) else f"{s:.3f}" for s in spent]
         yield f"| {label} | {float(spacing):g} | {' | '.join(cells)} | {spent[0] / min(spent):.1f} |"
+
+
+def break_even(path: Path, label: str, gop: int, seconds: int) -> str:
+    """A row: all but the first frame of each group decoded, and dropped."""
+    start_decoder(path)
+    spacing = Fraction(gop, RATE)
+    times = tuple(k * spacing for k in range(int(seconds / spacing)))
+    spent = []
+    for few in (10**9, 0):
+        with settings({"_INDEXED": frozenset(), "_FEW_PACKETS": few}):
+            spent.append(seconds_for(path, times, time.perf_counter))
+    decoded, dropped = spent
+    return f"| {label} | {decoded:.3f} | {dropped:.3f} | {decoded / dropped:.2f} |"
 
 
 def encoders(names: list[str]) -> list[str]:
@@ -107,15 +135,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=40, help="length of the clips")
     parser.add_argument("--codec", nargs="+", default=list(CODECS), choices=CODECS)
-    parser.add_argument("--gop", type=int, nargs="+", default=[12, 48, 250])
+    parser.add_argument("--gop", type=int, nargs="+", help="frames from one keyframe to the next")
+    parser.add_argument("--break-even", action="store_true", help="how long a group must be to be worth dropping")
     given = parser.parse_args()
-    print(f"| codec, frames from keyframe to keyframe | spacing, s | {' | '.join(WAYS)} | all / cheapest |")
-    print("|---|---:" + "|---:" * len(WAYS) + "|---:|")
+    heads = BREAK_EVEN_HEADS if given.break_even else HEADS
+    print(f"| codec, frames from keyframe to keyframe | {' | '.join(heads)} |")
+    print("|---" + "|---:" * len(heads) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for codec in encoders(given.codec):
-            for gop in given.gop:
-                path = make(Path(folder) / f"{codec}-{gop}.mp4", codec, gop, given.seconds)
-                for row in rows(path, f"{codec}, {gop}", given.seconds):
+            for gop in given.gop or (SHORT_GOPS if given.break_even else GOPS):
+                path, label = Path(folder) / f"{codec}-{gop}.mp4", f"{codec}, {gop}"
+                make(path, codec, gop, given.seconds)
+                if given.break_even:
+                    print(break_even(path, label, gop, given.seconds), flush=True)
+                    continue
+                for row in rows(path, label, given.seconds):
                     print(row, flush=True)
 
 

@@ -116,6 +116,8 @@ def test_the_encoders_alone_agree_and_equal_grids_have_a_lower_floor(qa, tmp_pat
     assert ours["floor_s"] < theirs["floor_s"] / 2
     assert ours["times_faster"] == theirs["median_s"] / ours["median_s"]
     assert "| vision encoder | omniqa |" in encoders.table(found)
+    assert list(found["operators"]) == ["vision encoder", "audio encoder"]
+    assert all(0.5 < sum(shares.values()) <= 1 for shares in found["operators"].values())
 
 
 def test_a_difference_in_tokens_is_shown_with_both_counts():
