@@ -15,15 +15,16 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import av
 import numpy as np
 
-from omniqa.media import seeking
+from omniqa.media import runs, seeking
 from omniqa.media.access import DEFAULT_ACCESS
 from omniqa.media.container import Damage, timed_frames
 
@@ -38,11 +39,12 @@ CODECS = {
     "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
     "mpeg4": {"bf": "2", "b": "2M"},
 }
-WAYS = {
-    "all": {"_MARKED": frozenset(), "_FEW_PACKETS": 10**9, "_INDEXED": frozenset()},
-    "non-reference frames passed over": {"_FEW_PACKETS": 10**9, "_INDEXED": frozenset()},
-    "groups, too": {"_INDEXED": frozenset()},
-    "sought": {"_NEAR_BYTES": 0},
+_WHOLE_GROUPS = {(seeking, "_FEW_PACKETS"): 10**9, (seeking, "_INDEXED"): frozenset()}
+WAYS: dict[str, dict[tuple[ModuleType, str], object]] = {
+    "all": _WHOLE_GROUPS | {(runs, "_MARKED"): frozenset()},
+    "non-reference frames passed over": _WHOLE_GROUPS,
+    "groups, too": {(seeking, "_INDEXED"): frozenset()},
+    "sought": {(seeking, "_NEAR_BYTES"): 0},
 }
 HEADS = ("spacing, s", *WAYS, "all / cheapest")
 BREAK_EVEN_HEADS = ("decoded, s", "dropped, s", "decoded / dropped")
@@ -70,8 +72,10 @@ def make(path: Path, codec: str, gop: int, seconds: int) -> Path:
 
 
 @contextmanager
-def settings(changes: dict[str, object]) -> Iterator[None]:
-    with patch.multiple(seeking, **changes):
+def settings(changes: dict[tuple[ModuleType, str], object]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for (module, name), value in changes.items():
+            stack.enter_context(patch.object(module, name, value))
         yield
 
 
@@ -113,7 +117,7 @@ def break_even(path: Path, label: str, gop: int, seconds: int) -> str:
     times = tuple(k * spacing for k in range(int(seconds / spacing)))
     spent = []
     for few in (10**9, 0):
-        with settings({"_INDEXED": frozenset(), "_FEW_PACKETS": few}):
+        with settings(_WHOLE_GROUPS | {(seeking, "_FEW_PACKETS"): few}):
             spent.append(seconds_for(path, times, time.perf_counter))
     decoded, dropped = spent
     return f"| {label} | {decoded:.3f} | {dropped:.3f} | {decoded / dropped:.2f} |"
@@ -131,13 +135,13 @@ def encoders(names: list[str]) -> list[str]:
     return found
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=40, help="length of the clips")
     parser.add_argument("--codec", nargs="+", default=list(CODECS), choices=CODECS)
     parser.add_argument("--gop", type=int, nargs="+", help="frames from one keyframe to the next")
     parser.add_argument("--break-even", action="store_true", help="how long a group must be to be worth dropping")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     heads = BREAK_EVEN_HEADS if given.break_even else HEADS
     print(f"| codec, frames from keyframe to keyframe | {' | '.join(heads)} |")
     print("|---" + "|---:" * len(heads) + "|")
