@@ -13,6 +13,7 @@ from omniqa.engine import OmniQA
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
 from omniqa.model.decoding import Decoding
+from omniqa.prefilling import Prefiller
 from omniqa.pruning import registry
 from omniqa.pruning.omnidrop import OmniDrop
 from omniqa.stats import peak_rss_bytes
@@ -47,13 +48,13 @@ def measure(qa, clip):
 @pytest.fixture
 def prefills(monkeypatch):
     """The methods that were prefilled with, in order."""
-    seen, prefill = [], OmniQA.prefill
+    seen, prefill = [], Prefiller.prefill
 
     def watched(self, video, question, pruner, *more):
         seen.append((pruner.name, pruner.target))
         return prefill(self, video, question, pruner, *more)
 
-    monkeypatch.setattr(OmniQA, "prefill", watched)
+    monkeypatch.setattr(Prefiller, "prefill", watched)
     return seen
 
 
