@@ -60,7 +60,7 @@ class Runner:
     new_tokens: int
 
     def run(self, pruner: AnyPruner) -> Run:
-        """Run the method once. Raises the errors of OmniQA.prefill."""
+        """Run the method once. Raises the errors of Prefiller.prefill."""
         device = self.qa.thinker.device
         clock = StageClock(device)
         reset_device_peak(device)
