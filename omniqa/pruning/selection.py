@@ -159,25 +159,31 @@ def drop_lowest(scores: Tensor, k: int, droppable: Tensor | None = None) -> Tens
 def drop_by_tds(
     scores: Tensor, chunk: Tensor, k: int, max_chunk: int, lam: float, droppable: Tensor | None = None
 ) -> Tensor:
-    """(n_l - k,) long: the ascending positions that stay when k tokens leave by temporal diversity (OmniDrop, TDS).
+    """(n_l - k,) long: the ascending positions of the tokens kept when TDS prunes k (OmniDrop, temporal diversity).
 
-    Of the min(2k, n_l) lowest scores, the k with the lowest S_i + λ·D_i leave; D_i is token i's distance in chunks
-    from the chunk that the highest score lies in, over `max_chunk`. So tokens near that chunk leave first.
+    Candidates are the min(2k, max(k, d - 1)) lowest of the d scores that may be pruned: the highest-scored token is
+    never one, unless all d are pruned. Of the candidates, the k with the lowest S_i + λ·D_i are pruned. D_i is token
+    i's distance in chunks from the highest-scored token's chunk, over `max_chunk`; so tokens near it are pruned first.
 
-    scores: (n_l,) float32; chunk: (n_l,) long; max_chunk: the unpruned clip's largest chunk index, D = 0 where it is
-    0; droppable: (n_l,) bool, the tokens that may leave and that the highest score is sought among, at least k of
-    them; None: all.
+    Args:
+        scores: (n_l,) float32.
+        chunk: (n_l,) long.
+        k: how many tokens are pruned.
+        max_chunk: the largest chunk index of the unpruned clip; D = 0 if it is 0.
+        lam: λ.
+        droppable: (n_l,) bool, the tokens that may be pruned, at least k of them; the highest score is sought among
+            them. None: all.
     """
     order = _droppable_first(scores, droppable)
-    candidates, safe = order[: 2 * k].sort().values, order[2 * k :]
+    candidates, rank = order[: 2 * k].sort()
     cost = scores
     if max_chunk > 0:
         best_chunk = chunk.index_select(0, _first_highest(scores, droppable))
         cost = scores + lam * ((chunk - best_chunk).abs().to(scores.dtype) / max_chunk)
-    if droppable is not None:
-        cost = cost.masked_fill(~droppable, torch.inf)
-    ranked = candidates[cost[candidates].argsort(stable=True)]
-    return torch.cat([ranked[k:], safe]).sort().values
+    allowed = max(k, len(scores) - 1) if droppable is None else (droppable.sum() - 1).clamp(min=k)
+    cost = cost[candidates].masked_fill(rank >= allowed, torch.inf)
+    ranked = candidates[cost.argsort(stable=True)]
+    return torch.cat([ranked[k:], order[2 * k :]]).sort().values
 
 
 def _droppable_first(scores: Tensor, droppable: Tensor | None) -> Tensor:

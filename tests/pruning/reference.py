@@ -73,7 +73,7 @@ def drop_by_tds(scores, chunk, k, max_chunk, lam, droppable=None):
     if not allowed:
         return stay(len(scores), [])
     c_max = chunk[first(allowed, 1, lambda i: -scores[i])[0]]
-    candidates = first(allowed, min(2 * k, len(allowed)), lambda i: scores[i])
+    candidates = first(allowed, min(2 * k, max(k, len(allowed) - 1)), lambda i: scores[i])
     distance = [abs(c_max - c) / max_chunk if max_chunk else 0.0 for c in chunk]
     return stay(len(scores), first(candidates, k, lambda i: scores[i] + lam * distance[i]))
 

@@ -157,6 +157,17 @@ def test_tds_spares_the_candidates_far_from_the_chunk_that_matters():
     assert drop_lowest(scores, 2).tolist() == [2, 3, 4]
 
 
+@pytest.mark.parametrize("droppable", [None, [True, True, False, True, True]])
+def test_tds_keeps_the_token_with_the_highest_score_unless_all_are_pruned(droppable):
+    scores, chunk = torch.tensor([0.01, 0.9, 0.95, 0.03, 0.04]), torch.tensor([0, 4, 2, 0, 2])
+    mask = as_mask(droppable)
+    most = 5 if droppable is None else sum(droppable)
+    best = 2 if droppable is None else 1
+    for k in range(most):  # above half of the tokens λ·D outweighs every score here
+        assert best in drop_by_tds(scores, chunk, k, 4, 5.0, mask).tolist()
+    assert drop_by_tds(scores, chunk, most, 4, 5.0, mask).tolist() == ([] if droppable is None else [2])
+
+
 def test_without_a_distance_tds_is_the_lowest_scores():
     scores = torch.rand(40, generator=seeded(3))
     one_chunk = torch.zeros(40, dtype=torch.long)
