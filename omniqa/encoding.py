@@ -157,9 +157,12 @@ class ClipEncoder:
         return self._kept(encoded, ready, clock)
 
     def _kept(self, encoded: EncodedVideo, ready: PreparedClip, clock: StageClock) -> EncodedVideo:
-        """The clip with its times, and what the cache had to say; written to the cache first."""
+        """The clip with its times, and what the cache had to say; written to the cache first.
+
+        A clip that was read with damage, or under any other warning, is not: it would be answered from for ever.
+        """
         trouble, cache = None, self.preparer.cache
-        if cache is not None and ready.key is not None:
+        if cache is not None and ready.key is not None and ready.clip.undisturbed:
             with clock.stage("cache"):
                 trouble = cache.add(ready.key, encoded)
         return encoded.warned(ready.note, trouble).after(ready.timing_s).after(clock.seconds)

@@ -22,6 +22,10 @@ class MediaError(OmniqaError):
     exit_code = 3
 
 
+class StorageError(MediaError):
+    """What holds the media fails: a disk, a file system, permissions. Nothing is wrong with the file's content."""
+
+
 class ModelError(OmniqaError):
     """The model can't be found or loaded: wrong architecture, missing or truncated file."""
 

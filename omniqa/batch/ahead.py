@@ -7,6 +7,8 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
+from omniqa.interrupts import interrupts_held
+
 S = TypeVar("S")
 T = TypeVar("T")
 _LAST_WAIT_S = 10.0  # for a thread that was told to stop; one that hangs in the decoder is left behind
@@ -22,7 +24,10 @@ class Begun(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
         self.thread = Thread(target=self._run, args=(work,), daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # no room for a thread
+            self._outcome.put((None, error))
 
     def take(self) -> T:
         """Wait for the result, or raise what the work raised. Once: it is held here no longer."""
@@ -61,13 +66,16 @@ def ahead(
     begun = None
     try:
         while True:
-            waiting.extend((item, begin(item)) for item in islice(source, count + 1 - len(waiting)))
+            for item in islice(source, count + 1 - len(waiting)):
+                with interrupts_held():  # a thread that has begun is known here, or has not
+                    waiting.append((item, begin(item)))
             if not waiting:
                 return
-            item, begun = waiting.popleft()
+            item, begun = waiting[0]
+            waiting.popleft()
             yield item, begun.take
     finally:
         stop.set()
         for _, left in [(None, begun), *waiting]:
-            if left is not None:
+            if left is not None and left.thread.ident is not None:
                 left.thread.join(_LAST_WAIT_S)

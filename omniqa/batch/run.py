@@ -13,8 +13,11 @@ from omniqa.batch.clips import Clip, is_media, named_as_media
 from omniqa.batch.questions import Question, Task
 from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, OmniqaError, OutOfMemoryError, UsageError
+from omniqa.foreseen import expected_tokens
 from omniqa.lines import Row
+from omniqa.media.probe import probe
 from omniqa.media.sampling import Sampling
+from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.model.decoding import Decoding
 from omniqa.pruning.base import AnyPruner
 
@@ -38,14 +41,14 @@ class Todo(NamedTuple):
 
 @dataclass
 class _Asking:
-    """A clip that is being asked about. left: what has no line yet. frames: how many are looked at.
+    """A clip that is being asked about. left: what has no line yet.
 
-    had_frames: how many there were when memory ran out, if it did.
+    frames: how many are looked at, 0 until it is known. had_frames: how many there were when memory ran out, if it did.
     """
 
     clip: Clip
     left: deque[tuple[str, Question]]
-    frames: int
+    frames: int = 0
     had_frames: int | None = None
 
 
@@ -84,11 +87,12 @@ class Asker:
         return rows.failed(clip, id, question, error, model, self.pruner.name, self.pruner.target, self.settings)
 
     def _of_clip(self, qa: "OmniQA", todo: Todo, take: Callable[[], "Ready"]) -> Iterator[Row]:
-        asking = _Asking(todo.clip, deque(todo.asked), self.sampling.max_frames)
+        asking = _Asking(todo.clip, deque(todo.asked))
         try:
             try:
                 yield from self._answers(qa, asking, lambda: self._waited_for(take))
             except OutOfMemoryError:
+                asking.frames = asking.frames or _expected_frames(todo.clip, self.sampling)
                 if asking.frames <= _FEWEST_FRAMES:
                     raise
             if asking.left:  # here, what the first attempt held is free
@@ -119,10 +123,12 @@ class Asker:
 
     def _answers(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> Iterator[Row]:
         """A line for each question that is left; raises where the clip can't be used or memory runs out."""
-        video, first = _encode(qa, asking, prepare), True
+        with memory_errors():
+            video, first = _encode(qa, asking, prepare), True
         while asking.left:
             id, question = asking.left[0]
-            row = self._answer(qa, asking, video, id, question, first)
+            with memory_errors():
+                row = self._answer(qa, asking, video, id, question, first)
             first = first and row["status"] == rows.FAILED
             asking.left.popleft()
             yield row
@@ -198,6 +204,14 @@ class Batch:
             )
 
 
+def _expected_frames(clip: Clip, sampling: Sampling) -> int:
+    """How many frames are taken from a file if it holds what it says; where that can't be told, as many as may be."""
+    try:
+        return 2 * expected_tokens(probe(clip.path, sampling.access), sampling).grids
+    except OmniqaError:
+        return sampling.max_frames
+
+
 def _is_wanted(clip: Clip) -> bool:
     return named_as_media(clip) or is_media(clip.path)
 
@@ -211,6 +225,8 @@ def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], N
     except (OmniqaError, Stopped):
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise MediaError(f"{clip.path} trips up the decoder ({type(error).__name__}: {error}).") from error
 
 

@@ -19,6 +19,7 @@ from omniqa.cli.merge import merge
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.errors import OmniqaError
+from omniqa.memory import memory_errors
 
 app = typer.Typer(
     name="omniqa",
@@ -63,7 +64,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; give the exit code. Every error is one plain line on stderr."""
     try:
-        code = app(arguments, prog_name="omniqa", standalone_mode=False)
+        with memory_errors():
+            code = app(arguments, prog_name="omniqa", standalone_mode=False)
     except OmniqaError as error:
         console.error(str(error))
         return error.exit_code

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from omniqa.errors import MediaError, UsageError
+from omniqa.errors import MediaError, StorageError, UsageError
 from omniqa.media.access import SOUND_SECONDS
 from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
 from omniqa.media.container import Damage, Kind
@@ -24,6 +24,7 @@ from omniqa.media.watch import Progress, streamed, watched
 
 T = TypeVar("T")
 
+NO_VIDEO, NO_AUDIO = "There is no video stream.", "There is no audio stream."
 _NO_FRAMES, _NO_SOUND = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
 
 _VIDEO_SHARE = 0.9  # of the work, where there is sound, too
@@ -55,6 +56,11 @@ class SampledClip:
     frame_times: tuple[Fraction, ...]
     waveform: np.ndarray
     warnings: tuple[str, ...] = ()
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether nothing went wrong while it was read: another reading gives the same."""
+        return {NO_VIDEO, NO_AUDIO}.issuperset(self.warnings)
 
     @property
     def grid_times(self) -> tuple[Fraction, ...]:
@@ -195,6 +201,8 @@ class _Reading:
         damage = Damage()
         try:
             taken = take(damage)
+        except StorageError:
+            raise
         except MediaError as error:
             self.warnings.append(str(error))
             taken = nothing
@@ -207,7 +215,7 @@ class _Reading:
     def frames(self, damage: Damage, report: Progress) -> tuple[np.ndarray, tuple[Fraction, ...]]:
         video, sampling = self.info.video, self.sampling
         if video is None:
-            raise MediaError("There is no video stream.")
+            raise MediaError(NO_VIDEO)
         end = min(self.end, video.end)
         if max(self.start, video.start) >= end:
             raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
@@ -236,7 +244,7 @@ class _Reading:
     def waveform(self, damage: Damage, report: Progress) -> np.ndarray:
         audio = self.info.audio
         if audio is None:
-            raise MediaError("There is no audio stream.")
+            raise MediaError(NO_AUDIO)
         end = min(self.end, self.start + SOUND_SECONDS)
         most = ceil((end - self.start) * SAMPLE_RATE)
         blocks = stream_audio(self.info, self.start, end, damage)

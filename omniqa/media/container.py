@@ -5,6 +5,7 @@ The clock's zero is the container's start time where that is positive (a recordi
 pre-roll) is not shown.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -21,7 +22,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from omniqa.errors import MediaError
+from omniqa.errors import MediaError, StorageError
 from omniqa.media.access import (
     DEFAULT_ACCESS,
     PACKETS,
@@ -33,6 +34,7 @@ from omniqa.media.access import (
     is_address,
 )
 from omniqa.media.watch import beat
+from omniqa.memory import is_out_of_memory, out_of_memory
 
 Kind = Literal["video", "audio"]
 Stream: TypeAlias = VideoStream | AudioStream
@@ -42,7 +44,17 @@ _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _LEADS = (Fraction(1), Fraction(20))  # how far before the wanted time a seek aims, one try after the other
 _WORTH_SEEKING = Fraction(4)  # less than this is decoded about as fast as sought
 _DEMUX_RETRIES = 8
+_STREAMS_COUNTED = 10 * STREAMS  # of a file that has too many; beyond that it is refused as taking too much memory
 _TAG_LENGTH = 30
+
+_STORAGE = {
+    errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EBADF, errno.ENODEV, errno.ENXIO,
+    errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.EREMOTEIO,
+}  # fmt: skip
+# Demuxers of these say EIO, too, where the file ends within a piece.
+_EIO_AT_THE_END = {
+    "4xm", "bink", "dxa", "flic", "mm", "mtv", "rl2", "roq", "smk", "thp", "yuv4mpegpipe",
+}  # fmt: skip
 
 
 @dataclass
@@ -75,6 +87,8 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
 
     Raises:
         MediaError: the file is not found, no regular file, empty, or not readable as media.
+        StorageError: it can't be read from where it is.
+        OutOfMemoryError: memory ran out inside FFmpeg.
     """
     address = _address(path, access)
     try:
@@ -86,14 +100,24 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
         raise MediaError(
             f"{path} is too damaged to be read, or a playlist or other format that omniqa does not open."
         ) from error
-    except av.error.MemoryError as error:
-        raise MediaError(f"{path} would take too much memory, or holds more than {STREAMS} streams.") from error
     except av.error.ExitError as error:
         raise MediaError(f"{path} was given up: nothing of it could be read for {STALL_SECONDS:g} s.") from error
     except av.error.InvalidDataError as error:
         raise MediaError(f"{path} is not a media file, or too damaged to be read.") from error
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path} can't be read: {error.strerror}.") from error
+        if is_out_of_memory(error):
+            raise out_of_memory(error, f" while {path} was read") from error
+        kind = StorageError if error.errno in _STORAGE else MediaError
+        raise kind(f"{path} can't be read: {error.strerror}.") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what FFmpeg complains of is in the data, to be left out and counted.
+
+    Not so if memory ran out, or if the file can't be read from where it is: what was not read for that is not damaged.
+    """
+    of_storage = isinstance(error, av.error.FFmpegError) and error.errno in _STORAGE
+    return not (of_storage or is_out_of_memory(error))
 
 
 def _address(path: str | Path, access: Access) -> str:
@@ -116,9 +140,22 @@ def _address(path: str | Path, access: Access) -> str:
 
 def _opened(address: str, access: Access) -> InputContainer:
     beat()
-    container = av.open(address, metadata_errors="ignore", options=access.options(), timeout=STALL_SECONDS)
+    try:
+        container = av.open(address, metadata_errors="ignore", options=access.options(), timeout=STALL_SECONDS)
+    except av.error.MemoryError:  # FFmpeg's error for too many streams, too
+        if _holds_many_streams(address, access):
+            name = address.removeprefix("file:")
+            raise MediaError(f"{name} holds more than {STREAMS} streams; omniqa reads no such file.") from None
+        raise
     beat()
     return container
+
+
+def _holds_many_streams(address: str, access: Access) -> bool:
+    """Whether a file can be opened, and has more streams than are allowed."""
+    options = access.options() | {"max_streams": str(_STREAMS_COUNTED)}
+    with av.open(address, metadata_errors="ignore", options=options, timeout=STALL_SECONDS) as container:
+        return len(container.streams) > STREAMS
 
 
 def main_stream(container: InputContainer, kind: Kind, audio_track: int | None = None) -> Stream | None:
@@ -178,7 +215,9 @@ def seek(container: InputContainer, stream: Stream, target: Fraction) -> bool:
     """Go to the stream's keyframe before `target` (on the file's clock); False where the file can't be sought in."""
     try:
         container.seek(int((target + clock_zero(container)) / time_base(stream)), stream=stream)
-    except (av.error.FFmpegError, OverflowError):  # a time beyond 64 bits
+    except (av.error.FFmpegError, OverflowError) as error:  # a time beyond 64 bits
+        if not is_damage(error):
+            raise
         return False
     return True
 
@@ -202,8 +241,16 @@ def packets(container: InputContainer, stream: Stream, damage: Damage) -> Iterat
         except IndexError:  # PyAV, at the end, trips over streams that appeared on the way
             return
         except av.error.FFmpegError as error:
+            if not (is_damage(error) or _reads_on(container, error)):
+                raise
             failures, reason = failures + 1, error.strerror
     damage.broken_off = reason
+
+
+def _reads_on(container: InputContainer, error: av.error.FFmpegError) -> bool:
+    """Whether an error means less than it says: nothing there yet, or, of some demuxers, a file that is cut off."""
+    cut_off = error.errno == errno.EIO and container.format.name in _EIO_AT_THE_END
+    return cut_off or error.errno == errno.EAGAIN
 
 
 def decode(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Frame]:
@@ -211,7 +258,9 @@ def decode(container: InputContainer, stream: Stream, damage: Damage) -> Iterato
     for packet in packets(container, stream, damage):
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if not is_damage(error):
+                raise
             damage.packets += 1
             continue
         beat()

@@ -8,7 +8,7 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from omniqa.media.container import Damage
+from omniqa.media.container import Damage, is_damage
 from omniqa.media.watch import beat
 
 # In these, a packet that no other refers to is marked as such beyond doubt. HEVC's mark leaves out its higher temporal
@@ -92,7 +92,9 @@ class _Decoder:
     def _decoded(self, packet: Packet | None) -> Iterator[av.VideoFrame]:
         try:
             frames: list[av.VideoFrame] = self._context.decode(packet)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if not is_damage(error):
+                raise
             self._damage.packets += 1
             frames = []
         beat()

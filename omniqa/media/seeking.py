@@ -31,6 +31,7 @@ from omniqa.media.container import (
     Timed,
     clock_zero,
     decode,
+    is_damage,
     main_stream,
     on_clock,
     open_media,
@@ -137,6 +138,8 @@ class _Leap:
         try:
             self._container.seek(timestamp, stream=self._stream)
         except av.error.FFmpegError as error:
+            if not is_damage(error):
+                raise
             raise Late from error
 
 

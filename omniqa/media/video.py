@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from omniqa.media.access import DEFAULT_ACCESS
-from omniqa.media.container import Damage
+from omniqa.media.container import Damage, is_damage
 from omniqa.media.probe import MediaInfo
 from omniqa.media.resize import resize
 from omniqa.media.seeking import frames_for
@@ -70,7 +70,9 @@ def _until(
         time = waiting.popleft()
         try:
             picture = shown.picture(size)
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError) as error:
+            if not is_damage(error):
+                raise
             damage.packets += 1
         else:
             yield time, picture

@@ -2,23 +2,28 @@
 
 FFmpeg can't be stopped inside a call. So the work runs in a thread of its own and says `beat` at every packet; the
 caller waits, and goes on without it once the beats stay away. Such a thread ends at its next beat, or with the process.
+A caller that is interrupted waits for that beat, so that no thread, decoder or open file is left behind it.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue, SimpleQueue
 from threading import Thread, local
 from typing import Any, TypeVar
 
 from omniqa.errors import MediaError
+from omniqa.interrupts import interrupts_held
 from omniqa.media.access import STALL_SECONDS
+from omniqa.memory import memory_errors
 
 T = TypeVar("T")
 Progress = Callable[[float], None]
 
 _TICK = 0.25  # seconds; time is counted in waits, so that a stopped process (Ctrl-Z) does not count
+
+_LAST_WAIT_S = 10.0  # for a thread whose caller has gone; one that hangs inside FFmpeg is left behind
 
 _here = local()
 
@@ -64,12 +69,10 @@ def watched(work: Callable[[Progress], T], path: object, progress: Progress, sta
         MediaError: nothing has moved for `stall` seconds.
     """
     pulse, told = _Pulse(), SimpleQueue[float | _Done]()
-    Thread(target=_run, args=(work, pulse, told), name="omniqa-media", daemon=True).start()
-    try:
-        for share in (news := _News(told, pulse, path, stall)):
+    news = _News(told, pulse, path, stall)
+    with memory_errors(), _Worker(pulse, _run, work, pulse, told), closing(iter(news)) as shares:
+        for share in shares:
             progress(share)
-    finally:
-        pulse.given_up = True
     return news.result
 
 
@@ -96,16 +99,36 @@ def streamed(
         MediaError: nothing has moved for `stall` seconds.
     """
     pulse, told = _Pulse(), Queue[Any](room)
-    Thread(target=_run_ahead, args=(work, pulse, told), name="omniqa-media", daemon=True).start()
-    try:
-        for piece in (news := _News(told, pulse, path, stall)):
+    news = _News(told, pulse, path, stall)
+    with memory_errors(), _Worker(pulse, _run_ahead, work, pulse, told), closing(iter(news)) as pieces:
+        for piece in pieces:
             progress(pulse.share)
             yield piece
-    finally:
-        pulse.given_up = True
     value, seconds = news.result
     progress(1.0)
     return value, seconds
+
+
+class _Worker:
+    """A thread that is there as long as its caller waits for it."""
+
+    def __init__(self, pulse: _Pulse, target: Callable[..., None], *arguments: Any) -> None:
+        self._pulse = pulse
+        self._thread = Thread(target=target, args=arguments, name="omniqa-media", daemon=True)
+
+    def __enter__(self) -> None:
+        try:
+            with interrupts_held():  # in the middle of its start, nobody could tell whether there is a thread
+                self._thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        stands_still = self._pulse.given_up
+        self._pulse.given_up = True
+        if not stands_still and self._thread.ident is not None:
+            self._thread.join(_LAST_WAIT_S)
 
 
 class _News:
@@ -115,7 +138,7 @@ class _News:
         self._told, self._pulse, self._path, self._stall = told, pulse, path, stall
         self.result: Any = None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, None]:
         idle, beats = 0.0, 0
         while True:
             try:
@@ -123,6 +146,7 @@ class _News:
             except Empty:
                 idle, beats = (idle + _TICK if self._pulse.beats == beats else 0.0), self._pulse.beats
                 if idle >= self._stall:
+                    self._pulse.given_up = True
                     raise MediaError(
                         f"{self._path} was given up: nothing of it could be read for {self._stall:g} s."
                     ) from None
@@ -130,7 +154,10 @@ class _News:
             if not isinstance(news, _Done):
                 yield news
             elif news.error is not None:
-                raise news.error
+                try:
+                    raise news.error
+                finally:
+                    del news  # an error that holds the frame it is held by keeps decoders open until they are collected
             else:
                 self.result = news.value
                 return
@@ -140,6 +167,8 @@ def _run(work: Callable[[Progress], Any], pulse: _Pulse, told: SimpleQueue[float
     _here.pulse = pulse
     try:
         told.put(_Done(work(told.put)))
+    except GivenUp:
+        return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
         told.put(_Done(error=error))
 
@@ -158,10 +187,11 @@ def _run_ahead(work: Callable[[Callable[[Any], None], Progress], Any], pulse: _P
 
     try:
         value = work(hand_on, report)
-        done = _Done((value, time.perf_counter() - begun - pulse.held_up_s))
+        _put(told, _Done((value, time.perf_counter() - begun - pulse.held_up_s)), pulse)
+    except GivenUp:
+        return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
-        done = _Done(error=error)
-    _put(told, done, pulse)
+        _put(told, _Done(error=error), pulse)
 
 
 def _put(told: Queue[Any], piece: Any, pulse: _Pulse) -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from omniqa.errors import ModelError
+from omniqa.memory import is_out_of_memory
 from omniqa.model.checkpoint import Checkpoint, require_memory
 from omniqa.model.widen import float32_is_faster, widen
 from omniqa.sequence.template import ChatTemplate
@@ -121,6 +122,8 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any
             None, config=config, state_dict=read_tensors(checkpoint.tensors), dtype=dtype, output_loading_info=True
         )
     except RuntimeError as error:  # transformers' way to say that shapes differ
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{checkpoint.name}: the weights do not fit the configuration. {error}") from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -146,6 +149,8 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder)
     except (OSError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{checkpoint.name}: the tokenizer can't be read. {error}") from error
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,12 @@ import omniqa
 from omniqa.cache.encodings import EncodingCache, clip_key, encoder_identity, file_key
 from omniqa.cache.folder import SUFFIX, CacheFolder
 from omniqa.engine import OmniQA
+from omniqa.errors import OutOfMemoryError
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
+from tests.media.cases import damaged
 from tests.media.clips import Audio, Video, grey, tone, write_clip
+from tests.media.faults import Faults
 from tests.model.clips import CLIPS, make_clip
 
 SAMPLING = Sampling(fps=1, min_pixels=784)
@@ -226,3 +230,27 @@ def test_the_header_tells_about_the_clip_without_its_tensors(qa, folder):
     assert one.bytes == one.path.stat().st_size
     assert json.dumps(one.about)
     assert np.isclose(one.used, time.time(), atol=60)
+
+
+def test_a_clip_read_with_damage_is_answered_from_and_not_kept(cached, folder, tmp_path):
+    answer = cached.ask(damaged(tmp_path / "damaged"), "What?", sampling=SAMPLING, decoding=SHORT)
+    assert any("Damaged" in warning for warning in answer.stats.media.warnings)
+    assert files(folder) == []
+
+
+def test_a_clip_whose_memory_runs_out_is_not_kept(cached, folder, clip, monkeypatch):
+    """One packet for which there is no memory is no damage: there is no answer, and nothing in the cache."""
+    room = Faults(av.error.MemoryError(12, "Cannot allocate memory"), at=25)
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", room.open)
+        with pytest.raises(OutOfMemoryError):
+            cached.ask(clip, "What?", sampling=SAMPLING, decoding=SHORT)
+    assert files(folder) == []
+    assert cached.ask(clip, "What?", sampling=SAMPLING, decoding=SHORT).stats.media.warnings == ()
+    assert len(files(folder)) == 1
+
+
+def test_a_clip_without_sound_is_kept(cached, folder, tmp_path):
+    silent = write_clip(tmp_path / "silent.mp4", Video([grey(k, 112, 168) for k in range(8)], 4))
+    cached.ask(silent, "What?", sampling=SAMPLING, decoding=SHORT)
+    assert len(files(folder)) == 1
