@@ -6,6 +6,7 @@ through the decoder; what is here answers, and loads the model.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.encoded import EncodedVideo
 from omniqa.encoding import ClipEncoder
-from omniqa.errors import UsageError
+from omniqa.errors import UsageError, first_line
 from omniqa.foreseen import expected_tokens
 from omniqa.media.probe import probe
 from omniqa.media.sampling import PIXELS, Sampling
@@ -26,6 +27,7 @@ from omniqa.model.attention import select_attention
 from omniqa.model.checkpoint import default_model, find_checkpoint, pixel_bounds
 from omniqa.model.decoder import Decoder
 from omniqa.model.decoding import Decoding
+from omniqa.model.device import check_device, check_dtype
 from omniqa.model.generate import TextStream, generate
 from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.prefilling import Prefilled, Prefiller
@@ -35,10 +37,10 @@ from omniqa.pruning.base import AnyPruner, VideoChoice
 from omniqa.pruning.schedule import ClipTokens, Plan
 from omniqa.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
-DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 STAGES = (
-    "load", "cache", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill", "generate",
-    OVERLAPPED,
+    "import", "load", "cache", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill",
+    "generate", OVERLAPPED,
 )  # fmt: skip
 HELD_WHOLE = 2**14  # video tokens of a clip up to which all are held while it is encoded
 
@@ -74,7 +76,11 @@ class OmniQA:
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
         self.decoder = Decoder(thinker, self.attention)
         self.prefiller = Prefiller(thinker, self.decoder)
-        self._load_s = load_s  # reported once, with the first answer
+        self._startup = {"load": load_s}  # seconds, reported once, with the first answer
+
+    def count_import(self, seconds: float) -> None:
+        """Report also, with the first answer, how long importing what the model needs took."""
+        self._startup["import"] = seconds
 
     def ask(
         self,
@@ -222,11 +228,11 @@ class OmniQA:
             ids, text, first = self._generate(prefilled, decoding, on_text)
         ended = time.perf_counter()
 
-        encoding, load = elapsed(spent), self._load_s
-        self._load_s = 0.0
-        timing = {stage: (spent | clock.seconds).get(stage, 0.0) for stage in STAGES} | {"load": load}
+        encoding, startup = elapsed(spent), self._startup
+        self._startup = {}
+        timing = {stage: (spent | clock.seconds | startup).get(stage, 0.0) for stage in STAGES}
         timing["time_to_first_token"] = encoding + first - asked
-        timing["total"] = load + encoding + ended - asked
+        timing["total"] = sum(startup.values()) + encoding + ended - asked
         trace = _trace(prefilled)
         return Answer(
             video=video.name,
@@ -276,6 +282,7 @@ def load(
     cache: str | Path | None = None,
     cache_bytes: int = CACHE_BYTES,
     reuse_static: float | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> OmniQA:
     """Load a model.
 
@@ -285,30 +292,40 @@ def load(
     "float32". attention: "auto", "flash" or "sdpa".
     cache: a folder where encoded clips are kept for other runs, cache_bytes of them at most; None keeps none.
     reuse_static: 0 to 255, see OmniQA.
+    on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
     Raises ModelError, OutOfMemoryError, and UsageError for values that make no sense here.
     """
     start = time.perf_counter()
-    if dtype not in DTYPES:
-        raise UsageError(f"There is no dtype {dtype!r}: use {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     where = _device(device)
     gpu = torch.cuda.get_device_properties(where).total_memory if where.type == "cuda" else None
-    checkpoint = find_checkpoint(model or default_model(gpu))
-    with memory_errors():
-        thinker = load_thinker(checkpoint, where, DTYPES[dtype])
+    checkpoint = find_checkpoint(model or default_model(gpu), on_step)
+    on_step(f"loading {checkpoint.name}")
+    with _torch_errors(where), memory_errors():
+        thinker = load_thinker(checkpoint, where, _DTYPES[dtype])
     pixels = pixel_bounds(checkpoint.name)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
     return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels, kept, reuse_static)
 
 
+@contextmanager
+def _torch_errors(device: torch.device) -> Iterator[None]:
+    """Make what torch can't do on this device a UsageError."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # torch's own; a build without CUDA asserts
+        raise UsageError(f"torch can't use {device}: {first_line(error)}") from error
+
+
 def _device(name: str) -> torch.device:
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device {name!r}: use auto, cpu, cuda or cuda:N.") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("No CUDA device can be used here (see `omniqa doctor`). Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no {name}: this machine has {torch.cuda.device_count()}, counted from cuda:0.")
     return device
 
 

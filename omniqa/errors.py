@@ -38,5 +38,10 @@ class OutOfMemoryError(OmniqaError):
     exit_code = 5
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the lines on its insides that follow."""
+    return str(error).strip().partition("\n")[0]
+
+
 SOME_FAILED = 6  # exit code of a long run that ended with some failures
 CLIP_ERRORS = (MediaError, OutOfMemoryError, UsageError)  # one clip or question may fail by these; others end a run

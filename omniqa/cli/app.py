@@ -18,7 +18,7 @@ from omniqa.cli.eval import evaluate
 from omniqa.cli.merge import merge
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
-from omniqa.errors import OmniqaError
+from omniqa.errors import OmniqaError, UsageError, first_line
 from omniqa.memory import memory_errors
 
 app = typer.Typer(
@@ -28,10 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(ask)
+# The words of a question without quotes come as extra arguments; the commands say what to do about them.
+app.command(context_settings={"allow_extra_args": True})(ask)
 app.command()(batch)
 app.command()(merge)
-app.command()(bench)
+app.command(context_settings={"allow_extra_args": True})(bench)
 app.command("eval")(evaluate)
 app.command()(plan)
 app.command()(doctor)
@@ -70,8 +71,12 @@ def run(arguments: list[str]) -> int:
         console.error(str(error))
         return error.exit_code
     except typer.TyperException as error:  # what the parser refuses
-        console.error(error.format_message())
+        if message := error.format_message():  # empty after the help that is shown in place of a missing command
+            console.error(message)
         return error.exit_code
+    except RuntimeError as error:  # torch's, whose types are no narrower
+        console.error(f"torch can't do this here: {first_line(error)}")
+        return UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone; nothing more can be said to it

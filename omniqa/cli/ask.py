@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa.cli import console, options
-from omniqa.cli.loading import load_model
+from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
@@ -24,6 +24,7 @@ _PIECE = 2**20
 
 @options.grouped
 def ask(
+    context: typer.Context,
     video: Annotated[str, typer.Argument(help="A video or audio file, or a pipe; - reads it from stdin.")],
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     questions: Annotated[
@@ -52,15 +53,14 @@ def ask(
     The answer goes to stdout as it is written; timing and memory go to stderr.
     """
     # All that can be refused without the model is refused before it is loaded.
+    refuse_more_words(context)
     asked = _questions(video, question, questions or [])
     pruner = dropping.pruner()
     decoding = written.decoding()
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
     with _video_file(video, sampling.allow_network) as path:
-        from omniqa.media.probe import probe
-
-        probe(path, sampling.access)
+        check_clip(path, sampling)
         qa = load_model(loading, encoding)
         stream = console.AnswerStream()
         with console.progress() as progress:

@@ -220,7 +220,9 @@ def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: 
 def _clips(names: list[str], zero: bool) -> list[Clip]:
     for name in names:
         if name != STDIN and not os.path.exists(name) and not is_address(name):
-            raise MediaError(f"{name} was not found. With -Q or --questions, all arguments are videos or folders.")
+            raise MediaError(
+                f"{name} was not found. A question needs quotes; with -Q or --questions, all arguments are videos."
+            )
     given = [inner for name in names for inner in (listed(sys.stdin.buffer, zero) if name == STDIN else [name])]
     clips = find(given)
     if not clips:

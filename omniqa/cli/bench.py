@@ -8,7 +8,7 @@ import typer
 
 from omniqa.bench.cases import Rounds, make_cases
 from omniqa.cli import console, options
-from omniqa.cli.loading import load_model
+from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
 
 @options.grouped
 def bench(
+    context: typer.Context,
     video: Annotated[str, typer.Argument(help="A video or audio file.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
@@ -99,6 +100,7 @@ def bench(
     The clip is encoded once for all; runs take turns. The table goes to stdout.
     """
     # All that can be refused without the model is refused before it is loaded.
+    refuse_more_words(context)
     cases = make_cases(methods or [], retentions or [], method_options or [])
     rounds = Rounds(repeats, warmup, new_tokens)
     if not question.strip():
@@ -110,12 +112,10 @@ def bench(
         from omniqa.bench.plot import check_plot
 
         check_plot(plot)
-    from omniqa.media.probe import probe
-
-    probe(video, sampling.access)
+    check_clip(video, sampling)
+    qa = load_model(loading, options.Encoding())
     from omniqa.bench.measure import bench
 
-    qa = load_model(loading, options.Encoding())
     with console.progress() as progress:
         report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
     _show(report, as_json)

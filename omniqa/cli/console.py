@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omniqa.answer import Answer
 
 STAGE_NAMES = {
+    "import": "starting",
     "load": "loading the model",
     "cache": "cache",
     "decode": "decoding",
@@ -45,6 +46,11 @@ def hush(quiet: bool) -> bool:
     if quiet or not sys.stderr.isatty():  # the hub's own bar, while it downloads a checkpoint
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return quiet
+
+
+def is_watched() -> bool:
+    """Whether somebody sees what moves on stderr: it is a terminal, and not quiet."""
+    return not _quiet and sys.stderr.isatty()
 
 
 def show_tracebacks(debug: bool) -> bool:
@@ -116,7 +122,7 @@ def progress() -> Iterator[Callable[[str, float], None]]:
     Gives a function to call with a stage's name and its done share. The bar stands only while a stage runs: where
     none does, the terminal's lines belong to the answer.
     """
-    if _quiet or not sys.stderr.isatty():
+    if not is_watched():
         yield lambda stage, share: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -156,7 +162,7 @@ def tally(total: int, what: str, done: int = 0, bar: bool = True) -> Iterator[Ta
     done: how many were done before this run. bar: False for a line every minute on a terminal, too, for others write
     to it.
     """
-    if _quiet or not bar or not sys.stderr.isatty():
+    if not bar or not is_watched():
         yield _Minutes(total, what, done)
         return
     from rich import progress as rich

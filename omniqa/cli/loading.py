@@ -1,25 +1,67 @@
 """Loading the model that a command was given."""
 
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from omniqa.cli import console, options
+from omniqa.cli.progress import spinner
+from omniqa.errors import UsageError
+from omniqa.media.sampling import Sampling, selected_range
 from omniqa.model.checkpoint import NANO
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA
+    from omniqa.media.probe import MediaInfo
+
+
+def refuse_more_words(context: typer.Context) -> None:
+    """Refuse what follows the question: words of it, if it is not in quotes.
+
+    Raises:
+        UsageError: there are any.
+    """
+    if context.args:
+        raise UsageError(f"Put the question in quotes: the shell splits it, and {context.args[0]!r} is left over.")
+
+
+def check_clip(path: str | Path, sampling: Sampling) -> "MediaInfo":
+    """What a clip holds; what can't be used is refused before a model is loaded for it. Free of torch.
+
+    Raises:
+        UsageError: it is a folder.
+        MediaError: the file can't be used, or holds nothing in the range.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a folder. Use `omniqa batch` to ask about all files in it.")
+    with spinner(f"opening {path}"):
+        from omniqa.media.probe import probe
+
+        info = probe(path, sampling.access)
+    selected_range(info, sampling)
+    return info
 
 
 def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":
     """The model; what it is, is said first."""
     say_what_it_knows(loading.model)
-    return load_silently(loading, encoding)
+    with spinner("starting") as step:
+        return load_silently(loading, encoding, step)
 
 
-def load_silently(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":
-    """The model; other processes may call this, too."""
+def load_silently(
+    loading: options.Loading, encoding: options.Encoding, on_step: Callable[[str], None] = lambda step: None
+) -> "OmniQA":
+    """The model; other processes may call this, too. Importing what it needs counts with its first answer."""
+    begun = time.perf_counter()
     from omniqa.engine import load
 
-    return load(
+    imported = time.perf_counter() - begun
+    qa = load(
         loading.model,
         loading.device,
         loading.dtype,
@@ -27,7 +69,10 @@ def load_silently(loading: options.Loading, encoding: options.Encoding) -> "Omni
         cache=encoding.cache,
         cache_bytes=round(encoding.cache_size * 10**9),
         reuse_static=encoding.reuse_static,
+        on_step=on_step,
     )
+    qa.count_import(imported)
+    return qa
 
 
 def say_what_it_knows(model: str | None) -> None:

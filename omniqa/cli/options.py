@@ -12,7 +12,9 @@ import typer
 from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console
 from omniqa.media.sampling import Sampling
+from omniqa.model.checkpoint import check_name
 from omniqa.model.decoding import Decoding
+from omniqa.model.device import check_attention, check_device, check_dtype
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner
 
@@ -58,6 +60,14 @@ class Loading:
     attn: Annotated[
         str, typer.Option(help="Attention: auto, flash or sdpa.", envvar="OMNIQA_ATTN", rich_help_panel=_MODEL)
     ] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine has, before anything is imported that takes long."""
+        check_device(self.device)
+        check_dtype(self.dtype)
+        check_attention(self.attn)
+        if self.model is not None:
+            check_name(self.model)
 
 
 @dataclass(frozen=True)

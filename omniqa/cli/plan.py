@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from omniqa.cli import console, options
+from omniqa.cli.loading import check_clip
 from omniqa.errors import UsageError
 from omniqa.foreseen import expected_tokens, tokens_of
 from omniqa.media.sampling import Sampling
@@ -95,6 +96,4 @@ def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
 
 
 def _file_tokens(video: str, sampling: Sampling) -> ClipTokens:
-    from omniqa.media.probe import probe
-
-    return expected_tokens(probe(video, sampling.access), sampling)
+    return expected_tokens(check_clip(video, sampling), sampling)

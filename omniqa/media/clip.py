@@ -17,7 +17,7 @@ from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
 from omniqa.media.container import Damage, Kind
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
-from omniqa.media.sampling import PIXELS, Sampling, smart_resize
+from omniqa.media.sampling import PIXELS, Sampling, selected_range, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import read_frames
 from omniqa.media.watch import Progress, streamed, watched
@@ -166,7 +166,7 @@ def _sample(
     hand_on: Callable[[np.ndarray], None] | None = None,
 ) -> SampledClip:
     info = read_info(path, sampling.access)
-    start, end = _range(info, sampling)
+    start, end = selected_range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
     reading = _Reading(info, sampling, start, end, hand_on)
     frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
@@ -277,20 +277,6 @@ class _Frames:
         if self._count % 2:
             self.add(self._frames[self._count - 1])
         return self._frames[: self._count]
-
-
-def _range(info: MediaInfo, sampling: Sampling) -> tuple[Fraction, Fraction]:
-    """The range asked for, cut at the end of the longest stream that is used."""
-    used = [info.video if sampling.video else None, info.audio if sampling.audio else None]
-    ends = [stream.end for stream in used if stream is not None]
-    if not ends:
-        raise MediaError(
-            f"{info.path} has no {'video' if sampling.video else 'audio'} stream, and only that is wanted."
-        )
-    start, end = exact(sampling.start, "start"), max(ends)
-    if start >= end:
-        raise MediaError(f"{info.path} is only {_s(end)} long; there is nothing at {_s(start)}.")
-    return start, end if sampling.end is None else min(end, exact(sampling.end, "end"))
 
 
 def _s(time: Fraction) -> str:

@@ -1,11 +1,16 @@
 """What is taken from a clip, and the size its pictures get. Free of torch, so that arguments are checked at once."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import ceil, floor, sqrt
+from typing import TYPE_CHECKING
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import Access
 from omniqa.media.timeline import Number, exact, sample_times
+
+if TYPE_CHECKING:
+    from omniqa.media.probe import MediaInfo
 
 CELL = 28  # pixels a side of what becomes one token: 2 x 2 patches of 14
 MIN_PIXELS = 128 * CELL * CELL
@@ -101,3 +106,21 @@ class Sampling:
         """The same with both bounds given."""
         low, high = self.pixels(bounds)
         return replace(self, min_pixels=low, max_pixels=high)
+
+
+def selected_range(info: "MediaInfo", sampling: Sampling) -> tuple[Fraction, Fraction]:
+    """Start and end of the range asked for, in seconds, cut at the end of the longest stream that is used.
+
+    Raises:
+        MediaError: no stream that is wanted is there, or the range begins after its end.
+    """
+    used = [info.video if sampling.video else None, info.audio if sampling.audio else None]
+    ends = [stream.end for stream in used if stream is not None]
+    if not ends:
+        raise MediaError(
+            f"{info.path} has no {'video' if sampling.video else 'audio'} stream, and only that is wanted."
+        )
+    start, end = exact(sampling.start, "start"), max(ends)
+    if start >= end:
+        raise MediaError(f"{info.path} is only {float(end):.6g} s long; there is nothing at {float(start):.6g} s.")
+    return start, end if sampling.end is None else min(end, exact(sampling.end, "end"))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omniqa.errors import UsageError
+from omniqa.model.device import check_attention
 from omniqa.model.flash import HALF, FlashAttention, find_package
 
 
@@ -131,8 +132,7 @@ def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     This is the one place that decides; docs/gpu.md has it as a table. Raises UsageError where flash is asked for and
     can't run.
     """
-    if name not in ("auto", "flash", "sdpa"):
-        raise UsageError(f"There is no attention backend {name!r}: use auto, flash or sdpa.")
+    check_attention(name)
     if name == "sdpa":
         return SdpaAttention()
     can_flash = device.type == "cuda" and dtype in HALF

@@ -67,6 +67,15 @@ def cached(model: str) -> bool:
     return isinstance(try_to_load_from_cache(model, "config.json"), str)
 
 
+def _is_here(model: str, file: str) -> bool:
+    """Whether a file of a model needs no download."""
+    if _folder(model) is not None:
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, file), str)
+
+
 def decoder_layers(model: str) -> int:
     """Decoder layers of a model, from its configuration alone; the two on the hub are known without it.
 
@@ -96,13 +105,22 @@ def pixel_bounds(model: str) -> tuple[int, int]:
     return size.get("shortest_edge", PIXELS[0]), size.get("longest_edge", PIXELS[1])
 
 
-def find_checkpoint(model: str) -> Checkpoint:
+def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: None) -> Checkpoint:
     """Resolve a folder or a hub id (from the local cache, or downloaded) and check it.
+
+    on_step: gets the name of each step that may take long, as it begins.
 
     Raises ModelError where there is no such model, it has another architecture, or files are missing or cut short.
     """
+    on_step(f"looking up {model}")
     locate = _locator(model)
-    return _check(model, _located(model, locate, "config.json").parent, locate)
+    return _check(model, _located(model, locate, "config.json").parent, locate, on_step)
+
+
+def check_name(model: str) -> None:
+    """Raise ModelError unless `model` is a folder, NANO, or looks like a hub id."""
+    if _folder(model) is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise ModelError(f"There is no folder {model}, and it is not a hub id such as {HUB_7B}.")
 
 
 def _folder(model: str) -> Path | None:
@@ -112,11 +130,10 @@ def _folder(model: str) -> Path | None:
 
 def _locator(model: str) -> Callable[[str], Path]:
     """How to find a file of `model`, a folder or a hub id."""
+    check_name(model)
     folder = _folder(model)
     if folder is not None:
         return lambda name: folder / name
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise ModelError(f"There is no folder {model}, and it is not a hub id such as {HUB_7B}.")
     return lambda name: _hub_file(model, name)
 
 
@@ -154,10 +171,14 @@ def _hub_file(repo: str, name: str) -> Path:
         ) from error
 
 
-def _check(name: str, folder: Path, locate: Callable[[str], Path]) -> Checkpoint:
+def _check(name: str, folder: Path, locate: Callable[[str], Path], on_step: Callable[[str], None]) -> Checkpoint:
     prefix = _check_architecture(name, _read_json(name, locate, "config.json"))
     shard_of = _shards(name, locate, prefix)
-    shards = {shard: _located(name, locate, shard) for shard in sorted(set(shard_of.values()))}
+    shards: dict[str, Path] = {}
+    for number, shard in enumerate(wanted := sorted(set(shard_of.values())), 1):
+        if not _is_here(name, shard):
+            on_step(f"downloading shard {number} of {len(wanted)} of {name}")
+        shards[shard] = _located(name, locate, shard)
     headers = {shard: read_header(name, path) for shard, path in shards.items()}
     missing = [tensor for tensor, shard in shard_of.items() if tensor not in headers[shard]]
     if missing:

@@ -21,6 +21,7 @@ SCHEMA = {
     "retention": {"target", "achieved", "audio", "video", "per_layer"},
     "tokens": {"text", "audio", "video", "audio_kept", "video_kept", "generated"},
     "timing_s": {
+        "import",
         "load",
         "cache",
         "decode",

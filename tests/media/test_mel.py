@@ -1,3 +1,4 @@
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -45,6 +46,11 @@ def test_it_equals_transformers_extractor(samples):
 def test_it_equals_transformers_extractor_just_below_its_limit():
     waveform = sound(4_798_400)  # 299.9 s
     assert np.abs(log_mel(waveform) - extracted(waveform)).max() <= 1e-4
+
+
+def test_the_filters_are_those_of_librosa():
+    theirs = librosa.filters.mel(sr=RATE, n_fft=400, n_mels=128)
+    np.testing.assert_allclose(mel._mel_filters().numpy(), theirs, rtol=1e-6, atol=0)
 
 
 def test_silence_is_flat():
