@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.eval.clips import VIDEO_SUFFIXES
@@ -87,9 +87,9 @@ def _walk(folder: str) -> Iterator[str]:
                 yield one_spelling(os.path.join(here, name))
 
 
-def listed(file: BinaryIO, zero: bool) -> list[str]:
+def listed(pieces: Iterable[bytes], zero: bool) -> list[str]:
     """The names in a list, one a line; zero: one up to each NUL, as `find -print0` writes them."""
-    names = file.read().split(b"\0" if zero else b"\n")
+    names = b"".join(pieces).split(b"\0" if zero else b"\n")
     return [os.fsdecode(name) for name in names if name]
 
 

@@ -14,6 +14,7 @@ from omniqa.batch.runfile import RunFile
 from omniqa.batch.table import Table
 from omniqa.errors import UsageError
 from omniqa.lines import JSON_LINES, Layout, Row, differences, read_rows
+from omniqa.terminal import BinaryStdout
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def check(paths: Sequence[Path]) -> Checked:
     return Checked(ordered, layout, joined, lines, failed)
 
 
-def write(checked: Checked, file: BinaryIO, name: str) -> None:
+def write(checked: Checked, file: BinaryIO | BinaryStdout, name: str) -> None:
     """Write all lines. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
     try:
         file.write(checked.layout.header)

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omniqa import terminal
 from omniqa.batch.clips import Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
@@ -110,7 +110,7 @@ def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _from_stdin() -> list[Any]:
     try:
-        return files.json_lines(sys.stdin.read())
+        return files.json_lines(terminal.read_stdin())
     except ValueError as error:
         raise UsageError(f"The questions on stdin can't be read: {error}.") from error
 

@@ -15,6 +15,7 @@ from omniqa.batch.rows import Known, known
 from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
 from omniqa.lines import Layout, LineStore, Row, write_line
+from omniqa.terminal import for_file
 
 
 class Results:
@@ -126,8 +127,8 @@ class Stream(Results):
         """Write a line. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
         try:
             if not self.known:
-                write_line(self._file, self._layout.header)
-            write_line(self._file, self._layout.encode(row))
+                write_line(self._file, for_file(self._layout.header, self._file))
+            write_line(self._file, for_file(self._layout.encode(row), self._file))
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -1,13 +1,11 @@
 """The command-line application: its commands, and the way errors leave it."""
 
-import io
-import os
 import sys
 from typing import Annotated
 
 import typer
 
-from omniqa import __version__
+from omniqa import __version__, terminal
 from omniqa.cli import console
 from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
@@ -39,12 +37,13 @@ app.command()(doctor)
 app.add_typer(cache)
 app.add_typer(nano)
 
+READER_GONE = 1
 INTERRUPTED = 130
 
 
 def _show_version(show: bool) -> None:
     if show:
-        print(f"omniqa {__version__}")
+        console.result(f"omniqa {__version__}")
         raise typer.Exit
 
 
@@ -57,31 +56,37 @@ def root(
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may hold what the terminal's encoding does not
-        sys.stdout.reconfigure(errors="backslashreplace")
+    terminal.open_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; give the exit code. Every error is one plain line on stderr."""
-    try:
-        with memory_errors():
-            code = app(arguments, prog_name="omniqa", standalone_mode=False)
-    except OmniqaError as error:
-        console.error(str(error))
-        return error.exit_code
-    except typer.TyperException as error:  # what the parser refuses
-        if message := error.format_message():  # empty after the help that is shown in place of a missing command
-            console.error(message)
-        return error.exit_code
-    except RuntimeError as error:  # torch's, whose types are no narrower
-        console.error(f"torch can't do this here: {first_line(error)}")
-        return UsageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has gone; nothing more can be said to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    with terminal.guarded():
+        try:
+            return _run(arguments)
+        except OmniqaError as error:
+            console.error(str(error))
+            return error.exit_code
+        except typer.TyperException as error:  # what the parser refuses
+            if message := error.format_message():  # empty after the help that is shown in place of a missing command
+                console.error(message)
+            return error.exit_code
+        except RuntimeError as error:  # torch's, whose types are no narrower
+            console.error(f"torch can't do this here: {first_line(error)}")
+            return UsageError.exit_code
+        except (KeyboardInterrupt, typer.Abort):
+            console.error("interrupted")
+            return INTERRUPTED
+        except BrokenPipeError:  # the reader of stdout has gone; nothing more can be said to it
+            terminal.give_up_stdout()
+            return READER_GONE
+
+
+def _run(arguments: list[str]) -> int:
+    with memory_errors():
+        code = app(arguments, prog_name="omniqa", standalone_mode=False)
+    sys.stdout.flush()
     if code == INTERRUPTED:
         console.error("interrupted")
     return code if isinstance(code, int) else 0

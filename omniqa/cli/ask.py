@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omniqa import terminal
 from omniqa.cli import console, options
 from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
@@ -18,8 +18,6 @@ from omniqa.media.pipe import is_pipe, kept, read_pipe
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
-
-_PIECE = 2**20
 
 
 @options.grouped
@@ -45,6 +43,7 @@ def ask(
             envvar="OMNIQA_TRACE",
         ),
     ] = None,
+    verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -59,10 +58,11 @@ def ask(
     decoding = written.decoding()
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
+    terminal.check_stdout()
     with _video_file(video, sampling.allow_network) as path:
         check_clip(path, sampling)
         qa = load_model(loading, encoding)
-        stream = console.AnswerStream()
+        stream = console.AnswerStream(_heads(asked))
         with console.progress() as progress:
             answers = qa.ask_all(
                 path,
@@ -75,6 +75,7 @@ def ask(
             )
             for answer, file in zip(answers, traces, strict=True):
                 _show(replace(answer, video=video), as_json, stream)
+                (console.answer_stats if verbose else console.answer_line)(answer)
                 if file is not None:
                     _save_trace(answer, file)
 
@@ -83,7 +84,7 @@ def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
     if question == "-" and video == "-":
         raise UsageError("Video and question can't both come from stdin.")
     if question == "-":
-        question = sys.stdin.read().strip()
+        question = terminal.read_stdin().strip()
     asked = [*([] if question is None else [question]), *more]
     if not asked:
         raise UsageError("There is no question. Give one after the video, or with -Q.")
@@ -114,7 +115,7 @@ def _save_trace(answer: "Answer", file: Path) -> None:
 def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
     """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
     if video == "-":
-        with kept(iter(partial(sys.stdin.buffer.read, _PIECE), b""), "stdin") as path:
+        with kept(terminal.stdin_pieces(), "stdin") as path:
             yield path
     elif is_pipe(video):
         with kept(read_pipe(video), video) as path:
@@ -123,9 +124,17 @@ def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
         yield video if allow_network and is_address(video) else Path(video)
 
 
+def _heads(asked: list[str]) -> list[str]:
+    """What stands in front of each answer: nothing, or on a terminal the question, where there are several."""
+    if len(asked) == 1 or not sys.stdout.isatty():
+        return []
+    return [f"{'' if index == 0 else chr(10)}{question.strip()}\n" for index, question in enumerate(asked)]
+
+
 def _show(answer: "Answer", as_json: bool, stream: console.AnswerStream) -> None:
     if as_json:
         console.print_json(answer.to_dict())
     else:
         stream.end()
-    console.answer_stats(answer)
+    for warning in answer.stats.media.warnings:
+        console.note(f"warning: {warning}")

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from omniqa import terminal
 from omniqa.batch import questions as asking
 from omniqa.batch import ray_engine, rows, runfile
 from omniqa.batch.clips import Clip, Shard, find, listed
@@ -19,7 +20,7 @@ from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
 from omniqa.batch.table import Table
-from omniqa.cli import console, options
+from omniqa.cli import console, options, tables
 from omniqa.cli.loading import load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.lines import JSON_LINES, Layout, Row
@@ -223,7 +224,7 @@ def _clips(names: list[str], zero: bool) -> list[Clip]:
             raise MediaError(
                 f"{name} was not found. A question needs quotes; with -Q or --questions, all arguments are videos."
             )
-    given = [inner for name in names for inner in (listed(sys.stdin.buffer, zero) if name == STDIN else [name])]
+    given = [inner for name in names for inner in (listed(terminal.stdin_pieces(), zero) if name == STDIN else [name])]
     clips = find(given)
     if not clips:
         raise MediaError("There is nothing to ask about: " + ("no names came." if not given else "no files are there."))
@@ -344,7 +345,7 @@ def _end(run: Batch, shard: Shard) -> None:
         return
     causes = rows.causes(failures)
     console.notes(
-        ("cause", ">questions", ">clips", "such as"),
+        ("cause", tables.number("questions"), tables.number("clips", rank=1), tables.text("such as", rank=2)),
         [(cause.cause, str(cause.questions), str(cause.clips), cause.video) for cause in causes[:SHOWN_CAUSES]],
     )
     rest = (

@@ -7,17 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa.bench.cases import Rounds, make_cases
-from omniqa.cli import console, options
+from omniqa.cli import console, options, tables
 from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
     from omniqa.bench.report import Report, Row
 
-HEADERS = (
-    "method", ">R asked", ">R achieved", ">video in", ">audio in", ">pruning s", ">prefill s", ">(min-max)",
-    ">ms a token", ">first token s", ">prefill faster", ">first token sooner", ">peak GB", "answer", ">KL nats",
-)  # fmt: skip
+COLUMNS = (
+    tables.name("method"),
+    tables.number("R asked"),
+    tables.number("R achieved", rank=3),
+    tables.number("video in", rank=8),
+    tables.number("audio in", rank=8),
+    tables.number("pruning s", rank=7),
+    tables.number("prefill s", rank=2),
+    tables.number("(min-max)", rank=9),
+    tables.number("ms a token", rank=6),
+    tables.number("first token s", rank=5),
+    tables.number("prefill faster", rank=1),
+    tables.number("first token sooner", rank=5),
+    tables.number("peak GB", rank=4),
+    tables.name("answer"),
+    tables.number("KL nats", rank=1),
+)
 UNKNOWN = "-"
 _MEASURED = "What is measured"
 STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
@@ -143,23 +156,23 @@ def _show(report: "Report", as_json: bool) -> None:
         console.print_json(report.to_dict())
         return
     warmups = f"{report.warmup} warm-up{'s' * (report.warmup != 1)}"
-    console.result(
+    console.remark(
         f"{report.model}, {report.dtype} on {report.device} ({report.attention}, {report.threads} CPU threads): "
         f"{report.video_tokens} video, {report.audio_tokens} audio and {report.text_tokens} text tokens; "
         f"medians of {report.repeats} after {warmups}"
     )
     encoding = ", ".join(f"{name} {report.encoding[stage].median:.3f} s" for stage, name in STAGES.items())
-    console.result(f"for all rows alike: {encoding}")
-    console.results(HEADERS, [_cells(report, row) for row in report.rows])
+    console.remark(f"for all rows alike: {encoding}")
+    console.results(COLUMNS, [_cells(report, row) for row in report.rows])
     for note in dict.fromkeys(row.note for row in report.rows if row.note):
-        console.result(f"* {note}")
+        console.remark(f"* {note}")
 
 
 def _cells(report: "Report", row: "Row") -> tuple[str, ...]:
     asked = f"{row.asked:g}{'*' * bool(row.note)}"
     got = row.measured
     if got is None:
-        return (row.label, asked, *[UNKNOWN] * (len(HEADERS) - 2))
+        return (row.label, asked, *[UNKNOWN] * (len(COLUMNS) - 2))
     memory = got.peak_rss_bytes if got.peak_device_bytes is None else got.peak_device_bytes
     return (
         row.label,

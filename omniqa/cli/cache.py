@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from omniqa.cache.folder import GIGABYTES, CacheFolder, Entry
-from omniqa.cli import console, options
+from omniqa.cli import console, options, tables
 from omniqa.errors import UsageError
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def show(folder: Folder, as_json: options.Json = False, debug: options.Debug = F
         )
         for entry in entries
     ]
-    console.results(("clip", "last used", ">MB"), rows)
+    console.results(("clip", tables.name("last used", rank=1), ">MB"), rows)
     console.result(_counted(entries))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from omniqa import __version__
-from omniqa.cli import console, options
+from omniqa.cli import console, options, tables
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, cached, default_model
 
 GB = 1e9
@@ -32,7 +32,7 @@ def doctor(as_json: options.Json = False, debug: options.Debug = False) -> None:
         console.print_json([vars(finding) for finding in findings])
         return
     rows = [(finding.subject, finding.found, finding.advice or "ok") for finding in findings]
-    console.results(("what", "found", "advice"), rows)
+    console.results((tables.name("what"), "found", "advice"), rows)
 
 
 def _examine() -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """`omniqa merge`: the shards of a batch as one file."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from omniqa.batch import merge as shards
 from omniqa.cli import console, options
 from omniqa.errors import SOME_FAILED
+from omniqa.terminal import BinaryStdout
 
 
 def merge(
@@ -27,7 +27,7 @@ def merge(
     if out is not None:
         shards.join(checked, out)
     else:
-        shards.write(checked, sys.stdout.buffer, "stdout")
+        shards.write(checked, BinaryStdout(), "stdout")
     lines, parts = console.counted(checked.lines, "line"), console.counted(len(checked.paths), "shard")
     console.note(f"{lines} of {parts} joined")
     if checked.failed:

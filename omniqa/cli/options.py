@@ -34,6 +34,12 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", envvar="OMNIQA_QUIET", callback=console.hush),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Seconds by stage, tokens and memory after each answer.", envvar="OMNIQA_VERBOSE"
+    ),
+]
 Debug = Annotated[
     bool,
     typer.Option(

@@ -58,7 +58,7 @@ def plan(
         (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
         for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
     ]
-    console.result(
+    console.remark(
         f"{name}, {pruner.name}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
@@ -79,7 +79,7 @@ def _rate() -> float:
 def _show_work(work: dict[str, float], rate: float | None) -> None:
     """Operations by stage; with a rate, the seconds that they take at least."""
     if rate is not None:
-        console.result(f"measured: {rate / 1e12:.3f} TFLOP/s; no stage can be faster than that allows")
+        console.remark(f"measured: {rate / 1e12:.3f} TFLOP/s; no stage can be faster than that allows")
     rows = [
         (console.STAGE_NAMES[stage], f"{flop / 1e12:.3f}", *([] if rate is None else [f"{flop / rate:.2f}"]))
         for stage, flop in work.items()

@@ -6,7 +6,9 @@ It needs rich alone. It is drawn on a terminal only, and not when quiet.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from omniqa import terminal
 from omniqa.cli import console
+from omniqa.terminal import one_line
 
 Step = Callable[[str], None]  # gets the name of the step that begins
 
@@ -24,9 +26,14 @@ def spinner(first: str) -> Iterator[Step]:
     if not console.is_watched():
         yield lambda step: None
         return
-    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
     from rich.text import Text
 
-    terminal = Console(stderr=True, highlight=False, markup=False)
-    with terminal.status(Text(first)) as status:
-        yield lambda step: status.update(Text(step))
+    drawn = Spinner("dots", Text(one_line(first)))
+    screen = terminal.rich_console(stderr=True)
+    live = Live(
+        drawn, console=screen, refresh_per_second=12.5, transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+    with terminal.drawing(screen), live:
+        yield lambda step: drawn.update(text=Text(one_line(step)))

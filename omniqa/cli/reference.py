@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from typer.main import get_command
 
+from omniqa import terminal
 from omniqa.cli.app import app
 
 HEAD = """# The command line
@@ -16,8 +17,11 @@ HEAD = """# The command line
 `omniqa COMMAND --help` shows the same in the shell. `omniqa --install-completion` sets up completion for bash, zsh,
 fish or PowerShell. A file whose name begins with a dash comes after `--`: `omniqa ask -- -clip.mp4 "What happens?"`.
 
-Answers and results go to stdout, everything else to stderr. An option that names an environment variable takes its
-default from there."""
+Answers and results go to stdout, everything else to stderr. Control characters in names, questions and answers, such
+as those that move the cursor, are shown as escapes (`\\x1b`). JSON has escapes of its own; CSV in a file or a pipe is
+unchanged. On a narrow terminal, or with `COLUMNS` set, tables leave out their less important columns and say which.
+
+An option that names an environment variable takes its default from there."""
 
 _WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "TEXT"}
 EXIT_CODES = """## Exit codes
@@ -26,7 +30,7 @@ EXIT_CODES = """## Exit codes
 |---:|---|
 | 0 | all went well |
 | 1 | the reader of stdout has gone |
-| 2 | the request makes no sense: an unknown option, a value out of range, a file that can't be written |
+| 2 | the request makes no sense: an unknown option, a value out of range, a file or a stream that can't be used |
 | 3 | the media can't be used: not found, not a video, broken, nothing in the asked range |
 | 4 | the model can't be found or loaded |
 | 5 | not enough memory; the message says what would need less |
@@ -117,4 +121,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    terminal.write(reference())

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omniqa.cli import console
+from omniqa.cli import console, tables
 from omniqa.errors import SOME_FAILED
 from omniqa.eval.report import ALL
 
@@ -18,28 +18,28 @@ def show(made: Mapping[str, Any]) -> None:
     """The tables of a report: by method, by group, and pairs of methods."""
     cells = made["cells"]
     asked = f"{console.counted(made['questions'], 'question')} about {console.counted(made['clips'], 'clip')}"
-    console.result(f"{made['dataset']}: {asked}, {made['model']}")
+    console.remark(f"{made['dataset']}: {asked}, {made['model']}")
     _show_columns([cell for cell in cells if cell["by"] == ALL])
     for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
         _show_groups(by, [cell for cell in cells if cell["by"] == by], made["columns"])
     if made["pairs"]:
         _show_pairs(made["pairs"])
     if made["peak_rss_bytes"] is not None:
-        console.result(f"peak memory of the process: {made['peak_rss_bytes'] / 1e9:.2f} GB")
+        console.remark(f"peak memory of the process: {made['peak_rss_bytes'] / 1e9:.2f} GB")
 
 
 def _show_columns(cells: list[dict[str, Any]]) -> None:
-    headers: tuple[str, ...] = (
-        "method",
-        ">right %",
-        ">95 %",
-        ">right",
-        ">chance %",
-        ">no letter",
-        ">failed",
-        ">R",
-        ">prefill s",
-    )
+    columns = [
+        tables.name("method"),
+        tables.number("right %"),
+        tables.number("95 %", rank=1),
+        tables.number("right", rank=3),
+        tables.number("chance %", rank=4),
+        tables.number("no letter", rank=5),
+        tables.number("failed", rank=2),
+        tables.number("R", rank=1),
+        tables.number("prefill s", rank=6),
+    ]
     rows: list[tuple[str, ...]] = [
         (
             cell["column"],
@@ -55,11 +55,11 @@ def _show_columns(cells: list[dict[str, Any]]) -> None:
         for cell in cells
     ]
     if any(cell["peak_device_bytes"] for cell in cells):
-        headers = (*headers, ">device GB")
+        columns.append(tables.number("device GB", rank=6))
         rows = [(*row, f"{(cell['peak_device_bytes'] or 0) / 1e9:.2f}") for row, cell in zip(rows, cells, strict=True)]
-    console.results(headers, rows)
+    console.results(columns, rows)
     if any(cell["at_floor"] for cell in cells):
-        console.result("* does not reach the asked retention on some clips; asked there at the nearest that it reaches")
+        console.remark("* does not reach the asked retention on some clips; asked there at the nearest that it reaches")
 
 
 def _show_groups(by: str, cells: list[dict[str, Any]], columns: list[str]) -> None:
@@ -70,12 +70,21 @@ def _show_groups(by: str, cells: list[dict[str, Any]], columns: list[str]) -> No
         mine = [found[group, column] for column in columns]
         shares = [f"{_percent(cell['accuracy'])} ({_interval(cell)})" if cell["n"] else UNKNOWN for cell in mine]
         rows.append((group, str(max(cell["n"] for cell in mine)), _percent(mine[0]["chance"]), *shares))
-    console.results((by, ">questions", ">chance %", *[f">{column}" for column in columns]), rows)
+    heads = (tables.name(by), tables.number("questions", rank=2), tables.number("chance %", rank=1))
+    console.results((*heads, *map(tables.number, columns)), rows)
 
 
 def _show_pairs(pairs: list[dict[str, Any]]) -> None:
-    headers = ("method", "against", ">questions", ">difference %", ">only first right", ">only second right", ">mid-p",
-               ">exact p")  # fmt: skip
+    columns = (
+        tables.name("method"),
+        tables.name("against"),
+        tables.number("questions", rank=4),
+        tables.number("difference %"),
+        tables.number("only first right", rank=2),
+        tables.number("only second right", rank=2),
+        tables.number("mid-p"),
+        tables.number("exact p", rank=3),
+    )
     rows = [
         (
             pair["first"],
@@ -89,7 +98,7 @@ def _show_pairs(pairs: list[dict[str, Any]]) -> None:
         )
         for pair in pairs
     ]
-    console.results(headers, rows)
+    console.results(columns, rows)
 
 
 def _percent(share: float | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from omniqa import terminal
 from omniqa.nano.words import BANK_RATE, PEAK, WORDS, compress
 
 VOICES = ("en-us", "en-gb-scotland", "en-us+f2", "en-gb+f4")
@@ -26,7 +27,9 @@ def main() -> None:
     spoken = [_trimmed(_speak(word, voice, speed)) for word in WORDS for voice, speed in takes]
     ends = np.cumsum([len(samples) for samples in spoken]).reshape(len(WORDS), len(takes))
     np.savez_compressed(BANK, ends=ends.astype(np.int32), samples=compress(np.concatenate(spoken)))
-    print(f"{BANK}: {ends.size} takes, {ends[-1, -1] / BANK_RATE:.1f} s, {BANK.stat().st_size / 1000:.0f} kB")
+    terminal.write(
+        f"{BANK}: {ends.size} takes, {ends[-1, -1] / BANK_RATE:.1f} s, {BANK.stat().st_size / 1000:.0f} kB\n"
+    )
 
 
 def _speak(word: str, voice: str, speed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import omniqa
+from omniqa import terminal
 from omniqa.nano import world
 from omniqa.nano.batches import PADDING, Batch, Order, make_batch
 from omniqa.nano.blocks import BlockModel
@@ -51,7 +52,7 @@ class SelectorTraining:
             step += 1
             if time.monotonic() - said > LOG_EVERY:
                 said = time.monotonic()
-                print(f"step {step}, {said - begun:.0f} s, loss {loss:.4f}", flush=True)
+                terminal.write(f"step {step}, {said - begun:.0f} s, loss {loss:.4f}\n")
 
     def step(self, number: int, rate: float) -> float:
         """Learn from a few clips of two scenes; give the loss."""
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     training = SelectorTraining(BlockModel(omniqa.load(str(given.model), given.device).thinker))
     training.run(given.hours)
-    print(training.save(given.model))
+    terminal.write(f"{training.save(given.model)}\n")
 
 
 if __name__ == "__main__":

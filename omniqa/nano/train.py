@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from omniqa import terminal
 from omniqa.errors import OmniqaError, UsageError
 from omniqa.nano import world
 from omniqa.nano.architecture import Shape, save, untrained
@@ -314,7 +315,7 @@ class Training:
         line = json.dumps({**asdict(self.progress), **_rounded(numbers)})
         with (self.out / "training" / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        print(line, flush=True)
+        terminal.write(line + "\n")
 
 
 def _matrices(module: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
