@@ -11,15 +11,18 @@ from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.cache import app as cache
+from omniqa.cli.command import Command, Group
 from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
 from omniqa.cli.merge import merge
+from omniqa.cli.methods import methods
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.errors import OmniqaError, UsageError, first_line
 from omniqa.memory import memory_errors
 
 app = typer.Typer(
+    cls=Group,
     name="omniqa",
     help="Answers questions about videos, from picture and sound, on this machine.",
     no_args_is_help=True,
@@ -27,13 +30,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # The words of a question without quotes come as extra arguments; the commands say what to do about them.
-app.command(context_settings={"allow_extra_args": True})(ask)
-app.command()(batch)
-app.command()(merge)
-app.command(context_settings={"allow_extra_args": True})(bench)
-app.command("eval")(evaluate)
-app.command()(plan)
-app.command()(doctor)
+app.command(cls=Command, context_settings={"allow_extra_args": True})(ask)
+app.command(cls=Command)(batch)
+app.command(cls=Command)(merge)
+app.command(cls=Command, context_settings={"allow_extra_args": True})(bench)
+app.command("eval", cls=Command)(evaluate)
+app.command(cls=Command)(plan)
+app.command(cls=Command)(methods)
+app.command(cls=Command)(doctor)
 app.add_typer(cache)
 app.add_typer(nano)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa import terminal
-from omniqa.cli import console, options
+from omniqa.cli import console, options, values
 from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @options.grouped
 def ask(
     context: typer.Context,
-    video: Annotated[str, typer.Argument(help="A video or audio file, or a pipe; - reads it from stdin.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            help="A video or audio file, or a pipe; - reads it from stdin.",
+            autocompletion=values.complete_file,
+        ),
+    ],
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     questions: Annotated[
         list[str] | None, typer.Option("-Q", "--question", help="A further question about the same video; repeats.")

@@ -20,7 +20,7 @@ from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
 from omniqa.batch.table import Table
-from omniqa.cli import console, options, tables
+from omniqa.cli import console, options, tables, values
 from omniqa.cli.loading import load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.lines import JSON_LINES, Layout, Row
@@ -43,6 +43,7 @@ def batch(
             help="Videos, folders of videos, or - for a list of names on stdin; then the question, unless it comes "
             "with -Q or --questions.",
             metavar="VIDEO|FOLDER|-… [QUESTION]",
+            autocompletion=values.complete_file,
         ),
     ] = None,
     *,
@@ -86,6 +87,7 @@ def batch(
         str | None,
         typer.Option(
             "--format",
+            metavar="jsonl|csv",
             help="jsonl or csv. Default: csv where FILE ends in .csv, else jsonl.",
             rich_help_panel=_KEPT,
         ),
@@ -110,6 +112,7 @@ def batch(
     engine: Annotated[
         str,
         typer.Option(
+            metavar="plain|ray",
             help="plain: here, in this process. ray: by actors of a Ray cluster, each with the model loaded once.",
             envvar="OMNIQA_ENGINE",
             rich_help_panel=_MANY,

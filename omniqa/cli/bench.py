@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa.bench.cases import Rounds, make_cases
-from omniqa.cli import console, options, tables
+from omniqa.cli import console, options, tables, values
 from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
@@ -41,13 +41,15 @@ STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
 @options.grouped
 def bench(
     context: typer.Context,
-    video: Annotated[str, typer.Argument(help="A video or audio file.")],
+    video: Annotated[str, typer.Argument(help="A video or audio file.", autocompletion=values.complete_file)],
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     methods: Annotated[
         list[str] | None,
         typer.Option(
             "--method",
+            metavar="METHOD",
+            autocompletion=values.complete_method,
             help="What is compared with full tokens, as omnidrop or omnidrop:tds=false; repeats. "
             "Default: all methods that can run here.",
             envvar="OMNIQA_METHOD",
@@ -58,6 +60,8 @@ def bench(
         list[float] | None,
         typer.Option(
             "--retention",
+            parser=values.share,
+            metavar="SHARE",
             help="Each method is asked at each; repeats. Default: 0.5, 0.3, 0.2 and 0.1.",
             envvar="OMNIQA_RETENTION",
             rich_help_panel=_MEASURED,
@@ -67,6 +71,8 @@ def bench(
         list[str] | None,
         typer.Option(
             "--set",
+            metavar="KEY=VALUE",
+            autocompletion=values.complete_setting,
             help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
             envvar="OMNIQA_SET",
             rich_help_panel=_MEASURED,

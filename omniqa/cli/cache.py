@@ -8,16 +8,17 @@ import typer
 
 from omniqa.cache.folder import GIGABYTES, CacheFolder, Entry
 from omniqa.cli import console, options, tables
+from omniqa.cli.command import Command, Group
 from omniqa.errors import UsageError
 
 app = typer.Typer(
-    name="cache", help="Show or empty a folder of encoded clips, as --cache makes one.", no_args_is_help=True
+    cls=Group, name="cache", help="Show or empty a folder of encoded clips, as --cache makes one.", no_args_is_help=True
 )
 
 Folder = Annotated[Path, typer.Option("--cache", help="The folder.", metavar="DIR", envvar="OMNIQA_CACHE")]
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def show(folder: Folder, as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the clips that are kept, the most recently used first."""
     entries = _opened(folder).entries()
@@ -36,7 +37,7 @@ def show(folder: Folder, as_json: options.Json = False, debug: options.Debug = F
     console.result(_counted(entries))
 
 
-@app.command()
+@app.command(cls=Command)
 def clear(folder: Folder, debug: options.Debug = False) -> None:
     """Delete the clips that are kept. Other files in the folder stay."""
     console.result(f"{_counted(_opened(folder).clear())} deleted")

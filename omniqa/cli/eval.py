@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniqa import __version__
-from omniqa.cli import console, options, scores
+from omniqa.cli import console, options, scores, values
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
@@ -51,6 +51,7 @@ def evaluate(
         str,
         typer.Option(
             "--format",
+            metavar="FORMAT",
             help="auto, jsonl, worldsense, videomme, avut, dailyomni or omnivideobench.",
             envvar="OMNIQA_FORMAT",
             rich_help_panel=_SET,
@@ -80,6 +81,7 @@ def evaluate(
     blind: Annotated[
         str | None,
         typer.Option(
+            metavar="video|audio",
             help="A control. video: another clip's picture; audio: no sounds. What needs them falls to chance.",
             rich_help_panel=_NANO,
         ),
@@ -88,6 +90,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--method",
+            metavar="METHOD",
+            autocompletion=values.complete_method,
             help="How tokens are dropped, as omnidrop or omnidrop:tds=false; repeats. Default: omnidrop.",
             envvar="OMNIQA_METHOD",
             rich_help_panel=_COMPARED,
@@ -97,6 +101,8 @@ def evaluate(
         list[float] | None,
         typer.Option(
             "--retention",
+            parser=values.share,
+            metavar="SHARE",
             help="Each method is asked at each; repeats. Default: 0.3.",
             envvar="OMNIQA_RETENTION",
             rich_help_panel=_COMPARED,
@@ -106,6 +112,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--set",
+            metavar="KEY=VALUE",
+            autocompletion=values.complete_setting,
             help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
             envvar="OMNIQA_SET",
             rich_help_panel=_COMPARED,

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from omniqa.cli import console, options
+from omniqa.cli.command import Command, Group
 
 app = typer.Typer(
+    cls=Group,
     name="nano",
     help="nano's small world of shapes and sounds: clips whose answers are known.",
     no_args_is_help=True,
@@ -19,7 +21,7 @@ def nano() -> None:
     """nano's small world of shapes and sounds: clips whose answers are known."""
 
 
-@app.command()
+@app.command(cls=Command)
 def make_clips(
     folder: Annotated[Path, typer.Argument(help="Where to write them; made if it is not there.", metavar="DIR")],
     n: Annotated[int, typer.Option("--n", help="How many clips.", min=1)] = 10,

@@ -10,20 +10,24 @@ from typing import Annotated, Any
 import typer
 
 from omniqa.cache.folder import GIGABYTES
-from omniqa.cli import console
+from omniqa.cli import console, values
 from omniqa.media.sampling import Sampling
 from omniqa.model.checkpoint import check_name
 from omniqa.model.decoding import Decoding
 from omniqa.model.device import check_attention, check_device, check_dtype
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.columns import columns
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"
+METHODS = ", ".join(registry.methods())
 
 Model = Annotated[
     str | None,
     typer.Option(
+        metavar="MODEL",
+        autocompletion=values.complete_model,
         help="Hub id, folder, or nano. Default: Qwen/Qwen2.5-Omni-7B on a GPU that fits it, else Qwen/Qwen2.5-Omni-3B.",
         envvar="OMNIQA_MODEL",
         rich_help_panel=_MODEL,
@@ -58,13 +62,34 @@ class Loading:
 
     model: Model = None
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="OMNIQA_DEVICE", rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or cuda:N.",
+            metavar="DEVICE",
+            autocompletion=values.complete_device,
+            envvar="OMNIQA_DEVICE",
+            rich_help_panel=_MODEL,
+        ),
     ] = "auto"
     dtype: Annotated[
-        str, typer.Option(help="auto (as stored), bfloat16 or float32.", envvar="OMNIQA_DTYPE", rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            help="auto (as stored), bfloat16 or float32.",
+            metavar="auto|bfloat16|float32",
+            autocompletion=values.complete_dtype,
+            envvar="OMNIQA_DTYPE",
+            rich_help_panel=_MODEL,
+        ),
     ] = "auto"
     attn: Annotated[
-        str, typer.Option(help="Attention: auto, flash or sdpa.", envvar="OMNIQA_ATTN", rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            help="Attention: auto, flash or sdpa.",
+            metavar="auto|flash|sdpa",
+            autocompletion=values.complete_attention,
+            envvar="OMNIQA_ATTN",
+            rich_help_panel=_MODEL,
+        ),
     ] = "auto"
 
     def __post_init__(self) -> None:
@@ -85,6 +110,7 @@ class Encoding:
         typer.Option(
             help="Keep encoded clips in this folder: the same file, asked about again, is neither decoded nor encoded.",
             metavar="DIR",
+            autocompletion=values.complete_folder,
             envvar="OMNIQA_CACHE",
             rich_help_panel=_ENCODING,
         ),
@@ -117,12 +143,22 @@ class Dropping:
     """One method, and how much it keeps."""
 
     method: Annotated[
-        str, typer.Option(help="How tokens are dropped.", envvar="OMNIQA_METHOD", rich_help_panel=_DROPPING)
+        str,
+        typer.Option(
+            help=f"How tokens are dropped: {METHODS}; also with options, as omnidrop:tds=false.",
+            metavar="METHOD",
+            autocompletion=values.complete_method,
+            envvar="OMNIQA_METHOD",
+            rich_help_panel=_DROPPING,
+        ),
     ] = "omnidrop"
     retention: Annotated[
         float,
         typer.Option(
-            help="Share of audio and video tokens to keep, averaged over the decoder's layers; 1 keeps all.",
+            help="Share of audio and video tokens to keep, as 0.3 or 30%, averaged over the decoder's layers; "
+            "1 keeps all.",
+            parser=values.share,
+            metavar="SHARE",
             envvar="OMNIQA_RETENTION",
             rich_help_panel=_DROPPING,
         ),
@@ -131,7 +167,9 @@ class Dropping:
         list[str] | None,
         typer.Option(
             "--set",
-            help="An option of the method, as key=value; repeats.",
+            help="An option of the method, as key=value; repeats. `omniqa methods NAME` lists them.",
+            metavar="KEY=VALUE",
+            autocompletion=values.complete_setting,
             envvar="OMNIQA_SET",
             rich_help_panel=_DROPPING,
         ),
@@ -139,8 +177,7 @@ class Dropping:
 
     def pruner(self) -> AnyPruner:
         """The method with its options; raises UsageError where there is none like that."""
-        given = registry.parse_options(self.method, self.method_options or [])
-        return registry.create(self.method, self.retention, **given)
+        return columns([self.method], [self.retention], self.method_options or [])[0].pruner
 
 
 @dataclass(frozen=True)
@@ -209,11 +246,25 @@ class Taken:
 class TakenRange(Taken):
     """What is taken from a part of each file."""
 
-    start: Annotated[float, typer.Option(help="Second to start at.", envvar="OMNIQA_START", rich_help_panel=_TAKEN)] = (
-        0.0
-    )
+    start: Annotated[
+        float,
+        typer.Option(
+            help="Where to start, as 90, 1:30, 1:02:03.5 or 2m.",
+            parser=values.seconds,
+            metavar="TIME",
+            envvar="OMNIQA_START",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = 0.0
     end: Annotated[
-        float | None, typer.Option(help="Second to end at.", envvar="OMNIQA_END", rich_help_panel=_TAKEN)
+        float | None,
+        typer.Option(
+            help="Where to end, likewise.",
+            parser=values.seconds,
+            metavar="TIME",
+            envvar="OMNIQA_END",
+            rich_help_panel=_TAKEN,
+        ),
     ] = None
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from inspect import cleandoc
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from typer.main import get_command
 
 from omniqa import terminal
 from omniqa.cli.app import app
+from omniqa.cli.command import examples_of, word
 
 HEAD = """# The command line
 
@@ -23,7 +23,6 @@ unchanged. On a narrow terminal, or with `COLUMNS` set, tables leave out their l
 
 An option that names an environment variable takes its default from there."""
 
-_WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "TEXT"}
 EXIT_CODES = """## Exit codes
 
 | | |
@@ -59,14 +58,16 @@ def _sections(command: Any, name: str) -> Iterator[str]:
     yield f"## {name}"
     yield f"    {_usage(command, name)}"
     yield cleandoc(command.help)
+    if examples := examples_of(command):
+        yield "\n".join(f"    {line}" for line in examples)
     yield from _tables(command)
-    for word, one in inner.items():
-        yield from _sections(one, f"{name} {word}")
+    for below, one in inner.items():
+        yield from _sections(one, f"{name} {below}")
 
 
 def _usage(command: Any, name: str) -> str:
-    pieces = [_kind(command, param) for param in command.params if _is_argument(param) and param.required]
-    pieces += [f"[{_kind(command, param)}]" for param in command.params if _is_argument(param) and not param.required]
+    pieces = [word(param) for param in command.params if _is_argument(param) and param.required]
+    pieces += [f"[{word(param)}]" for param in command.params if _is_argument(param) and not param.required]
     return " ".join([name, "[OPTIONS]", *(["COMMAND …"] if hasattr(command, "commands") else pieces)])
 
 
@@ -84,7 +85,7 @@ def _tables(command: Any) -> Iterator[str]:
 def _row(command: Any, param: Any) -> str:
     flag = not _is_argument(param) and param.is_flag
     names = [] if _is_argument(param) else [", ".join([*param.opts, *param.secondary_opts])]
-    shown = " ".join([*names, *([] if flag else [_kind(command, param)])])
+    shown = " ".join([*names, *([] if flag else [word(param)])])
     facts = [f"default `{param.default}`"] if param.default not in (None, "") and not flag else []
     facts += [f"`{param.envvar}`"] if param.envvar else []
     more = f" ({', '.join(facts)})" if facts else ""
@@ -93,23 +94,6 @@ def _row(command: Any, param: Any) -> str:
 
 def _is_argument(param: Any) -> bool:
     return param.param_type_name == "argument"
-
-
-def _kind(command: Any, param: Any) -> str:
-    """What stands for the value: an argument's name, or what an option takes."""
-    if param.metavar:
-        return param.metavar
-    if _is_argument(param):
-        return param.name.upper()
-    takes = set(_types(get_type_hints(command.callback)[param.name]))
-    return next(word for kind, word in _WORDS.items() if kind in takes)
-
-
-def _types(hint: Any) -> Iterator[Any]:
-    """A type, and those inside it: list[str] | None holds list[str], str and None."""
-    yield hint
-    for inner in get_args(hint):
-        yield from _types(inner)
 
 
 def _one_line(text: str) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _GAP = 2  # spaces between columns
+_WORD = 20  # a longer word, such as a path, may be folded
 _TEXT_WIDTH = 12  # a column of words is wrapped to no less
 
 
@@ -34,7 +35,10 @@ class Column:
         from rich.cells import cell_len
 
         longest = max(map(cell_len, cells), default=0)
-        least = min(longest, _TEXT_WIDTH) if self.kind == "text" else longest
+        least = longest
+        if self.kind == "text":
+            words = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+            least = min(longest, max(_TEXT_WIDTH, min(words, _WORD)))
         return max(least, *map(cell_len, self.title.split()), 1), max(longest, cell_len(self.title))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from omniqa.errors import UsageError
 
+_WORDS = {bool: "true|false", int: "whole number", float: "number", str: "text"}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -47,9 +48,9 @@ class Option:
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
 
     @property
-    def type_text(self) -> str:
-        """The type as a user reads it: `float`, `exact|paper`, `int|none`."""
-        words = self.choices or (self.kind.__name__,)
+    def words(self) -> str:
+        """The type in words: `number`, `true|false`, `exact|paper`."""
+        words = self.choices or (_WORDS[self.kind],)
         return "|".join((*words, "none") if self.optional else words)
 
     @property
@@ -58,7 +59,7 @@ class Option:
         return str(self.default).lower() if self.default is None or self.kind is bool else str(self.default)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.type_text}, default {self.default_text})"
+        return f"{self.name} ({self.words}, default {self.default_text})"
 
     def parse(self, text: str) -> Any:
         """The value that `text` stands for; UsageError where it stands for none."""
@@ -85,7 +86,7 @@ class Option:
         return value
 
     def _refusal(self, value: Any) -> UsageError:
-        return UsageError(f"{self.method}: {self.name}={value} is not allowed; it takes {self.type_text}.")
+        return UsageError(f"{self.method}: {self.name}={value} is not allowed; it takes {self.words}.")
 
 
 def options_of(method: type) -> tuple[Option, ...]:

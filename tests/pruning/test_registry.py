@@ -43,17 +43,17 @@ def test_options_are_read_by_their_types():
     ("text", "complaint"),
     [
         ("curve=linear", r"curve=linear is not allowed; it takes sigmoid\|exp"),
-        ("tds=perhaps", "it takes bool"),
-        ("beta=steep", "it takes float"),
-        ("beta=nan", "it takes float"),
-        ("beta=", "it takes float"),
-        ("l_div=1.5", r"it takes int\|none"),
-        ("beta=none", "it takes float"),
+        ("tds=perhaps", "it takes true\\|false"),
+        ("beta=steep", "it takes number"),
+        ("beta=nan", "it takes number"),
+        ("beta=", "it takes number"),
+        ("l_div=1.5", r"it takes whole number\|none"),
+        ("beta=none", "it takes number"),
         (
             "rho_a=0.4",
-            r"no option 'rho_a'.*schedule \(exact\|paper, default exact\).*l_div \(int\|none, default none\)",
+            r"no option 'rho_a'.*schedule \(exact\|paper, default exact\).*l_div \(whole number\|none, default none\)",
         ),
-        ("tds", "write it as key=value.*tds \\(bool, default true\\)"),
+        ("tds", "write it as key=value.*tds \\(true\\|false, default true\\)"),
     ],
 )
 def test_an_option_that_can_not_be_read_is_an_error_that_says_what_can(text, complaint):
@@ -87,8 +87,8 @@ def test_every_kind_of_option_reads_and_describes_itself():
 
     plain, word, choice = options_of(Method)
     assert [str(option) for option in (plain, word, choice)] == [
-        "plain (int, default 3)",
-        "word (str, default x)",
+        "plain (whole number, default 3)",
+        "word (text, default x)",
         "choice (a|b|none, default none)",
     ]
     assert [plain.parse("-4"), word.parse("y"), choice.parse("b"), choice.parse("none")] == [-4, "y", "b", None]
@@ -118,7 +118,7 @@ def test_the_docs_list_each_option_as_it_is(name):
     section = DOCS.read_text(encoding="utf-8").split(f"\n## {name}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| `(.+?)` \| (.+) \|$", section, re.MULTILINE)
     assert [(key, kind.replace("\\|", "|").strip("`"), default) for key, kind, default, _ in rows] == [
-        (option.name, option.type_text, option.default_text) for option in registry.options(name)
+        (option.name, option.words, option.default_text) for option in registry.options(name)
     ]
 
 
