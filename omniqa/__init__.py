@@ -36,3 +36,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are imported on first use among them."""
+    return sorted([*__all__, "__version__"])

@@ -1,5 +1,6 @@
 """The answer to a question, and what is known about how it came about."""
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.sequence.units import AUDIO, SECONDS_PER_CHUNK, VIDEO
+from omniqa.terminal import LAYOUT, printable
 
 EVIDENCE_CHUNKS = 5
 
@@ -110,9 +112,13 @@ class Trace:
     alive: NDArray[np.bool_]
     score: NDArray[np.float32]
 
-    def save(self, path: Path) -> None:
+    def __repr__(self) -> str:
+        layers, tokens = self.alive.shape
+        return f"<Trace: {tokens} tokens through {layers} layers>"
+
+    def save(self, path: str | Path) -> None:
         """Write the arrays to `path`, compressed, in NumPy's npz format."""
-        with path.open("wb") as file:  # by handle, so that NumPy does not add a suffix of its own
+        with Path(path).open("wb") as file:  # by handle, so that NumPy does not add a suffix of its own
             np.savez_compressed(
                 file,
                 modality=self.modality,
@@ -142,6 +148,24 @@ class Answer:
     stats: Stats
     trace: Trace
 
+    def __repr__(self) -> str:
+        kept = f"{100 * self.retention.achieved:.0f} %"
+        return f"<Answer {shortened(self.text)!r} to {shortened(self.question)!r}: {self.method}, {kept} kept>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the question, the answer, and what it took. All text is escaped."""
+        tokens = self.stats.tokens.audio + self.stats.tokens.video
+        facts = [
+            f"{self.stats.timing_s['total']:.1f} s",
+            f"kept {100 * self.retention.achieved:.0f} % of {tokens} tokens",
+        ]
+        facts += [f"looked at {first.start_s:.3g} to {first.end_s:.3g} s" for first in self.evidence[:1]]
+        facts += [self.method, self.model, self.video]
+        question, text, more = (
+            html.escape(printable(piece, LAYOUT)) for piece in (self.question, self.text, " · ".join(facts))
+        )
+        return f"<div><b>{question}</b><p style='white-space: pre-wrap'>{text}</p><small>{more}</small></div>"
+
     def to_dict(self) -> dict[str, Any]:
         """The object that `omniqa ask --json` prints."""
         stats = self.stats
@@ -162,6 +186,11 @@ class Answer:
             "media": vars(stats.media) | {"warnings": list(stats.media.warnings)},
             "evidence": [dict(vars(chunk)) for chunk in self.evidence],
         }
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """At most `length` characters of a text; an ellipsis says that there is more."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def measure_retention(target: float, trace: Trace) -> Retention:

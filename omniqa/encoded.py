@@ -80,6 +80,11 @@ class EncodedVideo:
     shared: Shared = field(default_factory=Shared)
     chosen: ChosenVideo | None = None
 
+    def __repr__(self) -> str:
+        n = self.counts
+        tokens = f"{n.n_video} video, {n.n_audio} audio tokens"
+        return f"<EncodedVideo {self.name!r}: {self.summary.duration_s:.3g} s, {tokens}>"
+
     @property
     def frames(self) -> int:
         """How many frames were taken."""

@@ -20,6 +20,7 @@ from omniqa.encoded import EncodedVideo
 from omniqa.encoding import ClipEncoder
 from omniqa.errors import UsageError, first_line
 from omniqa.foreseen import expected_tokens
+from omniqa.media.clip import SampledClip
 from omniqa.media.probe import probe
 from omniqa.media.sampling import PIXELS, Sampling
 from omniqa.memory import memory_errors
@@ -81,6 +82,9 @@ class OmniQA:
     def count_import(self, seconds: float) -> None:
         """Report also, with the first answer, how long importing what the model needs took."""
         self._startup["import"] = seconds
+
+    def __repr__(self) -> str:
+        return f"<OmniQA {self.name!r} on {self.thinker.device}, {str(self.thinker.dtype).removeprefix('torch.')}>"
 
     def ask(
         self,
@@ -147,7 +151,12 @@ class OmniQA:
         """All that comes before the encoders; the encoded clip itself where the cache has it.
 
         It leaves the device alone: another thread may do it meanwhile.
+
+        Raises:
+            UsageError: the video is of another type, such as a list.
         """
+        if not isinstance(video, str | Path | SampledClip | Ready):
+            raise UsageError(f"A video is a path or a clip, not a {type(video).__name__}. Ask about each by itself.")
         if not isinstance(video, str | Path) and sampling is not None:
             raise UsageError("This clip is sampled already: sampling can't change any more.")
         if isinstance(video, Ready):

@@ -1,9 +1,10 @@
 """`omniqa ask`: one video, one or more questions."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,11 @@ from omniqa.cli.loading import check_clip, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
+from omniqa.pruning.columns import Column
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
+    from omniqa.encoded import EncodedVideo
 
 
 @options.grouped
@@ -49,6 +52,15 @@ def ask(
             envvar="OMNIQA_TRACE",
         ),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer by METHOD, too, beside it; none is the model with all tokens.",
+            metavar="METHOD",
+            autocompletion=values.complete_method,
+            envvar="OMNIQA_COMPARE",
+        ),
+    ] = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -60,7 +72,7 @@ def ask(
     # All that can be refused without the model is refused before it is loaded.
     refuse_more_words(context)
     asked = _questions(video, question, questions or [])
-    pruner = dropping.pruner()
+    methods = [dropping.column(), *([] if compare is None else [dropping.other(compare)])]
     decoding = written.decoding()
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
@@ -68,22 +80,35 @@ def ask(
     with _video_file(video, sampling.allow_network) as path:
         check_clip(path, sampling)
         qa = load_model(loading, encoding)
-        stream = console.AnswerStream(_heads(asked))
+        stream = console.AnswerStream(_heads(asked, [method.name for method in methods]))
         with console.progress() as progress:
-            answers = qa.ask_all(
-                path,
-                asked,
-                pruner,
-                sampling=sampling,
-                decoding=decoding,
-                on_text=(lambda text: None) if as_json else stream,
-                progress=progress,
+            ask = partial(
+                qa.ask_all, decoding=decoding, on_text=(lambda text: None) if as_json else stream, progress=progress
             )
-            for answer, file in zip(answers, traces, strict=True):
-                _show(replace(answer, video=video), as_json, stream)
+            if compare is None:
+                answers = ask(path, asked, methods[0].pruner, sampling=sampling)
+            else:  # one encoding that serves both methods
+                answers = _of_both(ask, qa.encode(path, sampling, progress=progress), asked, methods)
+            shown: list[Answer] = []
+            for answer in answers:
+                shown.append(replace(answer, video=video))
+                _show(shown[-1], as_json, stream)
+                if len(shown) == len(methods):
+                    if as_json:
+                        _print_json(*shown)
+                    if file := traces.pop(0):
+                        _save_trace(shown[0], file)
+                    shown.clear()
                 (console.answer_stats if verbose else console.answer_line)(answer)
-                if file is not None:
-                    _save_trace(answer, file)
+
+
+def _of_both(
+    ask: Callable[..., Iterator["Answer"]], clip: "EncodedVideo", asked: list[str], methods: list[Column]
+) -> Iterator["Answer"]:
+    """For each question, the answers of all methods, one after the other; the first tells what encoding took."""
+    for number, question in enumerate(asked):
+        for index, method in enumerate(methods):
+            yield from ask(clip, [question], method.pruner, count_encoding=number == index == 0)
 
 
 def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
@@ -130,17 +155,25 @@ def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
         yield video if allow_network and is_address(video) else Path(video)
 
 
-def _heads(asked: list[str]) -> list[str]:
-    """What stands in front of each answer: nothing, or on a terminal the question, where there are several."""
-    if len(asked) == 1 or not sys.stdout.isatty():
-        return []
-    return [f"{'' if index == 0 else chr(10)}{question.strip()}\n" for index, question in enumerate(asked)]
+def _heads(asked: list[str], methods: list[str]) -> list[str]:
+    """What stands in front of each answer: on a terminal the question, of several; the method, of two."""
+    questions = len(asked) > 1 and sys.stdout.isatty()
+    width = max(map(len, methods))
+    heads = []
+    for number, question in enumerate(asked):
+        for index, method in enumerate(methods):
+            head = f"{'' if number == 0 else chr(10)}{question.strip()}\n" if questions and index == 0 else ""
+            heads.append(head + (f"{method:{width}}  " if len(methods) > 1 else ""))
+    return heads
 
 
 def _show(answer: "Answer", as_json: bool, stream: console.AnswerStream) -> None:
-    if as_json:
-        console.print_json(answer.to_dict())
-    else:
+    if not as_json:
         stream.end()
     for warning in answer.stats.media.warnings:
         console.note(f"warning: {warning}")
+
+
+def _print_json(answer: "Answer", *others: "Answer") -> None:
+    compared = {"compared": others[0].to_dict()} if others else {}
+    console.print_json(answer.to_dict() | compared)

@@ -15,7 +15,7 @@ import typer
 from omniqa import terminal
 from omniqa.batch import questions as asking
 from omniqa.batch import ray_engine, rows, runfile
-from omniqa.batch.clips import Clip, Shard, find, listed
+from omniqa.batch.clips import Clip, Shard, find, listed, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
@@ -302,6 +302,36 @@ class _Progress:
         return f"{self.clips / (time.monotonic() - self.begun):.2g} clips/s{saved}"
 
 
+class _Clips:
+    """How many of the media files are done. Other files in a folder are none, whatever their number.
+
+    total: files that are named as media, and others that turned out to be. done: those without a missing line.
+    """
+
+    def __init__(self, run: Batch) -> None:
+        self._left = {todo.clip.name: len(todo.asked) for todo in run.missing()}
+        named = {task.clip.name for task in run.tasks if named_as_media(task.clip)}
+        self._seen = named | {task.clip.name for task in run.tasks if task.clip.name not in self._left}
+        self._left_out = {clip.name for clip in (task.clip for task in run.tasks) if clip.path in run.asker.left_out}
+        self._seen -= self._left_out
+
+    @property
+    def total(self) -> int:
+        """Media files, as far as is known."""
+        return len(self._seen)
+
+    @property
+    def done(self) -> int:
+        """Those about which nothing is left to ask."""
+        return sum(not self._left.get(name) for name in self._seen)
+
+    def count(self, row: Row) -> None:
+        """Take in a line."""
+        self._seen.add(row["video"])
+        if row["video"] in self._left:
+            self._left[row["video"]] -= 1
+
+
 def _answer_on(pool: ray_engine.Pool, run: Batch, load: ray_engine.Load, out: Path | None) -> None:
     """Ask what is missing on a cluster."""
     with console.stdout_for_results(), ray_engine.cluster(pool) as actors:
@@ -314,12 +344,14 @@ def _answer(run: Batch, lines: Generator[Row, None, None], out: Path | None, mod
     done = len(run.results.known)
     total = done + sum(len(todo.asked) for todo in run.missing())
     so_far = _Progress()
+    clips = _Clips(run)
     bar = out is not None or not os.isatty(_STDOUT)
     try:
-        with console.tally(total, "lines", done, bar) as show, closing(lines):
+        with console.tally(clips.total, "clips", clips.done, bar) as show, closing(lines):
             for row in lines:
                 so_far.count(row)
-                show(done + so_far.answered + so_far.failed, so_far.failed, so_far.speed())
+                clips.count(row)
+                show(clips.done, so_far.failed, so_far.speed(), clips.total)
     except (KeyboardInterrupt, BrokenPipeError, OmniqaError):
         goes_on = f" are in {out}; the same command goes on from there" if out is not None else " are written"
         console.note(f"{len(run.results.known)} of {total} lines{goes_on}")

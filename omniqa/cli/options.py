@@ -17,7 +17,7 @@ from omniqa.model.decoding import Decoding
 from omniqa.model.device import check_attention, check_device, check_dtype
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner
-from omniqa.pruning.columns import columns
+from omniqa.pruning.columns import Column, columns
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"
@@ -177,7 +177,15 @@ class Dropping:
 
     def pruner(self) -> AnyPruner:
         """The method with its options; raises UsageError where there is none like that."""
-        return columns([self.method], [self.retention], self.method_options or [])[0].pruner
+        return self.column().pruner
+
+    def column(self) -> Column:
+        """The same with its name, as a table has it."""
+        return columns([self.method], [self.retention], self.method_options or [])[0]
+
+    def other(self, method: str) -> Column:
+        """Another method at the same retention, which may have options as omnidrop:tds=false."""
+        return columns([method], [self.retention])[0]
 
 
 @dataclass(frozen=True)

@@ -301,3 +301,21 @@ def test_memory_does_not_grow_with_the_length_of_the_clip(checkpoint, tmp_path):
     # and in every layer keys and values and a handful of activations.
     per_token = 640 * 4 + 4 * 128 * 4 + width * 4 * 4 + 4 * 64 * 4 + layers * 2 * 64 * 4 + 20 * width * 4
     assert long - short <= (long_tokens - short_tokens) * per_token * 1.5 + 24 * 2**20
+
+
+def test_compare_shows_the_answer_with_all_tokens_beside_the_pruned_one(ask, ask_json, clip):
+    code, out, err = ask(clip, "What is seen?", "-Q", "Where?", "--compare", "none")
+    assert code == 0, err
+    assert [line.split("  ")[0].strip() for line in out.splitlines()] == ["omnidrop 0.3", "none"] * 2
+    first, second = ask_json(clip, "What is seen?", "-Q", "Where?", "--compare", "none")
+    (alone,) = ask_json(clip, "Where?", "--method", "none")
+    assert first["compared"]["retention"]["achieved"] == second["compared"]["retention"]["achieved"] == 1
+    assert second["compared"]["answer"] == alone["answer"]
+    assert second["retention"]["achieved"] == pytest.approx(0.3, abs=0.005)
+    assert ask(clip, "What?", "--compare", "fastest")[0] == 2
+
+
+def test_verbose_shows_the_table(ask, clip):
+    _, _, err = ask(clip, "What is seen?", "-v")
+    for word in ("prefill", "vision encoder", "peak memory", "retention 0.3", "attended most"):
+        assert word in err

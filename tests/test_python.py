@@ -1,0 +1,62 @@
+"""What a programmer sees of the package: names, short reprs, and an answer in a notebook."""
+
+import dataclasses
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+import omniqa
+from omniqa.errors import UsageError
+from tests.media.clips import Audio, Video, grey, tone, write_clip
+
+
+@pytest.fixture(scope="module")
+def encoded(qa, tmp_path_factory):
+    path = tmp_path_factory.mktemp("python") / "c.mp4"
+    write_clip(path, Video([grey(i % 8, 112, 112) for i in range(20)], 10), Audio(tone(2.0)))
+    return qa.encode(path)
+
+
+@pytest.fixture(scope="module")
+def answer(qa, encoded):
+    return qa.ask(encoded, "What is seen?", decoding=omniqa.Decoding(max_new_tokens=2))
+
+
+def test_the_public_names_are_listed_and_there():
+    assert {"load", "OmniQA", "Answer", "Sampling", "__version__"} <= set(dir(omniqa))
+    assert all(hasattr(omniqa, name) for name in dir(omniqa))
+
+
+def test_types_are_marked_as_there():
+    assert files("omniqa").joinpath("py.typed").is_file()
+
+
+def test_reprs_are_short_and_say_what_it_is(qa, encoded, answer):
+    long = dataclasses.replace(answer, text="x" * 500, question="y" * 500)
+    for thing in (qa, encoded, answer, long, answer.trace):
+        assert len(repr(thing)) < 250
+        assert type(thing).__name__ in repr(thing)
+    assert "cpu" in repr(qa)
+    assert "What is seen?" in repr(answer)
+
+
+def test_a_trace_is_saved_by_name(answer, tmp_path):
+    answer.trace.save(str(tmp_path / "t.npz"))
+    assert np.load(tmp_path / "t.npz")["alive"].shape == answer.trace.alive.shape
+
+
+@pytest.mark.parametrize("video", [["a.mp4"], ("a.mp4", "b.mp4"), None, 3])
+def test_what_is_no_video_is_refused(qa, video):
+    for call in (qa.encode, qa.prepare, lambda given: qa.ask(given, "What?")):
+        with pytest.raises(UsageError, match="A video is a path"):
+            call(video)
+
+
+def test_an_answer_in_a_notebook_is_escaped(answer):
+    bad = "<script>alert(1)</script>&\x1b[2J\u202e"
+    shown = dataclasses.replace(answer, text=bad, question=bad, video=bad, model=bad, method=bad)._repr_html_()
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;") == 5
+    assert not {"\x1b", "\u202e"} & set(shown)
+    assert answer.question in answer._repr_html_()
