@@ -55,6 +55,7 @@ def test_letters_of_all_languages_stay(text):
 
 
 def test_answers_messages_tables_and_heads_are_safe(capsys):
+    console.hush(False)  # whatever ran before
     name = "".join(HOSTILE.values())
     with terminal.guarded():
         stream = console.AnswerStream([f"{name}\n"])

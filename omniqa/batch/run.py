@@ -15,7 +15,6 @@ from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.foreseen import expected_tokens
 from omniqa.lines import Row
-from omniqa.media.probe import probe
 from omniqa.media.sampling import Sampling
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.model.decoding import Decoding
@@ -207,6 +206,8 @@ class Batch:
 def _expected_frames(clip: Clip, sampling: Sampling) -> int:
     """How many frames are taken from a file if it holds what it says; where that can't be told, as many as may be."""
     try:
+        from omniqa.media.probe import probe  # and with it PyAV: what is refused need not wait for it
+
         return 2 * expected_tokens(probe(clip.path, sampling.access), sampling).grids
     except OmniqaError:
         return sampling.max_frames

@@ -191,7 +191,7 @@ def tally(total: int, what: str, done: int = 0, bar: bool = True) -> Iterator[Ta
     fixed = len(f"{total}/{total} {what}") + _BAR + _TIMES
 
     def show(done: int, failed: int, more: str = "", total: int | None = None) -> None:
-        words = [*([f"{failed} failed"] if failed else []), *([more] if more else [])]
+        words = [*([f"{failed} failed"] if failed else []), *(more.split(", ") if more else [])]
         shown.update(task, completed=done, total=total, description=_that_fit(words, shown.console.width - fixed))
 
     with terminal.drawing(shown.console), shown:

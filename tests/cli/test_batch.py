@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -302,6 +303,7 @@ def test_failures_in_shards_are_in_the_merged_exit_code(batch, omniqa, tmp_path)
 
 def test_on_a_terminal_there_is_a_bar(command, tmp_path):
     reader, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 60))
     running = subprocess.Popen([*command, "-o", tmp_path / "out.jsonl"], env=ENVIRONMENT, stderr=terminal)
     os.close(terminal)
     shown = b""
@@ -314,8 +316,12 @@ def test_on_a_terminal_there_is_a_bar(command, tmp_path):
             break
         shown += piece
     assert running.wait() == 0
-    for words in (b"clips/s", b"of tokens saved", b"left", b"lines"):
+    for words in (b"clips/s", b"saved", b"left"):
         assert words in shown
+    bars = [line for line in re.split(rb"[\r\n]|\x1b\[2K", shown) if re.search(rb"\d/\d clips ", line)]
+    assert {re.search(rb"(\d+)/(\d+) clips", line).groups()[1] for line in bars} <= {b"2", b"3"}, "one has no suffix"
+    assert all(re.search(rb"\d:\d\d:\d\d", line) for line in bars)
+    assert all(len(re.sub(rb"\x1b\[[0-9;?]*[a-z]", b"", line).decode()) <= 60 for line in bars)
 
 
 @pytest.mark.parametrize(
