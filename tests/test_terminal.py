@@ -159,3 +159,19 @@ def test_a_missing_terminal_has_no_width():
     assert terminal.columns(io.StringIO()) is None
     with contextlib.suppress(OSError), open(os.devnull) as file:
         assert terminal.columns(file) is None
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_fault_of_omniqas_own_is_one_safe_line_and_a_traceback_only_with_debug(debug):
+    code = (
+        "import sys; from omniqa.cli import app, console; from omniqa import terminal\n"
+        f"console.show_tracebacks({debug})\n"
+        "app.run = lambda arguments: [].index('\\x1b[2J')\n"
+        "app.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, "\x1b" in done.stderr) == (1, "", False)
+    assert "a fault in omniqa: ValueError: " in done.stderr.splitlines()[-1]
+    assert ("Traceback" in done.stderr) == debug
+    assert debug or len(done.stderr.splitlines()) == 1

@@ -1,6 +1,7 @@
 """The command-line application: its commands, and the way errors leave it."""
 
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -61,7 +62,14 @@ def root(
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
     terminal.open_standard_streams()
+    sys.excepthook = console.crash
+    threading.excepthook = _crashed
     sys.exit(run(sys.argv[1:]))
+
+
+def _crashed(fault: threading.ExceptHookArgs) -> None:
+    if fault.exc_value is not None:
+        console.crash(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
 
 def run(arguments: list[str]) -> int:

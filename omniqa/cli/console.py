@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from omniqa import terminal
@@ -69,6 +70,17 @@ def error(message: str) -> None:
     if _tracebacks and sys.exc_info()[0] is not None:
         terminal.say(traceback.format_exc().rstrip("\n"))
     terminal.say(f"omniqa: {one_line(message)}")
+
+
+def crash(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    """Say that omniqa itself is at fault, as sys.excepthook does: one line, the traceback where asked for."""
+    if issubclass(kind, KeyboardInterrupt):
+        terminal.say("omniqa: interrupted")
+        return
+    if _tracebacks:
+        terminal.say("".join(traceback.format_exception(kind, fault, trace)).rstrip("\n"))
+    more = "" if _tracebacks else " Run it again with --debug, and report what that shows."
+    terminal.say(f"omniqa: {one_line(f'this is a fault in omniqa: {kind.__name__}: {fault}')}.{more}")
 
 
 def note(message: str) -> None:

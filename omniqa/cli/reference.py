@@ -28,7 +28,7 @@ EXIT_CODES = """## Exit codes
 | | |
 |---:|---|
 | 0 | all went well |
-| 1 | the reader of stdout has gone |
+| 1 | the reader of stdout has gone; or a fault in omniqa, which the line on stderr says |
 | 2 | the request makes no sense: an unknown option, a value out of range, a file or a stream that can't be used |
 | 3 | the media can't be used: not found, not a video, broken, nothing in the asked range |
 | 4 | the model can't be found or loaded |
