@@ -12,6 +12,11 @@ BLOCK_SAMPLES = 2**21  # of one decoded block of sound and each of its channels:
 SAMPLE_RATES = range(1000, 768_001)
 SILENCE_SECONDS = 3600  # filled in, in all, where the timestamps leave gaps
 SOUND_SECONDS = 24 * 3600
+GAP_SECONDS = 300  # in which no stream has anything, and beyond which a gap is cut out of the clock
+STILL_SECONDS = 3600  # likewise, for a file that holds a picture alone: a slide may stand for long
+LONGEST_FRAME = 24 * 3600  # seconds; what claims to last longer is not believed
+CLIP_SECONDS = 30 * 24 * 3600
+CLOCK_JUMPS = 1000  # of timestamps; files that have more are refused
 STALL_SECONDS = 60.0  # without any progress, after which a file is given up
 
 _THREADED_PIXELS = 2**27  # in all frames that are decoded at a time, one in each thread

@@ -11,9 +11,9 @@ import av
 import numpy as np
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.access import DEFAULT_ACCESS, SAMPLE_RATES, SILENCE_SECONDS
+from omniqa.media.access import SAMPLE_RATES, SILENCE_SECONDS
 from omniqa.media.container import Damage, Timed, timed_frames
-from omniqa.media.probe import MediaInfo
+from omniqa.media.probe import MediaInfo, opening
 
 SAMPLE_RATE = 16_000
 
@@ -48,10 +48,10 @@ def stream_audio(
     source: MediaInfo | str | Path, start: Fraction, end: Fraction, damage: Damage | None = None
 ) -> Iterator[np.ndarray]:
     """Like `read_audio`, piece by piece: float32 arrays that follow each other, in bounded memory."""
-    path, access = (source.path, source.access) if isinstance(source, MediaInfo) else (source, DEFAULT_ACCESS)
+    path, access, clock = opening(source)
     left = ceil((end - start) * SAMPLE_RATE)
     damage = damage if damage is not None else Damage()
-    with closing(timed_frames(path, "audio", start, damage, access)) as frames:
+    with closing(timed_frames(path, "audio", start, damage, access, clock)) as frames:
         first = next(frames, None)
         if first is None:
             return

@@ -1,8 +1,8 @@
 """Opening media, choosing its streams, and decoding one of them with times on the file's clock.
 
-The clock's zero is the container's start time where that is positive (a recording cut from a broadcast starts at
-1.4 s or at 9 h; a player shows it from 0), and the raw zero otherwise: what lies before it (encoder priming,
-pre-roll) is not shown.
+The clock's zero is the container's start time (a recording cut from a broadcast starts at 1.4 s, at 9 h, or, where the
+clock wraps soon after, below 0; a player shows it from 0). Containers that mean what lies before their raw zero to be
+left out (encoder priming, an edit list's pre-roll) have their zero there at the earliest.
 """
 
 import errno
@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from omniqa.errors import MediaError, StorageError
 from omniqa.media.access import (
     DEFAULT_ACCESS,
+    LONGEST_FRAME,
     PACKETS,
     STALL_SECONDS,
     STREAMS,
@@ -33,6 +34,7 @@ from omniqa.media.access import (
     decoder_threads,
     is_address,
 )
+from omniqa.media.clock import STEADY, Clock
 from omniqa.media.watch import beat
 from omniqa.memory import is_out_of_memory, out_of_memory
 
@@ -40,11 +42,15 @@ Kind = Literal["video", "audio"]
 Stream: TypeAlias = VideoStream | AudioStream
 Frame: TypeAlias = av.VideoFrame | av.AudioFrame
 
+# In these, the index is written by the muxer, and tells before anything is read where keyframes are.
+INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _LEADS = (Fraction(1), Fraction(20))  # how far before the wanted time a seek aims, one try after the other
 _WORTH_SEEKING = Fraction(4)  # less than this is decoded about as fast as sought
 _DEMUX_RETRIES = 8
 _STREAMS_COUNTED = 10 * STREAMS  # of a file that has too many; beyond that it is refused as taking too much memory
+_USUAL_STEP = Fraction(1, 25)  # from frame to frame, where a file does not say
+_TRIMMING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg"}
 _TAG_LENGTH = 30
 
 _STORAGE = {
@@ -95,6 +101,8 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
         with _opened(address, access) as container:
             if container.format.name == "tty":  # FFmpeg draws any .txt file as text on a screen
                 raise MediaError(f"{path} is a text file, not a media file.")
+            if container.format.name == "webp_pipe" and _is_animated_webp(address):
+                raise MediaError(f"{path} is an animated WebP, which FFmpeg can't decode; convert it to GIF or MP4.")
             yield container
     except av.error.ArgumentError as error:
         raise MediaError(
@@ -158,6 +166,15 @@ def _holds_many_streams(address: str, access: Access) -> bool:
         return len(container.streams) > STREAMS
 
 
+def _is_animated_webp(address: str) -> bool:
+    """Whether the extended header of a WebP file has its animation flag set."""
+    if not address.startswith("file:"):
+        return False
+    with open(address.removeprefix("file:"), "rb") as file:
+        head = file.read(21)
+    return head[12:16] == b"VP8X" and bool(head[20] & 2)
+
+
 def main_stream(container: InputContainer, kind: Kind, audio_track: int | None = None) -> Stream | None:
     """The stream a player would choose, or None. Cover art, and codecs FFmpeg does not know, do not count.
 
@@ -168,7 +185,9 @@ def main_stream(container: InputContainer, kind: Kind, audio_track: int | None =
     usable: list[Any] = [s for s in streams if s.codec_context is not None and not s.disposition & _NOT_A_VIDEO]
     if kind == "audio" and audio_track is not None and usable:
         return _track(container, usable, audio_track)
-    best: Any = container.streams.best(kind)
+    # In a broadcast of several programmes, the sound is the one of the picture's own programme.
+    related = main_stream(container, "video") if kind == "audio" else None
+    best: Any = container.streams.best(kind, related)
     return best if best in usable else next(iter(usable), None)
 
 
@@ -188,9 +207,20 @@ def _description(track: AudioStream) -> str:
     return ", ".join(facts)
 
 
+def trims_negative(container: InputContainer) -> bool:
+    """Whether the container means what lies before its raw zero to be left out: priming, or what an edit list cuts."""
+    return container.format.name in _TRIMMING
+
+
 def clock_zero(container: InputContainer) -> Fraction:
     """Where the file's clock starts, in seconds on the raw axis of the timestamps."""
-    return max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
+    start = Fraction(container.start_time or 0, av.time_base)
+    return max(start, Fraction(0)) if trims_negative(container) else start
+
+
+def zero_of(container: InputContainer, clock: Clock) -> Fraction:
+    """Where the clock's 0 is, in seconds of continuous timestamps."""
+    return clock_zero(container) if clock.zero is None else clock.zero
 
 
 def time_base(stream: Stream) -> Fraction:
@@ -203,7 +233,13 @@ def spacing(stream: Stream) -> Fraction:
     if not isinstance(stream, VideoStream):
         return Fraction(0)
     rate = stream.average_rate or stream.guessed_rate
-    return 1 / Fraction(rate) if rate else Fraction(1, 25)
+    return 1 / Fraction(rate) if rate and rate * LONGEST_FRAME >= 1 else _USUAL_STEP
+
+
+def lasting(duration: int | None, tick: Fraction, step: Fraction) -> Fraction:
+    """Seconds for which a frame is shown: what the file says, if that can be, else one step."""
+    said = (duration or 0) * tick
+    return said if 0 < said <= LONGEST_FRAME else step
 
 
 def seek_targets(since: Fraction) -> tuple[Fraction, ...]:
@@ -222,13 +258,38 @@ def seek(container: InputContainer, stream: Stream, target: Fraction) -> bool:
     return True
 
 
-def packets(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
-    """The stream's packets; reading goes on after an error in the container, but not after many on end."""
-    failures, reason, left = 0, None, PACKETS
+def packets(
+    container: InputContainer, stream: Stream, damage: Damage, clock: Clock = STEADY, since: Fraction | None = None
+) -> Iterator[Packet]:
+    """The stream's packets, their timestamps made continuous by the clock.
+
+    Args:
+        container: stands at its start, unless the clock is steady.
+        stream: the one that is wanted.
+        damage: takes down what could not be read.
+        clock: the file's.
+        since: where given, packets well before this time (seconds of continuous timestamps) are left out.
+    """
+    tick = time_base(stream)
+    shifts, shift = clock.shifts_of(stream.index, tick), 0
+    early = None if since is None else int((since - _LEADS[0]) / tick)
+    for number, packet in enumerate(demuxed(container, (stream,), damage)):
+        if shifts and number >= shifts[0][0]:
+            shift = shifts.popleft()[1]
+        if shift:
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        if early is None or packet.pts is None or packet.pts >= early:
+            yield packet
+
+
+def demuxed(container: InputContainer, streams: tuple[Stream, ...], damage: Damage) -> Iterator[Packet]:
+    """The streams' packets as they lie in the file; reading goes on after an error, but not after many on end."""
+    failures, reason, left = 0, None, PACKETS * len(streams)
     while failures <= _DEMUX_RETRIES:
         beat()
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(*streams):
                 beat()
                 damage.packets += failures > 0
                 failures = 0
@@ -253,9 +314,11 @@ def _reads_on(container: InputContainer, error: av.error.FFmpegError) -> bool:
     return cut_off or error.errno == errno.EAGAIN
 
 
-def decode(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Frame]:
+def decode(
+    container: InputContainer, stream: Stream, damage: Damage, clock: Clock = STEADY, since: Fraction | None = None
+) -> Iterator[Frame]:
     """Decode one stream from where the container stands; packets that can't be decoded are counted, and left out."""
-    for packet in packets(container, stream, damage):
+    for packet in packets(container, stream, damage, clock, since):
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
@@ -268,7 +331,12 @@ def decode(container: InputContainer, stream: Stream, damage: Damage) -> Iterato
 
 
 def timed_frames(
-    path: str | Path, kind: Kind, since: Fraction, damage: Damage, access: Access = DEFAULT_ACCESS
+    path: str | Path,
+    kind: Kind,
+    since: Fraction,
+    damage: Damage,
+    access: Access = DEFAULT_ACCESS,
+    clock: Clock = STEADY,
 ) -> Generator[Timed, None, None]:
     """Decode the main stream of a kind, frame by frame in order of presentation, holding one frame at a time.
 
@@ -278,11 +346,12 @@ def timed_frames(
         since: what comes before this time may be left out (seconds on the file's clock); the frame shown at it is not.
         damage: takes down what could not be read.
         access: how the file is opened.
+        clock: the file's; unless it is steady, the file is read from its start.
 
     Raises:
         MediaError: the file can't be opened, or has no stream of that kind.
     """
-    for target in (*seek_targets(since), None):
+    for target in (*seek_targets(since), None) if clock.steady else (None,):
         damage.packets, damage.broken_off = 0, None
         with open_media(path, access) as container:
             stream = main_stream(container, kind, access.audio_track)
@@ -291,7 +360,9 @@ def timed_frames(
             prepare(stream)
             if target is not None and not seek(container, stream, target):
                 continue
-            frames = on_clock(decode(container, stream, damage), stream, clock_zero(container))
+            zero = zero_of(container, clock)
+            skipping = None if clock.steady or kind == "video" else since + zero
+            frames = on_clock(decode(container, stream, damage, clock, skipping), stream, zero)
             first = next(frames, None)
             # A seek may land anywhere (in a transport stream, between two keyframes): only the timestamps tell.
             if target is not None and (first is None or first.frame.pts is None or first.start > since):
@@ -321,5 +392,5 @@ def on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterato
         if isinstance(frame, av.AudioFrame):
             end = start + Fraction(frame.samples, frame.sample_rate)
         else:
-            end = start + max((frame.duration or 0) * tick, step)
+            end = start + lasting(frame.duration, tick, step)
         yield Timed(start, end, frame)

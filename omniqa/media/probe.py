@@ -10,12 +10,16 @@ import av
 from av.container import InputContainer
 
 from omniqa.errors import MediaError
-from omniqa.media.access import DEFAULT_ACCESS, Access
+from omniqa.media.access import CLIP_SECONDS, DEFAULT_ACCESS, GAP_SECONDS, Access
+from omniqa.media.clock import STEADY, Clock, ClockScan
 from omniqa.media.container import (
+    INDEXED,
     Damage,
     Kind,
     Stream,
     clock_zero,
+    demuxed,
+    lasting,
     main_stream,
     open_media,
     packets,
@@ -23,6 +27,8 @@ from omniqa.media.container import (
     spacing,
     time_base,
     timed_frames,
+    trims_negative,
+    zero_of,
 )
 from omniqa.media.watch import watched
 
@@ -31,6 +37,13 @@ _RAW_FORMATS = {"aac", "ac3", "eac3", "amr", "dts", "h264", "hevc", "loas", "m4v
 # Matroska keeps a length for the whole file only, which FFmpeg passes on as that of some of its streams.
 _NO_STREAM_DURATION = _RAW_FORMATS | {"matroska,webm"}
 _TAIL = Fraction(10)  # seconds before the container's end from where the last packets are looked for
+# These store timestamps that may jump, and no table from which that could be seen: they are read through.
+_STAMPED = {"asf", "flv", "ivf", "live_flv", "nsv", "nut", "pva", "rm", "wtv"}
+_MAY_JUMP: int = av.format.Flags.ts_discont.value  # type: ignore[assignment]  # FFmpeg's mark of formats whose clock may restart or leap
+# Fewer bytes a second than any sound takes: such a file is small, or holds nothing for most of its time.
+_SPARSE = 2000
+
+Span = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class MediaInfo:
         video: None where there is no picture (cover art is none).
         audio: None where there is no sound.
         access: how it was opened, and is opened again.
+        clock: what makes the file's timestamps continuous.
     """
 
     path: str
@@ -95,6 +109,16 @@ class MediaInfo:
     video: VideoStream | None
     audio: AudioStream | None
     access: Access = DEFAULT_ACCESS
+    clock: Clock = STEADY
+
+
+def opening(source: MediaInfo | str | Path) -> tuple[str | Path, Access, Clock]:
+    """How a file is opened, and its clock; of a file that was not probed, the timestamps are taken as they are."""
+    return (
+        (source.path, source.access, source.clock)
+        if isinstance(source, MediaInfo)
+        else (source, DEFAULT_ACCESS, STEADY)
+    )
 
 
 def probe(path: str | Path, access: Access = DEFAULT_ACCESS) -> MediaInfo:
@@ -111,17 +135,65 @@ def read_info(path: str | Path, access: Access) -> MediaInfo:
     """Like `probe`, without the watch over it."""
     with open_media(path, access) as container:
         name = container.format.name
-    video, audio = _probe_video(path, access), _probe_audio(path, access)
+        clock, spans = _scan(container, access)
+    video, audio = _probe_video(path, access, spans), _probe_audio(path, access, spans)
     ends = [stream.end for stream in (video, audio) if stream is not None]
     if not ends:
         raise MediaError(f"{path} holds neither a picture nor sound that can be read.")
-    return MediaInfo(str(path), name, max(ends), video, audio, access)
+    if max(ends) > CLIP_SECONDS:
+        raise MediaError(f"{path} claims to last {float(max(ends)) / 86400:.4g} days: its timestamps make no sense.")
+    return MediaInfo(str(path), name, max(ends), video, audio, access, clock)
 
 
-def _probe_video(path: str | Path, access: Access) -> VideoStream | None:
+def _scan(container: InputContainer, access: Access) -> tuple[Clock, dict[int, Span]]:
+    """The file's clock and, where all packets had to be read to know it, the streams' spans by their index."""
+    streams = [main_stream(container, "video"), main_stream(container, "audio", access.audio_track)]
+    used = tuple(stream for stream in streams if stream is not None)
+    if not used or not _may_jump(container, used):
+        return STEADY, {}
+    about = [(s.index, isinstance(s, av.VideoStream), time_base(s), spacing(s)) for s in used]
+    scan = ClockScan(about, bool(container.format.flags & _MAY_JUMP))
+    # Damage met here is met again, and reported, by whoever decodes the stream.
+    for packet in demuxed(container, used, Damage()):
+        counts = packet.size > 0 and not packet.is_discard
+        scan.add(packet.stream_index, packet.pts, packet.dts, packet.duration, counts)
+    clock = scan.clock(trims_negative(container))
+    if clock.steady and container.format.name in INDEXED:
+        return clock, {}
+    zero = zero_of(container, clock)
+    spans = {stream.index: scan.span(stream.index) for stream in used}
+    return clock, {index: (span[0] - zero, span[1] - zero) for index, span in spans.items() if span is not None}
+
+
+def _may_jump(container: InputContainer, streams: tuple[Stream, ...]) -> bool:
+    """Whether the timestamps may jump, as far as can be told without reading the file."""
+    name = container.format.name
+    if name in _STAMPED or container.format.flags & _MAY_JUMP:
+        return name not in _RAW_FORMATS
+    seconds = Fraction(container.duration or 0, av.time_base)
+    if name not in INDEXED or 0 < seconds <= GAP_SECONDS:
+        return False
+    return not seconds or container.size < seconds * _SPARSE or any(_has_hole(container, s, seconds) for s in streams)
+
+
+def _has_hole(container: InputContainer, stream: Stream, seconds: Fraction) -> bool:
+    """Whether the index of a stream names nothing for longer than a gap may last."""
+    entries: Any = getattr(stream, "index_entries", None)  # older PyAV does not show them
+    if entries is None:
+        return False
+    tick, last = time_base(stream), -1
+    for k in range(1, int(seconds / GAP_SECONDS)):
+        found = entries.search_timestamp(int(k * GAP_SECONDS / tick), backward=True, any_frame=True)
+        if found >= 0 and found == last:
+            return True
+        last = found
+    return False
+
+
+def _probe_video(path: str | Path, access: Access, spans: dict[int, Span]) -> VideoStream | None:
     with open_media(path, access) as container:
         stream = main_stream(container, "video")
-        span = _span(container, stream) if stream else None
+        span = spans.get(stream.index) or _span(container, stream) if stream else None
         if not isinstance(stream, av.VideoStream) or span is None:
             return None
         rate = stream.average_rate or stream.guessed_rate or None
@@ -134,10 +206,10 @@ def _probe_video(path: str | Path, access: Access) -> VideoStream | None:
     return VideoStream(*span, width, height, 90 * turns, rate, codec) if width and height else None
 
 
-def _probe_audio(path: str | Path, access: Access) -> AudioStream | None:
+def _probe_audio(path: str | Path, access: Access, spans: dict[int, Span]) -> AudioStream | None:
     with open_media(path, access) as container:
         stream = main_stream(container, "audio", access.audio_track)
-        span = _span(container, stream) if stream else None
+        span = spans.get(stream.index) or _span(container, stream) if stream else None
         if not isinstance(stream, av.AudioStream) or span is None:
             return None
         codec, rate, channels = stream.codec_context.name, stream.sample_rate, stream.channels
@@ -153,13 +225,15 @@ def _first_frame(path: str | Path, kind: Kind, access: Access) -> Any:
         return next((timed.frame for timed in frames), None)
 
 
-def _span(container: InputContainer, stream: Stream) -> tuple[Fraction, Fraction] | None:
+def _span(container: InputContainer, stream: Stream) -> Span | None:
     """Start and end of a stream on the file's clock; None where it holds nothing."""
     name = container.format.name
-    known_start = stream.start_time is not None and name not in _RAW_FORMATS
-    known_length = known_start and name not in _NO_STREAM_DURATION
+    known_length = stream.duration is not None and name not in _NO_STREAM_DURATION
+    # Formats that only count samples (WAV, W64, SoX) have a length, and say no start.
+    counted = known_length and isinstance(stream, av.AudioStream)
+    known_start = name not in _RAW_FORMATS and (stream.start_time is not None or counted)
     start = (stream.start_time or 0) * time_base(stream) - clock_zero(container)
-    said = start + stream.duration * time_base(stream) if known_length and stream.duration else None
+    said = start + stream.duration * time_base(stream) if known_start and known_length and stream.duration else None
     if said is not None and isinstance(stream, av.AudioStream):
         return start, said
     # MP4 files count a picture's time as it is stored, too short where the frame rate varies. The last packets tell,
@@ -175,7 +249,7 @@ def _span(container: InputContainer, stream: Stream) -> tuple[Fraction, Fraction
     return start if known_start else span[0], max(span[1], said or span[1])
 
 
-def _packet_span(container: InputContainer, stream: Stream) -> tuple[Fraction, Fraction] | None:
+def _packet_span(container: InputContainer, stream: Stream) -> Span | None:
     """Start of the first packet and end of the last, from where the container stands; None where there is none."""
     zero, tick, step = clock_zero(container), time_base(stream), spacing(stream)
     first, last, end = None, Fraction(0), Fraction(0)
@@ -184,7 +258,7 @@ def _packet_span(container: InputContainer, stream: Stream) -> tuple[Fraction, F
         if not packet.size or packet.is_discard:  # the end of the stream, or cut off by the edit list
             continue
         start = end if packet.pts is None else packet.pts * tick - zero
-        end = start + max((packet.duration or 0) * tick, step)
+        end = start + lasting(packet.duration, tick, step)
         first = start if first is None else min(first, start)
         last = max(last, end)
     return None if first is None else (first, last)

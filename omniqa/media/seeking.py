@@ -26,10 +26,11 @@ from av.video.stream import VideoStream
 
 from omniqa.errors import MediaError
 from omniqa.media.access import Access
+from omniqa.media.clock import STEADY, Clock
 from omniqa.media.container import (
+    INDEXED,
     Damage,
     Timed,
-    clock_zero,
     decode,
     is_damage,
     main_stream,
@@ -40,12 +41,11 @@ from omniqa.media.container import (
     seek,
     seek_targets,
     time_base,
+    zero_of,
 )
 from omniqa.media.runs import Astray, Run, decode_runs
 
-# In these, the index is written by the muxer, and tells before anything is read where keyframes are.
 _MATROSKA = "matroska,webm"
-_INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", _MATROSKA}
 _FEW_PACKETS = 8  # are decoded as fast as the decoder is emptied and started anew
 _NEAR_BYTES = 2**20  # are read as fast as the file is sought in
 _FAR_SECONDS = Fraction(4)  # where the index is not known yet, from here on it is asked for
@@ -58,7 +58,7 @@ class Late(Exception):
 
 
 def frames_for(
-    path: str | Path, times: Sequence[Fraction], damage: Damage, access: Access
+    path: str | Path, times: Sequence[Fraction], damage: Damage, access: Access, clock: Clock = STEADY
 ) -> Generator[Timed, None, None]:
     """Frames of the main video stream, in order of presentation: those shown at the times, one after each, and others.
 
@@ -69,11 +69,12 @@ def frames_for(
         times: seconds on the file's clock, rising; at least one.
         damage: takes down what could not be read.
         access: how the file is opened.
+        clock: the file's; unless it is steady, the file is not sought in.
 
     Raises:
         MediaError: the file can't be opened, or has no video stream.
     """
-    targets, leaps = deque([*seek_targets(times[0]), None, None]), True
+    targets, leaps = deque([*(seek_targets(times[0]) if clock.steady else ()), None, None]), clock.steady
     while True:
         damage.packets, damage.broken_off = 0, None
         with open_media(path, access) as container:
@@ -83,10 +84,12 @@ def frames_for(
             prepare(stream)
             try:
                 if targets:
-                    frames: Iterator[Any] = _frames_needed(container, stream, times, damage, targets.popleft(), leaps)
+                    frames: Iterator[Any] = _frames_needed(
+                        container, stream, times, damage, clock, targets.popleft(), leaps
+                    )
                 else:
-                    frames = decode(container, stream, damage)
-                yield from on_clock(frames, stream, clock_zero(container))
+                    frames = decode(container, stream, damage, clock)
+                yield from on_clock(frames, stream, zero_of(container, clock))
             except Late:
                 leaps = False
             except Astray:
@@ -100,15 +103,16 @@ def _frames_needed(
     stream: VideoStream,
     times: Sequence[Fraction],
     damage: Damage,
+    clock: Clock,
     target: Fraction | None,
     leaps: bool,
 ) -> Iterator[av.VideoFrame]:
     """Decode what the times need, after a seek to `target` where there is one. Raises Late, and Astray."""
     if target is not None and not seek(container, stream, target):
         raise Late
-    zero, tick = clock_zero(container), time_base(stream)
+    zero, tick = zero_of(container, clock), time_base(stream)
     wanted = [floor((time + zero) / tick) for time in times]
-    read = packets(container, stream, damage)
+    read = packets(container, stream, damage, clock)
     runs = needed(read, wanted, _Leap(container, stream) if leaps else None, landed=target is not None)
     yield from decode_runs(runs, stream, damage)
 
@@ -119,7 +123,7 @@ class _Leap:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._entries: Any = getattr(stream, "index_entries", None)  # older PyAV does not show them
-        self._possible = container.format.name in _INDEXED and self._entries is not None
+        self._possible = container.format.name in INDEXED and self._entries is not None
         # Matroska's index stands at the end of the file; it is read with the first seek, wherever that leads.
         self._unread = container.format.name == _MATROSKA
         self._far = floor(_FAR_SECONDS / time_base(stream))

@@ -10,9 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from omniqa.media.access import DEFAULT_ACCESS
 from omniqa.media.container import Damage, is_damage
-from omniqa.media.probe import MediaInfo
+from omniqa.media.probe import MediaInfo, opening
 from omniqa.media.resize import resize
 from omniqa.media.seeking import frames_for
 
@@ -41,13 +40,13 @@ def read_frames(
     Raises:
         MediaError: the file can't be opened, or has no video stream.
     """
-    path, access = (source.path, source.access) if isinstance(source, MediaInfo) else (source, DEFAULT_ACCESS)
+    path, access, clock = opening(source)
     waiting = deque(times)
     if not waiting:
         return
     damage = damage if damage is not None else Damage()
     shown: _Shown | None = None
-    with closing(frames_for(path, tuple(waiting), damage, access)) as frames:
+    with closing(frames_for(path, tuple(waiting), damage, access, clock)) as frames:
         for start, end, frame in frames:
             if shown is None:
                 _drop_before(start, waiting)
