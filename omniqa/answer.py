@@ -60,11 +60,23 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class ClockJump:
+    """A place where the file's timestamps jump.
+
+    at_s: on the file's clock, which goes on without a jump. by_s: how far they leap; negative where they go back.
+    """
+
+    at_s: float
+    by_s: float
+
+
+@dataclass(frozen=True)
 class MediaSummary:
     """What was taken from the file; width and height are those the model saw.
 
     grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
     windows_reused: the share of all vision windows that --reuse-static took from the grid before.
+    jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
     """
 
     duration_s: float
@@ -77,6 +89,11 @@ class MediaSummary:
     grids: int = 0
     grids_reused: int = 0
     windows_reused: float = 0.0
+    jumps: tuple[ClockJump, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return vars(self) | {"warnings": list(self.warnings), "jumps": [dict(vars(jump)) for jump in self.jumps]}
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class Answer:
                 "peak_rss_bytes": stats.peak_rss_bytes,
                 "peak_device_bytes": stats.peak_device_bytes,
             },
-            "media": vars(stats.media) | {"warnings": list(stats.media.warnings)},
+            "media": stats.media.to_dict(),
             "evidence": [dict(vars(chunk)) for chunk in self.evidence],
         }
 
@@ -229,17 +246,19 @@ def find_evidence(
 
     attended: (n,) attention that the query span gave each token; start_s: where the range starts on the file's clock.
     """
-    video, audio = (np.bincount(trace.chunk, attended * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
+    chunks, rank = np.unique(
+        trace.chunk, return_inverse=True
+    )  # numbers may be large, their count is the tokens' at most
+    video, audio = (np.bincount(rank, attended * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
     score = video + audio
-    present = np.unique(trace.chunk)
-    strongest = present[np.argsort(-score[present], kind="stable")][:EVIDENCE_CHUNKS]
+    strongest = np.argsort(-score, kind="stable")[:EVIDENCE_CHUNKS]
     return tuple(
         Evidence(
-            start_s=start_s + SECONDS_PER_CHUNK * chunk,
-            end_s=start_s + min(SECONDS_PER_CHUNK * (chunk + 1), media.duration_s),
-            score=float(score[chunk]),
-            audio=float(audio[chunk]),
-            video=float(video[chunk]),
+            start_s=start_s + SECONDS_PER_CHUNK * int(chunks[k]),
+            end_s=start_s + min(SECONDS_PER_CHUNK * (int(chunks[k]) + 1), media.duration_s),
+            score=float(score[k]),
+            audio=float(audio[k]),
+            video=float(video[k]),
         )
-        for chunk in strongest.tolist()
+        for k in strongest.tolist()
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omniqa.answer import MediaSummary
+from omniqa.answer import ClockJump, MediaSummary
 from omniqa.cache.encodings import EncodingCache
 from omniqa.encoded import EncodedVideo, PreparedClip
 from omniqa.media.clip import SampledClip, stream_clip
@@ -185,4 +185,5 @@ def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
         grids=grids.grids,
         grids_reused=grids.grids_reused,
         windows_reused=grids.windows_reused,
+        jumps=tuple(ClockJump(float(jump.at), float(jump.by)) for jump in clip.info.clock.jumps),
     )

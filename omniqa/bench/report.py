@@ -143,7 +143,7 @@ class Report:
             "warmup": self.warmup,
             "new_tokens": self.new_tokens,
             "tokens": {"text": self.text_tokens, "audio": self.audio_tokens, "video": self.video_tokens},
-            "media": vars(self.media) | {"warnings": list(self.media.warnings)},
+            "media": self.media.to_dict(),
             "encoding_s": {stage: _spread(seconds) for stage, seconds in self.encoding.items()},
             "rows": [self._row(row) for row in self.rows],
             "left_out": [asdict(method) for method in self.left_out],

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omniqa.answer import MediaSummary
+from omniqa.answer import ClockJump, MediaSummary
 from omniqa.cache.folder import CacheFolder
 from omniqa.encoded import EncodedVideo
 from omniqa.media.clip import SampledClip
@@ -133,14 +133,15 @@ def _from_stored(tensors: dict[str, Tensor], about: dict[str, Any], name: str) -
     if about["window"] is not None:
         sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about["window"])
     shape = MediaShape(**about["shape"])
-    summary = MediaSummary(**about["summary"])
+    summary = about["summary"]
+    jumps = tuple(ClockJump(**jump) for jump in summary["jumps"])
     return EncodedVideo(
         name=name,
         start_s=about["start_s"],
         shape=replace(shape, grid_times=tuple(map(Fraction, shape.grid_times))),
         video=tensors["video"],
         audio=sound,
-        summary=replace(summary, warnings=tuple(summary.warnings)),
+        summary=MediaSummary(**summary | {"warnings": tuple(summary["warnings"]), "jumps": jumps}),
         timing_s={},
     )
 

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from omniqa.errors import MediaError, StorageError, UsageError
-from omniqa.media.access import SOUND_SECONDS
+from omniqa.media.access import CLIP_SECONDS, SOUND_SECONDS
 from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
+from omniqa.media.clock import Clock
 from omniqa.media.container import Damage, Kind
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
@@ -28,6 +29,7 @@ NO_VIDEO, NO_AUDIO = "There is no video stream.", "There is no audio stream."
 _NO_FRAMES, _NO_SOUND = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
 
 _VIDEO_SHARE = 0.9  # of the work, where there is sound, too
+_FIRST_FRAMES = 128  # for which there is room at first; beyond, it grows with the frames that come
 _EARLY_END = Fraction(1, 2)  # sound that ends this much before the header says so is worth a word
 
 
@@ -109,6 +111,8 @@ class SampledClip:
         if len(times) > 1:
             step = times[-1] - times[-2]
         end = times[-1] + step if times else Fraction(0)
+        if end > CLIP_SECONDS:
+            raise UsageError(f"Frames at {float(times[-1]):.6g} s can't be used: a clip lasts 30 days at most.")
         if count or times:
             pictures, times = _even(_at_model_size(pictures, times), times, step)
         info = _array_info(pictures, times, end, sound)
@@ -168,7 +172,7 @@ def _sample(
     info = read_info(path, sampling.access)
     start, end = selected_range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
-    reading = _Reading(info, sampling, start, end, hand_on)
+    reading = _Reading(info, sampling, start, end, hand_on, list(_jump_notes(info.clock)))
     frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
     if sampling.video:
         take_frames = partial(reading.frames, report=lambda done: report(done * share))
@@ -261,22 +265,38 @@ class _Frames:
     """Frames as they are taken: held, at most `most` of them, or handed on two by two. Their number is made even."""
 
     def __init__(self, most: int, size: tuple[int, int], hand_on: Callable[[np.ndarray], None] | None) -> None:
-        self._shape = (2 if hand_on else most + most % 2, *size, 3)
-        self._hand_on = hand_on
-        self._frames, self._count = np.empty(self._shape, np.uint8), 0
+        self._most = 2 if hand_on else most + most % 2  # what a header promises
+        self._hand_on, self._size = hand_on, size
+        self._frames, self._count = self._room(), 0
 
     def add(self, frame: np.ndarray) -> None:
+        if self._count == len(self._frames):
+            self._frames.resize((min(self._most, 2 * self._count), *self._frames.shape[1:]), refcheck=False)
         self._frames[self._count] = frame
         self._count += 1
         if self._hand_on and self._count == 2:
             self._hand_on(self._frames)
-            self._frames, self._count = np.empty(self._shape, np.uint8), 0
+            self._frames, self._count = self._room(), 0
+
+    def _room(self) -> np.ndarray:
+        return np.empty((min(self._most, _FIRST_FRAMES), *self._size, 3), np.uint8)
 
     def end(self) -> np.ndarray:
         """Those that are held; the last one is repeated where their number is odd."""
         if self._count % 2:
             self.add(self._frames[self._count - 1])
         return self._frames[: self._count]
+
+
+def _jump_notes(clock: Clock) -> Iterator[str]:
+    """A sentence that the file's timestamps jump, if they do."""
+    if clock.jumps:
+        first, count = clock.jumps[0], len(clock.jumps)
+        often = "once" if count == 1 else f"{count} times, first"
+        yield (
+            f"The file's clock jumps {often} by {float(first.by):+.6g} s at {_s(first.at)}; "
+            "all times given here are on one clock without jumps."
+        )
 
 
 def _s(time: Fraction) -> str:

@@ -159,7 +159,9 @@ class ClockScan:
             time = start = (track.due or 0) - offset
         else:
             time, start = decoded * track.scale, shown * track.scale
-        self._place(track, number, time, self._back if dts is not None else self._reordered)
+        part = self._part_of(track, time, self._back if dts is not None else self._reordered)
+        if not track.visits or track.visits[-1].part != part:
+            track.visits.append(_Visit(number, part, start, start))
         visit = track.visits[-1]
         visit.low, visit.high = min(visit.low, start), max(visit.high, start + lasts)
         track.due = time + self._parts[visit.part].offset + lasts
@@ -206,15 +208,13 @@ class ClockScan:
         visits = [next((v for v in track.visits if v.part == k), None) for track in self._tracks.values()]
         part = self._parts[k]
         leap = self._parts[part.before].offset - part.offset
+        if all(track.tick == _WRAP_TICK for track in self._tracks.values()):
+            turn = _WRAP * next(iter(self._tracks.values())).scale
+            leap = (leap + turn // 2) % turn - turn // 2  # FFmpeg takes a leap back by hours for a wrap
         return Jump(min(self._start(visit) for visit in visits if visit is not None) - zero, self._seconds(leap))
 
-    def _place(self, track: _Track, number: int, time: int, back: int) -> None:
-        """Note to which part of the clock a packet belongs; there is a new part where it fits none."""
-        part = self._part_of(track, time, back)
-        if not track.visits or track.visits[-1].part != part:
-            track.visits.append(_Visit(number, part, time, time))
-
     def _part_of(self, track: _Track, time: int, back: int) -> int:
+        """The part of the clock to which a packet belongs; a new one where it fits none."""
         latest = len(self._parts) - 1
         if track.due is None:
             return self._first_part(track, time)

@@ -47,6 +47,7 @@ SCHEMA = {
         "grids",
         "grids_reused",
         "windows_reused",
+        "jumps",
     },
     "evidence": list,
 }
@@ -82,6 +83,7 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "grids": 5,
         "grids_reused": 0,
         "windows_reused": 0.0,
+        "jumps": [],
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

@@ -115,11 +115,11 @@ def test_a_header_that_lies_does_not_change_what_is_taken(tmp_path, claim):
     assert [index_of(frame) for frame in clip.frames[:4]] == [0, 12, 25, 37]
 
 
-@pytest.mark.parametrize(("leap", "word"), [("2 hours", "gaps of more than 3600 s"), ("a year", "the file says")])
-def test_a_leap_in_the_timestamps_is_not_filled_with_silence(tmp_path, leap, word):
+@pytest.mark.parametrize("leap", ["2 hours", "a year"])
+def test_a_leap_in_the_timestamps_is_not_filled_with_silence(tmp_path, leap):
     clip = sampled(cases.TAKEN[f"timestamps leap by {leap}"](tmp_path / "a"))
-    assert float(clip.audio_seconds) == pytest.approx(0.5, abs=0.01)
-    assert any(word in warning for warning in clip.warnings)
+    assert float(clip.audio_seconds) == pytest.approx(1, abs=0.01), "both halves are heard, one after the other"
+    assert any("clock jumps once" in warning for warning in clip.warnings)
 
 
 @pytest.fixture
