@@ -23,6 +23,11 @@ _WRAP_TICK, _WRAP = Fraction(1, 90_000), 2**33  # of MPEG's clock
 _OVERLAP = Fraction(1, 10)  # seconds of sound that may be dropped where two parts meet
 
 
+def believable(pts: int | None, dts: int | None, tick: Fraction) -> bool:
+    """Whether a packet is presented near its decoding: next to a jump, FFmpeg may give it its successor's time."""
+    return pts is None or dts is None or abs(pts - dts) * tick <= _LEAP
+
+
 @dataclass(frozen=True)
 class Jump:
     """A place where a file's timestamps jump.
@@ -130,7 +135,8 @@ class ClockScan:
         patience = GAP_SECONDS if any(not video for _, video, *_ in given) else STILL_SECONDS
         self._leap = int((_LEAP if may_jump else patience) * self.unit)
         self._back, self._near, self._reordered = (int(s * self.unit) for s in (_BACK, _NEAR, _REORDERED))
-        self._longest = {True: int(LONGEST_FRAME * self.unit), False: int(_LEAP * self.unit)}
+        # Where the clock may jump, durations are FFmpeg's guesses from timestamp to timestamp; sound is never so long.
+        self._longest = {True: int((_LEAP if may_jump else LONGEST_FRAME) * self.unit), False: int(_LEAP * self.unit)}
         self._parts = [_Part(0, 0)]
         self._front: int | None = None  # the furthest time that is due in any stream
 
@@ -158,7 +164,7 @@ class ClockScan:
             offset = self._parts[track.visits[-1].part].offset if track.visits else 0
             time = start = (track.due or 0) - offset
         else:
-            time, start = decoded * track.scale, shown * track.scale
+            time, start = decoded * track.scale, (shown if believable(pts, dts, track.tick) else decoded) * track.scale
         part = self._part_of(track, time, self._back if dts is not None else self._reordered)
         if not track.visits or track.visits[-1].part != part:
             track.visits.append(_Visit(number, part, start, start))

@@ -34,7 +34,7 @@ from omniqa.media.access import (
     decoder_threads,
     is_address,
 )
-from omniqa.media.clock import STEADY, Clock
+from omniqa.media.clock import STEADY, Clock, believable
 from omniqa.media.watch import beat
 from omniqa.memory import is_out_of_memory, out_of_memory
 
@@ -50,6 +50,7 @@ _WORTH_SEEKING = Fraction(4)  # less than this is decoded about as fast as sough
 _DEMUX_RETRIES = 8
 _STREAMS_COUNTED = 10 * STREAMS  # of a file that has too many; beyond that it is refused as taking too much memory
 _USUAL_STEP = Fraction(1, 25)  # from frame to frame, where a file does not say
+_LONGEST_STEP = Fraction(1)
 _TRIMMING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg"}
 _TAG_LENGTH = 30
 
@@ -229,11 +230,14 @@ def time_base(stream: Stream) -> Fraction:
 
 
 def spacing(stream: Stream) -> Fraction:
-    """Seconds from one frame of the stream to the next, as far as its header tells (0 for sound)."""
+    """Seconds from one frame of the stream to the next, as far as its header tells (0 for sound); 1 s at most.
+
+    Of a rate that varies, the header tells a mean, which is no frame's own.
+    """
     if not isinstance(stream, VideoStream):
         return Fraction(0)
     rate = stream.average_rate or stream.guessed_rate
-    return 1 / Fraction(rate) if rate and rate * LONGEST_FRAME >= 1 else _USUAL_STEP
+    return min(1 / Fraction(rate), _LONGEST_STEP) if rate else _USUAL_STEP
 
 
 def lasting(duration: int | None, tick: Fraction, step: Fraction) -> Fraction:
@@ -276,6 +280,8 @@ def packets(
     for number, packet in enumerate(demuxed(container, (stream,), damage)):
         if shifts and number >= shifts[0][0]:
             shift = shifts.popleft()[1]
+        if not (clock.steady or believable(packet.pts, packet.dts, tick)):
+            packet.pts = packet.dts
         if shift:
             packet.pts = None if packet.pts is None else packet.pts + shift
             packet.dts = None if packet.dts is None else packet.dts + shift
