@@ -195,7 +195,7 @@ def test_a_half_that_lies_years_later_follows_the_first(tmp_path, intra, name, y
     path = rewritten(intra, tmp_path / name, lambda number: years * 365 * 86_400 if number >= 4 else 0)
     clip = sample_clip(path, Sampling(fps=4))
     assert 2.9 <= clip.info.duration <= 4, "the frame before the gap may stand for a second at most"
-    assert re.fullmatch("r{4,8}g{4}b{4}", colours(clip)[:16])
+    assert re.fullmatch("r{4,8}g{4}b{4,5}", colours(clip))
     assert any("clock jumps once" in warning for warning in clip.warnings)
 
 
