@@ -6,7 +6,7 @@ through the decoder; what is here answers, and loads the model.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from omniqa.encoding import ClipEncoder
 from omniqa.errors import UsageError, first_line
 from omniqa.foreseen import expected_tokens
 from omniqa.media.clip import SampledClip
+from omniqa.media.download import held
 from omniqa.media.probe import probe
 from omniqa.media.sampling import PIXELS, Sampling
 from omniqa.memory import memory_errors
@@ -130,7 +131,8 @@ class OmniQA:
                 raise UsageError("This video is encoded already: sampling can't change any more.")
             encoded, spent = video, video.timing_s if count_encoding else {}
         else:
-            encoded = self._encode_for(pruner, video, sampling, progress)
+            with self._held(video, sampling):
+                encoded = self._encode_for(pruner, video, sampling, progress)
             spent = encoded.timing_s
         share = share and (encoded is video or len(questions) > 1)
         for question in questions:
@@ -162,6 +164,10 @@ class OmniQA:
         if isinstance(video, Ready):
             return video
         return self.encoder.preparer.prepare(video, (sampling or Sampling()).within(self.pixels), progress)
+
+    def _held(self, video: Video, sampling: Sampling | None) -> AbstractContextManager[None]:
+        """Keeps an address, which is opened more than once, usable meanwhile."""
+        return held(video, (sampling or Sampling()).access) if isinstance(video, str | Path) else nullcontext()
 
     def _encode_for(
         self, pruner: AnyPruner, video: Video, sampling: Sampling | None, progress: Progress

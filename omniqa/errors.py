@@ -38,7 +38,7 @@ class OutOfMemoryError(OmniqaError):
     exit_code = 5
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """What a library's error says, without the lines on its insides that follow."""
     return str(error).strip().partition("\n")[0]
 

@@ -80,7 +80,7 @@ def make_settings(
     """All that answers depend on, flat, as JSON gives it back. Devices may differ."""
     options = {f"set {name}": value for name, value in asdict(pruner).items() if name != "retention"}
     own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
-    settings = own | {"retention": pruner.target} | options | asdict(sampling) | asdict(decoding)
+    settings = own | {"retention": pruner.target} | options | sampling.settings | asdict(decoding)
     settings |= {} if reuse_static is None else {"reuse_static": reuse_static}
     return json.loads(json.dumps(settings))
 

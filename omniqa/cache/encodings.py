@@ -53,7 +53,7 @@ def file_key(path: str | Path, sampling: Sampling, identity: str) -> str:
     """The key of a file's content, sampled like this, by encoders of this identity. Raises OSError."""
     with open(path, "rb") as file:
         content = file_digest(file, "sha256").hexdigest()
-    return _key("file", content, sorted((name, str(value)) for name, value in vars(sampling).items()), identity)
+    return _key("file", content, sorted((name, str(value)) for name, value in sampling.settings.items()), identity)
 
 
 def clip_key(clip: SampledClip, identity: str) -> str:

@@ -1,5 +1,6 @@
 """`omniqa ask`: one video, one or more questions."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ import typer
 
 from omniqa import terminal
 from omniqa.cli import console, options, values
-from omniqa.cli.loading import check_clip, load_model, refuse_more_words
+from omniqa.cli.loading import check_clip, fetched, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
+from omniqa.media.sampling import Sampling
 from omniqa.pruning.columns import Column
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def ask(
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
     terminal.check_stdout()
-    with _video_file(video, sampling.allow_network) as path:
+    with _video_file(video, sampling) as path:
         check_clip(path, sampling)
         qa = load_model(loading, encoding)
         stream = console.AnswerStream(_heads(asked, [method.name for method in methods]))
@@ -143,7 +145,7 @@ def _save_trace(answer: "Answer", file: Path) -> None:
 
 
 @contextmanager
-def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
+def _video_file(video: str, sampling: Sampling) -> Iterator[str | Path]:
     """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
     if video == "-":
         with kept(terminal.stdin_pieces(), "stdin") as path:
@@ -152,7 +154,8 @@ def _video_file(video: str, allow_network: bool) -> Iterator[str | Path]:
         with kept(read_pipe(video), video) as path:
             yield path
     else:
-        yield video if allow_network and is_address(video) else Path(video)
+        with fetched(video, sampling):
+            yield video if is_address(video) and not os.path.exists(video) else Path(video)
 
 
 def _heads(asked: list[str], methods: list[str]) -> list[str]:

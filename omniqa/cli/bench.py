@@ -8,7 +8,7 @@ import typer
 
 from omniqa.bench.cases import Rounds, make_cases
 from omniqa.cli import console, options, tables, values
-from omniqa.cli.loading import check_clip, load_model, refuse_more_words
+from omniqa.cli.loading import check_clip, fetched, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,12 +131,13 @@ def bench(
         from omniqa.bench.plot import check_plot
 
         check_plot(plot)
-    check_clip(video, sampling)
-    qa = load_model(loading, options.Encoding())
-    from omniqa.bench.measure import bench
+    with fetched(video, sampling):
+        check_clip(video, sampling)
+        qa = load_model(loading, options.Encoding())
+        from omniqa.bench.measure import bench
 
-    with console.progress() as progress:
-        report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
+        with console.progress() as progress:
+            report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
     _show(report, as_json)
     if csv is not None:
         _write("--csv", csv, report.save_csv)

@@ -168,7 +168,7 @@ def evaluate(
         "device": loading.device,
         "dtype": loading.dtype,
         "attention": loading.attn,
-        "sampling": asdict(sampling),
+        "sampling": sampling.settings,
         "decoding": asdict(decoding),
         **({} if encoding.reuse_static is None else {"reuse_static": encoding.reuse_static}),
         "hint": hint,

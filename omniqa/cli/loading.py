@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from omniqa.cli import console, options
-from omniqa.cli.progress import spinner
+from omniqa.cli.progress import download_bar, spinner
 from omniqa.errors import UsageError
+from omniqa.media.download import held
 from omniqa.media.sampling import Sampling, selected_range
 from omniqa.model.checkpoint import NANO
 
@@ -44,6 +46,19 @@ def check_clip(path: str | Path, sampling: Sampling) -> "MediaInfo":
         info = probe(path, sampling.access)
     selected_range(info, sampling)
     return info
+
+
+@contextmanager
+def fetched(video: str, sampling: Sampling) -> Iterator[None]:
+    """Keep an address usable while the block runs; if it has to be copied, a bar shows how far that is.
+
+    Raises:
+        MediaError: it can't be copied.
+    """
+    with ExitStack() as stack:
+        with download_bar(video) as show:
+            stack.enter_context(held(video, sampling.access, show))
+        yield
 
 
 def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":

@@ -11,6 +11,7 @@ import typer
 
 from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, values
+from omniqa.media.access import MAX_DOWNLOAD
 from omniqa.media.sampling import Sampling
 from omniqa.model.checkpoint import check_name
 from omniqa.model.decoding import Decoding
@@ -243,10 +244,20 @@ class Taken:
             rich_help_panel=_TAKEN,
         ),
     ] = False
+    max_download: Annotated[
+        float,
+        typer.Option(
+            help="Gigabytes of an address that may be copied to a temporary file, if its server can't be sought in.",
+            min=0,
+            envvar="OMNIQA_MAX_DOWNLOAD",
+            rich_help_panel=_TAKEN,
+        ),
+    ] = MAX_DOWNLOAD / 1e9
 
     def sampling(self) -> Sampling:
         """The same for the engine; raises UsageError for what makes no sense."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given["max_download"] = round(1e9 * self.max_download)
         return Sampling(audio=not given.pop("no_audio"), video=not given.pop("no_video"), **given)
 
 

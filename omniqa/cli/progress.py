@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from omniqa import terminal
 from omniqa.cli import console
+from omniqa.media.download import OnBytes, unheard
 from omniqa.terminal import one_line
 
 Step = Callable[[str], None]  # gets the name of the step that begins
@@ -37,3 +38,28 @@ def spinner(first: str) -> Iterator[Step]:
     )
     with terminal.drawing(screen), live:
         yield lambda step: drawn.update(text=Text(one_line(step)))
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[OnBytes]:
+    """A bar that shows how much of `name` has been copied; it appears with the first bytes."""
+    if not console.is_watched():
+        yield unheard
+        return
+    from rich import progress as rich
+    from rich.markup import escape
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn(), rich.TimeElapsedColumn())
+    screen = terminal.rich_console(stderr=True)
+    bar = rich.Progress(*columns, console=screen, transient=True)
+    task = bar.add_task(f"downloading {escape(one_line(name))}", total=None)
+
+    def show(done: int, total: int | None) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    with terminal.drawing(screen):
+        try:
+            yield show
+        finally:
+            bar.stop()

@@ -45,6 +45,8 @@ class Files:
 
         Raises MediaError where there is none, or several.
         """
+        if is_address(clip):
+            raise MediaError(f"{clip} is an address; omniqa opens it only with --allow-network.")
         path = self.folder / clip
         if path.is_file():
             return path
@@ -66,6 +68,8 @@ class Files:
             except MediaError:
                 continue
             return
+        if wanted and is_address(wanted[0]):
+            self.find(wanted[0])
         if wanted:
             raise MediaError(f"None of the {len(wanted)} clips is in {self.folder}, {wanted[0]} say. Set --media.")
 

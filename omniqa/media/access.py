@@ -17,6 +17,7 @@ STILL_SECONDS = 3600  # likewise, for a file that holds a picture alone: a slide
 LONGEST_FRAME = 24 * 3600  # seconds; what claims to last longer is not believed
 CLIP_SECONDS = 30 * 24 * 3600
 CLOCK_JUMPS = 1000  # of timestamps; files that have more are refused
+MAX_DOWNLOAD = 4 * 10**9  # bytes of one address: some hours of video as the web has it
 STALL_SECONDS = 60.0  # without any progress, after which a file is given up
 
 _THREADED_PIXELS = 2**27  # in all frames that are decoded at a time, one in each thread
@@ -44,17 +45,21 @@ class Access:
     Attributes:
         audio_track: which of several, counted from 1; None takes the one that a player would.
         allow_network: addresses may be opened, by omniqa and by playlists.
+        max_download: most bytes of an address that has to be copied first.
 
     Raises:
-        UsageError: the track is below 1.
+        UsageError: the track is below 1, or no byte may be copied.
     """
 
     audio_track: int | None = None
     allow_network: bool = False
+    max_download: int = MAX_DOWNLOAD
 
     def __post_init__(self) -> None:
         if self.audio_track is not None and self.audio_track < 1:
             raise UsageError(f"Audio tracks are counted from 1; there is none {self.audio_track}.")
+        if self.max_download < 1:
+            raise UsageError(f"A download takes at least one byte, not {self.max_download}.")
 
     def options(self) -> dict[str, str]:
         """FFmpeg's options for opening: which formats and protocols, and how much."""

@@ -16,6 +16,7 @@ from omniqa.media.access import CLIP_SECONDS, SOUND_SECONDS
 from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
 from omniqa.media.clock import Clock
 from omniqa.media.container import Damage, Kind
+from omniqa.media.download import held
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
 from omniqa.media.sampling import PIXELS, Sampling, selected_range, smart_resize
@@ -132,7 +133,8 @@ def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progr
     Raises:
         MediaError: the file can't be used, holds nothing to see or hear in the range, or can't be read on for a minute.
     """
-    return watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
+    with held(path, sampling.access):
+        return watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
 
 
 def stream_clip(
@@ -160,7 +162,8 @@ def stream_clip(
     def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> SampledClip:
         return _sample(path, sampling, report, hand_on)
 
-    return streamed(work, path, progress or (lambda done: None), room)
+    with held(path, sampling.access):
+        return (yield from streamed(work, path, progress or (lambda done: None), room))
 
 
 def _sample(

@@ -35,6 +35,7 @@ from omniqa.media.access import (
     is_address,
 )
 from omniqa.media.clock import STEADY, Clock, believable
+from omniqa.media.download import place
 from omniqa.media.watch import beat
 from omniqa.memory import is_out_of_memory, out_of_memory
 
@@ -134,7 +135,7 @@ def _address(path: str | Path, access: Access) -> str:
     if is_address(str(path)) and not os.path.exists(path):
         if not access.allow_network:
             raise MediaError(f"{path} is an address; omniqa opens it only with --allow-network.")
-        return str(path)
+        return place(str(path))
     if not os.path.exists(path):
         raise MediaError(f"{path} was not found.")
     if os.path.isdir(path):

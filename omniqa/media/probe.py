@@ -30,6 +30,7 @@ from omniqa.media.container import (
     trims_negative,
     zero_of,
 )
+from omniqa.media.download import held
 from omniqa.media.watch import watched
 
 # Raw streams have no table of contents: FFmpeg guesses their length from the bit rate, often wrongly.
@@ -128,7 +129,8 @@ def probe(path: str | Path, access: Access = DEFAULT_ACCESS) -> MediaInfo:
         MediaError: the file is not found, no regular file, empty, not media, has neither picture nor sound or no such
             audio track, or can't be read on for a minute.
     """
-    return watched(lambda progress: read_info(path, access), path, lambda done: None)
+    with held(path, access):
+        return watched(lambda progress: read_info(path, access), path, lambda done: None)
 
 
 def read_info(path: str | Path, access: Access) -> MediaInfo:

@@ -1,12 +1,12 @@
 """What is taken from a clip, and the size its pictures get. Free of torch, so that arguments are checked at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.access import Access
+from omniqa.media.access import MAX_DOWNLOAD, Access
 from omniqa.media.timeline import Number, exact, sample_times
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Sampling:
         audio: False leaves out the sound.
         audio_track: which of several, counted from 1; None takes the one that a player would.
         allow_network: the file may be an address, or a playlist of addresses.
+        max_download: most bytes of an address that has to be copied first (`omniqa.media.download`).
 
     Raises:
         UsageError: a number is out of its range, or both picture and sound are left out.
@@ -72,11 +73,17 @@ class Sampling:
     audio: bool = True
     audio_track: int | None = None
     allow_network: bool = False
+    max_download: int = MAX_DOWNLOAD
 
     @property
     def access(self) -> Access:
         """How the file is opened."""
-        return Access(self.audio_track, self.allow_network)
+        return Access(self.audio_track, self.allow_network, self.max_download)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that changes what is taken, by name: what tells results and cached clips apart."""
+        return {name: value for name, value in asdict(self).items() if name != "max_download"}
 
     def __post_init__(self) -> None:
         start = exact(self.start, "start")

@@ -51,7 +51,7 @@ def make_clips(folder: Path, scripts: Iterable[Script], size: int = 168) -> Iter
 
 def write_clip(path: Path, script: Script, size: int = 168) -> Path:
     """Write one clip, H.264 at 10 frames a second and AAC at 16 kHz; `size` is even."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast"})
         video.width = video.height = size
         video.pix_fmt = "yuv420p"

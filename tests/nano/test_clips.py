@@ -1,6 +1,7 @@
 """Clips as files: what is read back from them is what the script says."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ def test_a_file_holds_the_whole_clip(written):
     assert [float(time) for time in clip.frame_times] == [k / 2 for k in range(16)]
     assert clip.frames.shape[1:] == (168, 168, 3)
     assert not clip.warnings
+
+
+def test_a_files_index_is_in_front_so_that_it_plays_while_it_is_loaded(written):
+    _, clip = written
+    content = Path(clip.info.path).read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
 
 
 def test_colours_survive_coding_at_their_times(written):
