@@ -36,8 +36,12 @@ def spinner(first: str) -> Iterator[Step]:
     live = Live(
         drawn, console=screen, refresh_per_second=12.5, transient=True, redirect_stdout=False, redirect_stderr=False
     )
-    with terminal.drawing(screen), live:
-        yield lambda step: drawn.update(text=Text(one_line(step)))
+    with terminal.drawing(screen):
+        try:  # around the start, too: an interrupt may come just after it has hidden the cursor
+            live.start(refresh=True)
+            yield lambda step: drawn.update(text=Text(one_line(step)))
+        finally:
+            live.stop()
 
 
 @contextmanager
