@@ -32,6 +32,10 @@ class ModelError(OmniqaError):
     exit_code = 4
 
 
+class NotFiniteError(ModelError):
+    """The model computed NaN or infinity in place of scores; its weights or its precision are at fault."""
+
+
 class OutOfMemoryError(OmniqaError):
     """Not enough memory on the host or the device; the message says what would need less."""
 

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
+from omniqa import json_output
 from omniqa.errors import UsageError
 
 if sys.platform != "win32":
@@ -51,7 +52,7 @@ class JsonLines:
 
     def encode(self, row: Row) -> bytes:
         """The row's line, with its end."""
-        return json.dumps(row).encode() + b"\n"
+        return json_output.dumps(row).encode() + b"\n"
 
     def decode(self, line: bytes) -> Row | None:
         """The row of a whole line; None where it is none."""
@@ -237,7 +238,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     if known is None:
         if any(folder.glob("*.jsonl")):
             raise UsageError(f"{folder} holds results without their settings.json. Write to another folder.")
-        write_whole(path, json.dumps(settings, indent=1) + "\n")
+        write_whole(path, json_output.dumps(settings, indent=1) + "\n")
         return
     differ = differences(known, settings)
     if differ:

@@ -12,7 +12,8 @@ from omniqa.batch.ahead import Stopped, ahead
 from omniqa.batch.clips import Clip, is_media, named_as_media
 from omniqa.batch.questions import Question, Task
 from omniqa.batch.results import Results
-from omniqa.errors import CLIP_ERRORS, MediaError, OmniqaError, OutOfMemoryError, UsageError
+from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
+from omniqa.faults import FaultStreak
 from omniqa.foreseen import expected_tokens
 from omniqa.lines import Row
 from omniqa.media.sampling import Sampling
@@ -23,7 +24,6 @@ from omniqa.pruning.base import AnyPruner
 if TYPE_CHECKING:
     from omniqa.engine import EncodedVideo, OmniQA, Ready
 
-_FAULTS_IN_A_ROW = 3  # clips at which the model failed as it never should; the last of them ends the run
 _FEWEST_FRAMES = 2
 
 
@@ -43,12 +43,14 @@ class _Asking:
     """A clip that is being asked about. left: what has no line yet.
 
     frames: how many are looked at, 0 until it is known. had_frames: how many there were when memory ran out, if it did.
+    fault: that the model computed no numbers, if it did not.
     """
 
     clip: Clip
     left: deque[tuple[str, Question]]
     frames: int = 0
     had_frames: int | None = None
+    fault: NotFiniteError | None = None
 
 
 @dataclass
@@ -66,12 +68,13 @@ class Asker:
     prefetch: int = 1
     left_out: dict[str, None] = field(default_factory=dict)
     waited_s: float = 0.0
-    _faults: int = 0
+    _faults: FaultStreak = field(default_factory=FaultStreak)
 
     def ask(self, qa: "OmniQA", todos: Iterable[Todo]) -> Generator[Row, None, None]:
         """The lines about these clips, one after the other.
 
-        What one clip or question fails by is its line; ModelError, and a fault that comes again and again, are raised.
+        What one clip or question fails by is its line; ModelError is raised,
+        and so is a fault of the model at several clips in a row.
         """
 
         def prepare(todo: Todo, check: Callable[[], None]) -> "Ready":
@@ -106,12 +109,14 @@ class Asker:
         except OmniqaError:
             raise
         except Exception as error:
-            self._faults += 1
             yield from self._failures(qa, asking, f"a fault in omniqa: {type(error).__name__}: {error}")
-            if self._faults >= _FAULTS_IN_A_ROW:
+            if self._faults.failed():
                 raise
         else:
-            self._faults = 0
+            if not asking.fault:
+                self._faults.worked()
+            elif self._faults.failed():
+                raise asking.fault
 
     def _waited_for(self, take: Callable[[], "Ready"]) -> "Ready":
         begun = time.perf_counter()
@@ -140,6 +145,9 @@ class Asker:
             answer = next(answers)
         except OutOfMemoryError:
             raise
+        except NotFiniteError as error:
+            asking.fault = error
+            return self.failed(asking.clip, id, question, str(error), qa.name)
         except CLIP_ERRORS as error:
             return self.failed(asking.clip, id, question, str(error), qa.name)
         return rows.answered(asking.clip, id, question, answer, self.settings, asking.had_frames)

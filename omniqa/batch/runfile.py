@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omniqa import __version__
+from omniqa import __version__, json_output
 from omniqa.batch.clips import Shard, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.errors import UsageError
@@ -37,7 +37,7 @@ class RunFile:
 
     def write(self, results: Path) -> None:
         """Keep it beside the results. Raises UsageError where that can't be written."""
-        write_whole(path_of(results), json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(path_of(results), json_output.dumps(asdict(self), indent=1) + "\n")
 
     def claimed(self, results: Path, settings: Settings, append: bool) -> "RunFile":
         """With these settings, too. Raises UsageError for other ones than before, unless `append`."""
@@ -82,12 +82,12 @@ def make_settings(
     own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
     settings = own | {"retention": pruner.target} | options | sampling.settings | asdict(decoding)
     settings |= {} if reuse_static is None else {"reuse_static": reuse_static}
-    return json.loads(json.dumps(settings))
+    return json.loads(json_output.dumps(settings))
 
 
 def name_of(settings: Settings) -> str:
     """A short name for settings, the same for the same ones."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json_output.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def summary(tasks: Iterable[Task]) -> dict[str, Any]:

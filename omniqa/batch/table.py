@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omniqa import json_output
 from omniqa.lines import Row
 
 COLUMNS = (
@@ -77,4 +77,8 @@ def _flat(row: Row) -> Iterable[tuple[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
+    return (
+        json_output.dumps(value, ascii_only=False)
+        if isinstance(value, list | dict | bool)
+        else json_output.finite(value)
+    )

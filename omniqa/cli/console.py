@@ -3,7 +3,6 @@
 omniqa.terminal does the writing. Rich is imported where something is drawn, so that what draws nothing stays fast.
 """
 
-import json
 import os
 import sys
 import textwrap
@@ -14,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from omniqa import terminal
+from omniqa import json_output, terminal
 from omniqa.cli.tables import Column, Table
 from omniqa.terminal import one_line
 
@@ -103,13 +102,13 @@ def counted(number: int, what: str) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON object, one line, on stdout. JSON escapes what a terminal must not get, or can't show."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_output.dumps(value, ascii_only=False)
     try:
         text.encode(sys.stdout.encoding)
         plain = terminal.printable(text) == text
     except UnicodeEncodeError:  # a terminal without the character, or a file name that is no UTF-8
         plain = False
-    terminal.write_data((text if plain else json.dumps(value).replace("\x7f", "\\u007f")) + "\n")
+    terminal.write_data((text if plain else json_output.dumps(value).replace("\x7f", "\\u007f")) + "\n")
 
 
 class AnswerStream:

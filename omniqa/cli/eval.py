@@ -1,6 +1,5 @@
 """`omniqa eval`: accuracy tables on sets of questions, methods side by side."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omniqa import __version__
+from omniqa import __version__, json_output
 from omniqa.cli import console, options, scores, values
 from omniqa.cli.loading import load_model
 from omniqa.errors import UsageError
@@ -181,7 +180,7 @@ def evaluate(
             if run.missing():
                 _answer(run, load_model(loading, encoding), out)
             made = report(chosen.name, questions, columns, run.rows(), against)
-        write_whole(folder / "report.json", f"{json.dumps(made, indent=1)}\n")
+        write_whole(folder / "report.json", f"{json_output.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))
     if as_json:
         console.print_json(made)

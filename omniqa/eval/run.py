@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from omniqa.errors import CLIP_ERRORS, OmniqaError
+from omniqa.errors import CLIP_ERRORS, NotFiniteError, OmniqaError
 from omniqa.eval.clips import Clips
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
+from omniqa.faults import FaultStreak
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
 from omniqa.pruning.columns import Column
@@ -51,20 +52,35 @@ class Run:
         return [pair for pair in pairs if (pair[0].number, pair[1].name) not in done]
 
     def go_on(self, qa: "OmniQA") -> Iterator[Row]:
-        """Ask what is missing; gives every line once it is in the store."""
+        """Ask what is missing; gives every line once it is in the store.
+
+        Raises ModelError, and NotFiniteError only at several clips in a row.
+        """
+        streak = FaultStreak()
         for clip, pairs in groupby(self.missing(), key=lambda pair: pair[0].clip):
-            for row in self._of_clip(qa, clip, list(pairs)):
+            for row in self._of_clip(qa, clip, list(pairs), streak):
                 self.store.append(row)
                 yield row
 
-    def _of_clip(self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, Column]]) -> Iterator[Row]:
+    def _of_clip(
+        self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, Column]], streak: FaultStreak
+    ) -> Iterator[Row]:
         try:
             video = qa.encode(self.clips.sample(clip, qa.pixels))
         except CLIP_ERRORS as error:
             yield from [_failed(question, column, error) for question, column in pairs]
             return
+        fault = None
         for question, column in pairs:
-            yield self._asked(qa, video, question, column)
+            try:
+                yield self._asked(qa, video, question, column)
+            except NotFiniteError as error:
+                fault = error
+                yield _failed(question, column, error)
+        if not fault:
+            streak.worked()
+        elif streak.failed():
+            raise fault
 
     def _asked(self, qa: "OmniQA", video: "EncodedVideo", question: Question, column: Column) -> Row:
         prompt = question.prompt(self.hint)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from omniqa.errors import NotFiniteError
 from omniqa.model.cache import KVCache
 from omniqa.model.decoder import Decoder
 from omniqa.model.decoding import Decoding
@@ -17,6 +18,8 @@ def generate(
     """Yield token ids until one of `eos` (not yielded) or the limit.
 
     logits: (vocabulary,) of the first token, which goes to `position`.
+
+    Raises NotFiniteError as soon as a token's logits hold NaN or infinity.
     """
     draws = torch.Generator().manual_seed(decoding.seed)
     step = Steps(decoder, cache, position)
@@ -31,11 +34,23 @@ def generate(
 
 def _choose(logits: Tensor, decoding: Decoding, draws: torch.Generator) -> int:
     if decoding.temperature == 0:
-        return int(logits.argmax())
-    # On the CPU, so that a seed draws the same on every device.
-    probabilities, order = (logits.cpu() / decoding.temperature).softmax(-1).sort(descending=True)
+        # Both in one transfer: a further one would wait for the device once more a token.
+        token, finite = torch.stack([logits.argmax(), logits.isfinite().all().long()]).tolist()
+        _require_finite(bool(finite))
+        return int(token)
+    logits = logits.cpu()  # so that a seed draws the same on every device
+    _require_finite(bool(logits.isfinite().all()))
+    probabilities, order = (logits / decoding.temperature).softmax(-1).sort(descending=True)
     nucleus = probabilities.cumsum(0) - probabilities < decoding.top_p  # always holds for the likeliest
     return int(order[torch.multinomial(probabilities * nucleus, 1, generator=draws)])
+
+
+def _require_finite(finite: bool) -> None:
+    if not finite:
+        raise NotFiniteError(
+            "The model computed NaN or infinity in place of scores: its weights hold such values, or overflow at this "
+            "precision. Use --dtype float32, or get the checkpoint again."
+        )
 
 
 class TextStream:

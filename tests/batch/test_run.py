@@ -6,11 +6,12 @@ import random
 import weakref
 
 import pytest
+import torch
 
 from omniqa.batch import runfile
 from omniqa.encoded import PreparedClip
 from omniqa.engine import OmniQA
-from omniqa.errors import ModelError, OutOfMemoryError, UsageError
+from omniqa.errors import ModelError, NotFiniteError, OutOfMemoryError, UsageError
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
@@ -190,6 +191,37 @@ def test_a_model_that_fails_again_and_again_ends_the_run(start, qa, tmp_path, mo
     rows = lines(tmp_path / "out.jsonl")
     assert len(rows) == 6
     assert "the device is gone" in rows[0]["error"]
+
+
+@pytest.fixture
+def broken_weights(qa):
+    """The model with NaN in one of its decoder's layers; whole again afterwards."""
+    weight = qa.thinker.decoder.layers[1].mlp.up_proj.weight
+    whole = weight.data
+    weight.data = torch.full_like(whole, float("nan"))
+    yield qa
+    weight.data = whole
+
+
+def test_a_model_whose_scores_are_no_numbers_ends_the_run_at_the_third_clip(start, broken_weights, tmp_path):
+    with pytest.raises(NotFiniteError, match="NaN or infinity"):
+        list(start(questions=QUESTIONS[:1]).go_on(broken_weights))
+    rows = lines(tmp_path / "out.jsonl")
+    assert [row["status"] for row in rows] == ["failed"] * 3
+    assert all("NaN or infinity" in row["error"] for row in rows)
+
+
+def test_a_clip_that_the_model_copes_with_in_between_lets_the_run_go_on(start, qa, media, monkeypatch):
+    ask_all = OmniQA.ask_all
+
+    def partly(self, video, *given, **rest):
+        if video.name.endswith("b.mkv"):
+            return ask_all(self, video, *given, **rest)
+        raise NotFiniteError("no numbers")
+
+    monkeypatch.setattr(OmniQA, "ask_all", partly)
+    rows = list(start().go_on(qa))
+    assert sorted(row["status"] for row in rows) == ["failed"] * 4 + ["ok"] * 2
 
 
 def test_what_no_clip_is_to_blame_for_ends_the_run(start, qa, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 import omniqa
 from omniqa.engine import OmniQA
-from omniqa.errors import MediaError, OutOfMemoryError
+from omniqa.errors import MediaError, NotFiniteError, OutOfMemoryError
 from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
@@ -144,6 +144,20 @@ def test_what_fails_is_counted_and_tried_again(qa, start, monkeypatch):
     again = list(start(questions, COLUMNS[:2]).go_on(qa))
     assert [row["question"] for row in again] == [q.number for q in broken for _ in range(2)]
     assert report("nano", questions, COLUMNS[:2], start(questions, COLUMNS[:2]).rows())["failures"] == []
+
+
+def test_scores_that_are_no_numbers_fail_a_question_and_at_three_clips_in_a_row_the_run(qa, start, monkeypatch):
+    def broken(self, video, questions, pruner, **rest):
+        raise NotFiniteError("no numbers")
+
+    monkeypatch.setattr(OmniQA, "ask_all", broken)
+    questions = [question for question in CLIPS.questions(4) if question.number % 2 == 0]
+    run, rows = start(questions, COLUMNS[:1]), []
+    with pytest.raises(NotFiniteError):
+        rows.extend(run.go_on(qa))
+    failed = run.rows().values()
+    assert {row["clip"] for row in failed} == {"0", "1", "2"}
+    assert all(row["error"] == "no numbers" for row in failed)
 
 
 def test_too_little_memory_for_one_answer_leaves_the_others(qa, start, monkeypatch):

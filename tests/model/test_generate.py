@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omniqa.errors import UsageError
+from omniqa.errors import NotFiniteError, UsageError
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import TextStream, _choose
 
@@ -30,6 +30,16 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert draws(logits, temperature=1.0, top_p=0.7)[2:].sum() == 0
     assert draws(logits, temperature=1.0, top_p=0.01)[0] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_logits_that_are_no_numbers_are_never_a_token(value, temperature):
+    for place in range(3):
+        logits = torch.tensor([0.1, 3.0, 2.9])
+        logits[place] = value
+        with pytest.raises(NotFiniteError, match="NaN or infinity"):
+            _choose(logits, Decoding(temperature=temperature), torch.Generator())
 
 
 def test_a_seed_repeats_an_answer(qa):
