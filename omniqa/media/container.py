@@ -54,6 +54,8 @@ _USUAL_STEP = Fraction(1, 25)  # from frame to frame, where a file does not say
 _LONGEST_STEP = Fraction(1)
 _TRIMMING = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg"}
 _TAG_LENGTH = 30
+# Tags that are not UTF-8 must not keep a file from being opened. PyAV up to 18 must be told; 19 never minds them.
+_TAG_ERRORS: dict[str, Any] = {"metadata_errors": "ignore"} if hasattr(InputContainer, "metadata_errors") else {}
 
 _STORAGE = {
     errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EBADF, errno.ENODEV, errno.ENXIO,
@@ -151,7 +153,7 @@ def _address(path: str | Path, access: Access) -> str:
 def _opened(address: str, access: Access) -> InputContainer:
     beat()
     try:
-        container = av.open(address, metadata_errors="ignore", options=access.options(), timeout=STALL_SECONDS)
+        container = av.open(address, options=access.options(), timeout=STALL_SECONDS, **_TAG_ERRORS)
     except av.error.MemoryError:  # FFmpeg's error for too many streams, too
         if _holds_many_streams(address, access):
             name = address.removeprefix("file:")
@@ -227,7 +229,7 @@ def zero_of(container: InputContainer, clock: Clock) -> Fraction:
 
 def time_base(stream: Stream) -> Fraction:
     """Seconds per unit of the stream's timestamps."""
-    return stream.time_base or Fraction(1, av.time_base)
+    return Fraction(stream.time_base) if stream.time_base else Fraction(1, av.time_base)  # PyAV 19 has its own type
 
 
 def spacing(stream: Stream) -> Fraction:

@@ -198,7 +198,7 @@ def _probe_video(path: str | Path, access: Access, spans: dict[int, Span]) -> Vi
         span = spans.get(stream.index) or _span(container, stream) if stream else None
         if not isinstance(stream, av.VideoStream) or span is None:
             return None
-        rate = stream.average_rate or stream.guessed_rate or None
+        rate = stream.average_rate or stream.guessed_rate
         codec, width, height = stream.codec_context.name, stream.width, stream.height
     frame, turns = _first_frame(path, "video", access), 0
     if frame is not None:
