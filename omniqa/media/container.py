@@ -166,7 +166,7 @@ def _opened(address: str, access: Access) -> InputContainer:
 def _holds_many_streams(address: str, access: Access) -> bool:
     """Whether a file can be opened, and has more streams than are allowed."""
     options = access.options() | {"max_streams": str(_STREAMS_COUNTED)}
-    with av.open(address, metadata_errors="ignore", options=options, timeout=STALL_SECONDS) as container:
+    with av.open(address, options=options, timeout=STALL_SECONDS, **_TAG_ERRORS) as container:
         return len(container.streams) > STREAMS
 
 
