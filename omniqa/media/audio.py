@@ -1,6 +1,6 @@
 """The sound as the model hears it: 16 kHz, mono, on the file's clock, resampled while it is decoded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain
@@ -13,6 +13,7 @@ import numpy as np
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import SAMPLE_RATES, SILENCE_SECONDS
 from omniqa.media.container import Damage, Timed, timed_frames
+from omniqa.media.downmix import Downmix, within_full_scale
 from omniqa.media.probe import MediaInfo, opening
 
 SAMPLE_RATE = 16_000
@@ -41,16 +42,58 @@ def read_audio(
     Raises:
         MediaError: the file can't be opened, or has no audio stream, or one of a rate that is no sound's.
     """
-    return gather(stream_audio(source, start, end, damage), ceil((end - start) * SAMPLE_RATE))
+    return mixed_audio(source, start, end, damage)[0]
+
+
+def mixed_audio(
+    source: MediaInfo | str | Path,
+    start: Fraction,
+    end: Fraction,
+    damage: Damage | None = None,
+    report: Callable[[int], None] = lambda samples: None,
+) -> tuple[np.ndarray, bool]:
+    """Like `read_audio`; also says whether two channels cancel, so that only one of them was taken.
+
+    Whether they cancel is known at the end of the range; the sound is then decoded a second time.
+
+    Args:
+        source: the media file.
+        start: in seconds on the file's clock.
+        end: likewise.
+        damage: takes down what could not be decoded.
+        report: called with the number of samples done.
+    """
+    most, mix = ceil((end - start) * SAMPLE_RATE), Downmix()
+    waveform = gather(_counted(stream_audio(source, start, end, damage, mix), report), most)
+    channel = mix.cancelling_channel()
+    if channel is not None:
+        # The damage has been counted already.
+        waveform = gather(stream_audio(source, start, end, None, Downmix(channel)), most)
+    return (within_full_scale(waveform) if mix.surround else waveform), channel is not None
+
+
+def _counted(blocks: Iterable[np.ndarray], report: Callable[[int], None]) -> Iterator[np.ndarray]:
+    done = 0
+    for block in blocks:
+        done += len(block)
+        report(done)
+        yield block
 
 
 def stream_audio(
-    source: MediaInfo | str | Path, start: Fraction, end: Fraction, damage: Damage | None = None
+    source: MediaInfo | str | Path,
+    start: Fraction,
+    end: Fraction,
+    damage: Damage | None = None,
+    mix: Downmix | None = None,
 ) -> Iterator[np.ndarray]:
-    """Like `read_audio`, piece by piece: float32 arrays that follow each other, in bounded memory."""
+    """Like `read_audio`, piece by piece: float32 arrays that follow each other, in bounded memory.
+
+    `mix` makes the channels one. A sum of more than two may exceed 1.
+    """
     path, access, clock = opening(source)
     left = ceil((end - start) * SAMPLE_RATE)
-    damage = damage if damage is not None else Damage()
+    damage, mix = damage if damage is not None else Damage(), mix or Downmix()
     with closing(timed_frames(path, "audio", start, damage, access, clock)) as frames:
         first = next(frames, None)
         if first is None:
@@ -58,7 +101,7 @@ def stream_audio(
         rate = first.frame.sample_rate
         if rate not in SAMPLE_RATES:
             raise MediaError(f"Sound of {rate} samples a second can't be used.")
-        placed = _placed(chain([first], frames), rate, start, end + _TAIL, damage)
+        placed = _placed(chain([first], frames), rate, start, end + _TAIL, damage, mix)
         for block in _resampled(placed, rate):
             yield block[:left]
             left -= len(block)
@@ -95,7 +138,7 @@ def resample_array(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """
     if waveform.ndim not in (1, 2) or sample_rate <= 0:
         raise UsageError(f"A waveform is (n,) or (channels, n) at a rate above 0, not {waveform.shape}, {sample_rate}.")
-    mono = _mono(np.atleast_2d(waveform))
+    mono = _floats(np.atleast_2d(waveform)).mean(axis=0, dtype=np.float32)
     if sample_rate == SAMPLE_RATE or not len(mono):
         return mono
     import librosa
@@ -103,21 +146,21 @@ def resample_array(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return librosa.resample(mono, orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """(channels, n) of any sample type, to float32 (n,) in -1 to 1."""
+def _floats(samples: np.ndarray) -> np.ndarray:
+    """(channels, n) of any sample type, to floats in -1 to 1."""
     if samples.dtype.kind == "u":
         samples = samples.astype(np.float32) - (zero := 1 << 8 * samples.itemsize - 1)
         samples /= zero
     elif samples.dtype.kind == "i":
         samples = samples / np.float32(1 << 8 * samples.itemsize - 1)
-    return samples.mean(axis=0, dtype=np.float32)
+    return samples
 
 
-def _frame_mono(frame: av.AudioFrame, rate: int) -> np.ndarray:
+def _frame_mono(frame: av.AudioFrame, rate: int, mix: Downmix) -> np.ndarray:
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    samples = _mono(samples)
+    samples = mix.mix(np.asarray(_floats(samples), np.float32), frame.layout.name, frame.sample_rate)
     if frame.sample_rate == rate:
         return samples
     # A broadcast may change its rate on the way; piece by piece is good enough for what is rare.
@@ -126,7 +169,9 @@ def _frame_mono(frame: av.AudioFrame, rate: int) -> np.ndarray:
     return soxr.resample(samples, frame.sample_rate, rate)
 
 
-def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction, damage: Damage) -> Iterator[np.ndarray]:
+def _placed(
+    frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction, damage: Damage, mix: Downmix
+) -> Iterator[np.ndarray]:
     """The frames' samples from `start` to `end`, without gaps or overlaps: sample k is at `start + k / rate`."""
     limit, tolerance = ceil((end - start) * rate), 0
     written, silence = 0, SILENCE_SECONDS * rate
@@ -134,7 +179,7 @@ def _placed(frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction, 
         if frame.sample_rate not in SAMPLE_RATES:
             damage.packets += 1
             continue
-        at, samples = round((time - start) * rate), _frame_mono(frame, rate)
+        at, samples = round((time - start) * rate), _frame_mono(frame, rate, mix)
         if abs(at - written) <= tolerance:
             at = written
         else:

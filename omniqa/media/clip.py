@@ -13,10 +13,11 @@ import numpy as np
 
 from omniqa.errors import MediaError, StorageError, UsageError
 from omniqa.media.access import CLIP_SECONDS, SOUND_SECONDS
-from omniqa.media.audio import SAMPLE_RATE, gather, resample_array, stream_audio
+from omniqa.media.audio import SAMPLE_RATE, mixed_audio, resample_array
 from omniqa.media.clock import Clock
 from omniqa.media.container import Damage, Kind
 from omniqa.media.download import held
+from omniqa.media.downmix import CANCELLED_NOTE
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
 from omniqa.media.sampling import PIXELS, Sampling, selected_range, smart_resize
@@ -254,11 +255,12 @@ class _Reading:
             raise MediaError(NO_AUDIO)
         end = min(self.end, self.start + SOUND_SECONDS)
         most = ceil((end - self.start) * SAMPLE_RATE)
-        blocks = stream_audio(self.info, self.start, end, damage)
-        waveform = gather(_reported(blocks, most, report), most)
+        waveform, cancelled = mixed_audio(self.info, self.start, end, damage, lambda done: report(done / most))
         heard, said = self.start + Fraction(len(waveform), SAMPLE_RATE), min(audio.end, self.end)
         if not len(waveform):
             raise MediaError(f"There is no sound from {_s(self.start)} to {_s(self.end)}.")
+        if cancelled:
+            self.warnings.append(CANCELLED_NOTE)
         if heard < said - _EARLY_END:
             self.warnings.append(f"The sound ends at {_s(heard)}, although the file says {_s(said)}.")
         return waveform
@@ -304,14 +306,6 @@ def _jump_notes(clock: Clock) -> Iterator[str]:
 
 def _s(time: Fraction) -> str:
     return f"{float(time):.6g} s"
-
-
-def _reported(blocks: Iterable[np.ndarray], total: int, report: Progress) -> Iterator[np.ndarray]:
-    done = 0
-    for block in blocks:
-        done += len(block)
-        report(done / total)
-        yield block
 
 
 def _even_times(times: tuple[Fraction, ...], step: Fraction) -> tuple[Fraction, ...]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.audio import SAMPLE_RATE, _placed, read_audio, resample_array, stream_audio
 from omniqa.media.container import Damage, Timed
+from omniqa.media.downmix import Downmix
 from tests.media.clips import Audio, Video, click, grey, real_clip, spoil, tone, write_clip
 
 HOUR = Fraction(3600)
@@ -111,7 +112,7 @@ def test_starting_far_in_gives_what_reading_from_the_start_gives(tmp_path, name,
 def test_a_gap_is_filled_with_silence():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
     frames = [*timed(first, 0), *timed(second, Fraction(5, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage())))
+    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage(), Downmix())))
     assert np.array_equal(ours, np.concatenate([first, np.zeros(24_000), second]))
 
 
@@ -127,7 +128,7 @@ def test_rounded_timestamps_are_no_gaps(tmp_path):
 def test_an_overlap_is_dropped():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
     frames = [*timed(first, 0), *timed(second, Fraction(1, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage())))
+    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage(), Downmix())))
     assert np.array_equal(ours, np.concatenate([first, second[8000:]]))
 
 

@@ -66,7 +66,8 @@ def test_any_number_of_channels_and_rate_become_16_khz_mono(tmp_path, channels, 
     clip = sampled(cases.sound(tmp_path / "a", ".wav", rate, channels))
     assert (clip.info.audio.channels, clip.info.audio.sample_rate) == (channels, rate)
     assert float(clip.audio_seconds) == pytest.approx(0.5, abs=0.001)
-    assert 0.005 < clip.waveform.std() < 0.2
+    # Each channel's noise has 0.16; mixed by BS.775, 7.1's has the square root of 3 times that.
+    assert 0.005 < clip.waveform.std() < 0.28
 
 
 def test_a_track_is_chosen_by_its_number(tmp_path):
