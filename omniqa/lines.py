@@ -10,8 +10,9 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from omniqa import json_output
+from omniqa import json_output, strict_json
 from omniqa.errors import UsageError
+from omniqa.files import read_regular
 
 if sys.platform != "win32":
     import fcntl
@@ -38,8 +39,11 @@ class Layout(Protocol):
         """The row of a whole line; None where it is none."""
         ...
 
-    def is_whole(self, line: bytes) -> bool:
-        """Whether a line that was read up to a newline ends there; a newline may stand inside of one."""
+    def is_whole(self, piece: bytes, quotes: int = 0) -> bool:
+        """Whether a line that was read up to a newline ends there; a newline may stand inside of one.
+
+        piece: what was read last. quotes: the quotation marks in earlier pieces of this line.
+        """
         ...
 
 
@@ -57,14 +61,18 @@ class JsonLines:
     def decode(self, line: bytes) -> Row | None:
         """The row of a whole line; None where it is none."""
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError):
             return None
         return row if isinstance(row, dict) else None
 
-    def is_whole(self, line: bytes) -> bool:
+    def is_whole(self, piece: bytes, quotes: int = 0) -> bool:
         """Whether the line has its end."""
-        return line.endswith(b"\n")
+        return piece.endswith(b"\n")
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 JSON_LINES = JsonLines()
@@ -77,7 +85,8 @@ class LineStore:
     that a full disk or an interrupt left, at once.
 
     path: the file; made if it is not there.
-    layout: how a row is written. keep: what is kept of each row in `rows`, for a long file's would not fit in memory.
+    layout: how a row is written. keep: what is kept of each row in `rows`, for a long file's would not fit in memory;
+    it raises ValueError for one that has no place here.
     rows: what the file holds, in its order; `append` adds to it.
 
     Raises UsageError where the file can't be written, is open elsewhere, or holds a line that is no row.
@@ -124,7 +133,7 @@ class LineStore:
         try:
             self._lock(file)
             with self.path.open("rb") as lines, open(file, "wb", closefd=False) as kept:
-                for line, row in _rows(lines, self._layout, self.path):
+                for _, line, row in _rows(lines, self._layout, self.path):
                     if row is None or not unwanted(row):
                         kept.write(line)
             os.fsync(file)
@@ -156,26 +165,41 @@ class LineStore:
     def _read(self) -> list[Any]:
         kept, end = [], 0
         with self.path.open("rb") as file:
-            for line, row in _rows(file, self._layout, self.path):
+            for number, line, row in _rows(file, self._layout, self.path):
                 end += len(line)
                 if row is not None:
-                    kept.append(self._keep(row))
+                    kept.append(_kept(row, self._keep, number, self.path))
         os.ftruncate(self._file, end)
         return kept
 
 
-def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
+def read_rows(path: Path, layout: Layout, keep: Callable[[Row], Any] = lambda row: row) -> Iterator[Any]:
     """The rows of a file that nobody writes to any more; a half line at the end is left out.
 
+    keep: what is given of each row; it raises ValueError for one that has no place here.
     Raises UsageError where the file can't be read, or holds a line that is no row.
     """
     try:
         with path.open("rb") as file:
-            for _, row in _rows(file, layout, path):
+            for number, _, row in _rows(file, layout, path):
                 if row is not None:
-                    yield row
+                    yield _kept(row, keep, number, path)
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
+
+
+def line_of(path: Path, layout: Layout, wanted: Callable[[Row], bool]) -> int | None:
+    """The number of the last line whose row is wanted; None where there is none. Raises OSError, UsageError."""
+    with path.open("rb") as file:
+        numbers = [number for number, _, row in _rows(file, layout, path) if row is not None and wanted(row)]
+    return max(numbers, default=None)
+
+
+def _kept(row: Row, keep: Callable[[Row], Any], number: int, path: Path) -> Any:
+    try:
+        return keep(row)
+    except ValueError as error:
+        raise UsageError(f"Line {number} of {path}: {error}. Remove it, or write to another file.") from error
 
 
 def write_line(file: int, line: bytes) -> None:
@@ -197,25 +221,32 @@ def write_line(file: int, line: bytes) -> None:
         raise
 
 
-def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[bytes, Row | None]]:
-    """Whole lines with their rows; the header has none. What is left of a half line at the end is not given."""
-    line, first = b"", 1
+def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
+    """Whole lines with their numbers and rows; the header has none. A half line at the end is not given."""
+    pieces: list[bytes] = []
+    first, quotes = 1, 0
     for number, piece in enumerate(file, start=1):
-        line += piece
-        if not layout.is_whole(line):
+        pieces.append(piece)
+        whole = layout.is_whole(piece, quotes)
+        quotes += piece.count(b'"')
+        if not whole:
             continue
+        line = b"".join(pieces)
         if first == 1 and layout.header:
             if line != layout.header:
                 raise UsageError(f"{path} has other columns. Write to another file.")
-            yield line, None
+            yield first, line, None
         else:
             row = layout.decode(line)
             if row is None:
                 raise UsageError(f"Line {first} of {path} is no {layout.kind}. Remove it, or write to another file.")
-            yield line, row
-        line, first = b"", number + 1
-    if first == 1 and not (line.startswith(layout.opening) or layout.opening.startswith(line)):
+            yield first, line, row
+        pieces, first, quotes = [], number + 1, 0
+    start = pieces[0] if pieces else b""
+    if first == 1 and not (start.startswith(layout.opening) or layout.opening.startswith(start)):
         raise UsageError(f"{path} holds something else than results. Write to another file.")
+    if any(layout.is_whole(piece) and layout.decode(piece) is not None for piece in pieces[1:]):
+        raise UsageError(f"Line {first} of {path} is no {layout.kind}: others follow before its last cell ends.")
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
@@ -232,7 +263,9 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = json.loads(path.read_text()) if path.exists() else None
+        known = strict_json.parse(read_regular(path).decode(), any_text=True) if path.exists() else None
+        if known is not None and not isinstance(known, dict):
+            raise ValueError("line 1: it is no object with named settings")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read or made ({error}).") from error
     if known is None:

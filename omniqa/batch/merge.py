@@ -124,8 +124,9 @@ def _check_same(first: Path, one: RunFile, path: Path, other: RunFile) -> None:
         )
     if other.asked != one.asked:
         raise UsageError(
-            f"{path} is of another list of videos and questions than {first} ({other.asked['questions']} questions, "
-            f"not {one.asked['questions']}). Run the shards again: each asks what it lacks."
+            f"{path} is of another list of videos and questions than {first} "
+            f"({other.asked.get('questions')} questions, not {one.asked.get('questions')}). "
+            "Run the shards again: each asks what it lacks."
         )
 
 
@@ -136,8 +137,7 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: L
     failed = 0
     for path in ordered:
         there: Counter[str] = Counter()
-        for row in read_rows(path, layout):
-            line = known(row)
+        for line in read_rows(path, layout, known):
             there[line.settings] += 1
             failed += line.failed
             key = (line.id, line.settings)

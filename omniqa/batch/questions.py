@@ -13,6 +13,7 @@ from omniqa.batch.clips import Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
+from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")
 _OWN = ("video", "question", "id")  # fields with a meaning; all others are carried through
@@ -52,9 +53,12 @@ def _digest(name: str, key: str, time: int) -> str:
 
 
 def for_all(clips: Iterable[Clip], texts: Sequence[str]) -> list[Task]:
-    """The same questions about every clip. Raises UsageError for an empty one."""
+    """The same questions about every clip. Raises UsageError for one that is empty or holds what is no character."""
     if not all(text.strip() for text in texts):
         raise UsageError("A question is empty.")
+    for text in texts:
+        if wrong := text_flaw(text):
+            raise UsageError(f"A question {wrong}.")
     questions = tuple(Question(text, text) for text in texts)
     return [Task(clip, questions) for clip in clips]
 
@@ -69,6 +73,7 @@ def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Tas
     Raises UsageError where the file can't be read, a record lacks what it needs, or an id is there twice.
     """
     records = _records(path)
+    _check_ids(records)
     named = [bool(fields.get("video")) for _, fields in records]
     if any(named) and not all(named):
         where = records[named.index(False)][0]
@@ -80,7 +85,6 @@ def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Tas
         return [Task(clip, questions) for clip in clips]
     if clips and folder is None:
         raise UsageError(f"{path} names its videos. Leave out the others, or give the one folder that they are in.")
-    _check_ids(records)
     below = folder if folder is not None else "" if path == Path("-") else str(path.parent)
     tasks: dict[str, list[Question]] = {}
     for where, fields in records:
@@ -101,16 +105,16 @@ def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
         raise UsageError(f"{path} holds no questions.")
     records = []
     for number, fields in enumerate(values, start=1):
-        where = f"{path}, question {number},"
+        where = f"{path}, {files.place(fields, number)},"
         if not isinstance(fields, Mapping):
             raise UsageError(f"{where} is no object with named fields.")
         records.append((where, fields))
     return records
 
 
-def _from_stdin() -> list[Any]:
+def _from_stdin() -> list[files.Entry]:
     try:
-        return files.json_lines(terminal.read_stdin())
+        return files.json_lines(files.decode(b"".join(terminal.stdin_pieces())))
     except ValueError as error:
         raise UsageError(f"The questions on stdin can't be read: {error}.") from error
 
@@ -118,10 +122,10 @@ def _from_stdin() -> list[Any]:
 def _question(where: str, fields: Mapping[str, Any]) -> Question:
     text = _text(where, fields, "question")
     carried = {name: value for name, value in fields.items() if name not in _OWN}
-    own = fields.get("id")
+    own = _id(where, fields)
     if own is None:
         return Question(text, text, carried)
-    return Question(text, str(own), carried, str(own) if fields.get("video") else None)
+    return Question(text, own, carried, own if fields.get("video") else None)
 
 
 def _text(where: str, fields: Mapping[str, Any], name: str) -> str:
@@ -131,9 +135,21 @@ def _text(where: str, fields: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def _id(where: str, fields: Mapping[str, Any]) -> str | None:
+    """A record's own id, as text; None where it has none."""
+    own = fields.get("id")
+    if own is None:
+        return None
+    if isinstance(own, bool) or not isinstance(own, str | int | float) or not str(own).strip():
+        raise UsageError(f"{where} has the id {own!r:.60}. An id is a text or a number.")
+    return str(own)
+
+
 def _check_ids(records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Whether every id stands once. Raises UsageError, which names the id and both records."""
     seen: dict[str, str] = {}
     for where, fields in records:
-        own = fields.get("id")
-        if own is not None and seen.setdefault(str(own), where) != where:
-            raise UsageError(f"{where} has the id {str(own)!r} of another one. Every id stands once.")
+        own = _id(where, fields)
+        if own is not None and seen.setdefault(own, where) != where:
+            first = seen[own].removesuffix(",")
+            raise UsageError(f"{where} has the id {own!r}, which {first} has, too. Every id stands once.")

@@ -1,6 +1,7 @@
 """Where a batch's lines go: a file that the next run goes on with, or a stream."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from omniqa.batch.clips import Shard
 from omniqa.batch.rows import Known, known
 from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
-from omniqa.lines import Layout, LineStore, Row, write_line
+from omniqa.lines import Layout, LineStore, Row, line_of, write_line
 from omniqa.terminal import for_file
 
 
@@ -72,11 +73,9 @@ class ResultFile(Results):
         retry: bool = False,
     ) -> None:
         super().__init__(settings)
+        self._store = LineStore(path, layout, known)
         try:
-            self._store = LineStore(path, layout, known)
-        except KeyError as error:
-            raise UsageError(f"{path} holds lines that are no results of a batch. Write to another file.") from error
-        try:
+            self._check_ids(layout)
             before = self._before(shard, append)
             self._run_file = replace(before, shard=str(shard), asked=asked).claimed(path, settings, append)
             self._run_file.write(path)
@@ -86,6 +85,18 @@ class ResultFile(Results):
             self.close()
             raise
         self.known = {line.id: line for line in self._store.rows if line.settings == self.settings}
+
+    def _check_ids(self, layout: Layout) -> None:
+        """Whether no question has two lines with the same settings. Raises UsageError, which names the second."""
+        times = Counter((line.id, line.settings) for line in self._store.rows)
+        twice = next((key for key, count in times.items() if count > 1), None)
+        if twice is not None:
+            path = self._store.path
+            number = line_of(path, layout, lambda row: (row["id"], row["settings"]) == twice)
+            raise UsageError(
+                f"Line {number} of {path} has the id {twice[0]!r} of an earlier one. Remove one of them, or write to "
+                "another file."
+            )
 
     def _before(self, shard: Shard, append: bool) -> RunFile:
         """The run file of earlier runs; one left behind by lines that are gone does not count."""

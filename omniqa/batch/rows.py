@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OK = "ok"
 FEWER_FRAMES = "fewer_frames"  # answered, from fewer frames than asked for, since memory ran out
 FAILED = "failed"
+_STATUSES = (OK, FEWER_FRAMES, FAILED)
 
 
 class Known(NamedTuple):
@@ -69,9 +70,17 @@ def _head(id: str, status: str, error: str | None) -> Row:
 
 
 def known(row: Row) -> Known:
-    """What to keep of a line, be it of JSON or of a table, where all cells are text."""
+    """What to keep of a line, be it of JSON or of a table, where all cells are text.
+
+    Raises ValueError, with the reason, for a line that is no result of a batch.
+    """
+    for name in ("id", "status", "settings", "model", "video"):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"it is no result of a batch, for its {name!r} is no text")
+    if row["status"] not in _STATUSES:
+        raise ValueError(f"its status is {row['status']!r:.60}, not one of {', '.join(_STATUSES)}")
     failed = row["status"] == FAILED
-    video, error = (row["video"], row["error"]) if failed else (None, None)
+    video, error = (row["video"], str(row.get("error"))) if failed else (None, None)
     return Known(row["id"], sys.intern(row["settings"]), sys.intern(row["model"]), failed, video, error)
 
 

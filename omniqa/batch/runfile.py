@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omniqa import __version__, json_output
+from omniqa import __version__, json_output, strict_json
 from omniqa.batch.clips import Shard, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.errors import UsageError
+from omniqa.files import read_regular
 from omniqa.lines import differences, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
@@ -62,11 +63,56 @@ def read(results: Path) -> RunFile | None:
     """The run file beside the results; None where there is none. Raises UsageError where it is broken."""
     path = path_of(results)
     try:
-        return RunFile(**json.loads(path.read_text(encoding="utf-8")))
+        text = read_regular(path).decode("utf-8")
+        return _checked(text, strict_json.parse(text, any_text=True))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({error}).") from error
+
+
+def _checked(text: str, content: Any) -> RunFile:
+    """The run file that a parsed text is. Raises ValueError, which names the line, for anything else."""
+    if not isinstance(content, dict):
+        raise ValueError("line 1: it is no object with named entries")
+    for name, (fits, kind) in _ENTRIES.items():
+        if name not in content:
+            raise ValueError(f"line 1: {name!r} is missing")
+        if not fits(content[name]):
+            raise ValueError(f"line {strict_json.line_of(text, name)}: {name!r} must be {kind}")
+    unknown = next((name for name in content if name not in _ENTRIES), None)
+    if unknown is not None:
+        raise ValueError(f"line {strict_json.line_of(text, unknown)}: there is no entry {unknown!r}")
+    return RunFile(**content)
+
+
+def _is_shard(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(Shard.parse(value))
+    except UsageError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_asked(value: Any) -> bool:
+    """A batch's summary, or nothing at all."""
+    whole = isinstance(value, dict) and _is_count(value.get("questions")) and isinstance(value.get("digest"), str)
+    return whole or value == {}
+
+
+# What each entry must be, and how messages say so.
+_ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "shard": (_is_shard, 'a text as "3/16"'),
+    "asked": (_is_asked, "an object with the number of questions and a digest"),
+    "settings": (lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
+                 "an object of settings by their names"),
+    "finished": (lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
+                 "an object of whole numbers"),
+    "version": (lambda value: isinstance(value, str), "a text"),
+}  # fmt: skip
 
 
 def make_settings(

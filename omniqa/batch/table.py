@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from omniqa import json_output
+from omniqa.cells import read_cells
+from omniqa.errors import UsageError
 from omniqa.lines import Row
 
 COLUMNS = (
@@ -42,9 +44,12 @@ class Table:
 
     @classmethod
     def of(cls, path: Path) -> "Table":
-        """The layout of a file that is there."""
+        """The layout of a file that is there. Raises UsageError where its first line names no columns."""
         with path.open(newline="", encoding=_BYTES[0], errors=_BYTES[1]) as file:
-            return cls(next(csv.reader(file), ()))
+            try:
+                return cls(next(csv.reader(file, strict=True), ()))
+            except csv.Error as error:
+                raise UsageError(f"Line 1 of {path} names no columns ({error}).") from error
 
     def encode(self, row: Row) -> bytes:
         """The row's line; what a row has no value for stays empty."""
@@ -53,14 +58,17 @@ class Table:
 
     def decode(self, line: bytes) -> Row | None:
         """A whole line's cells by their columns, all as text; None where their number is another."""
-        rows = list(csv.reader(io.StringIO(line.decode(*_BYTES), newline="")))
+        try:
+            rows = [cells for _, cells in read_cells(line.decode(*_BYTES))]
+        except ValueError:
+            return None
         if [len(row) for row in rows] != [len(self.columns)]:
             return None
         return dict(zip(self.columns, rows[0], strict=True))
 
-    def is_whole(self, line: bytes) -> bool:
+    def is_whole(self, piece: bytes, quotes: int = 0) -> bool:
         """Whether this newline ends the line, and does not stand in a cell."""
-        return line.endswith(b"\n") and line.count(b'"') % 2 == 0
+        return piece.endswith(b"\n") and (quotes + piece.count(b'"')) % 2 == 0
 
     def _line(self, cells: Sequence[Any]) -> bytes:
         text = io.StringIO(newline="")

@@ -1,63 +1,169 @@
-"""What a dataset's file holds, as JSON values: JSON, JSON lines, CSV, TSV, Parquet."""
+"""What a file of questions holds, as JSON values: JSON, JSON lines, CSV, TSV, Parquet."""
 
-import csv
+import codecs
 import importlib.util
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from omniqa import strict_json
+from omniqa.cells import read_cells
 from omniqa.errors import UsageError
+from omniqa.files import read_regular
+
+_LINE_END = re.compile(r"\r\n|\n|\r")  # JSON and tables may hold other line separators of Unicode
+_DELIMITERS = ",;\t"
+_QUOTED = re.compile(r'"[^"]*"')
+_DECLARED = re.compile(r'"?sep=(.)"?')  # a first line with which Excel names the delimiter
+_ENCODINGS = {  # by their byte order marks; the longer ones come first
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+Rows = Iterable[tuple[int, list[str]]]
+
+
+class Entry(dict[str, Any]):
+    """An object of a file.
+
+    line: where in the file it begins, counted from 1.
+    """
+
+    def __init__(self, fields: dict[str, Any], line: int) -> None:
+        super().__init__(fields)
+        self.line = line
+
+
+def place(fields: object, number: int) -> str:
+    """What messages call a record: "line 7, question 3", or "question 3" where the line is not known."""
+    return f"line {fields.line}, question {number}" if isinstance(fields, Entry) else f"question {number}"
 
 
 def load(path: Path) -> Any:
     """The file's content, read by its suffix: for .json what it holds, for all others a list of objects.
 
-    Raises UsageError where the file is not found, of another kind, or broken.
+    Raises:
+        UsageError: the file is not found, no regular file, of another kind, or broken; the message names the line.
     """
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".json": _json,
-        ".jsonl": lambda path: json_lines(path.read_text(encoding="utf-8-sig")),
-        ".csv": lambda path: _table(path, ","),
-        ".tsv": lambda path: _table(path, "\t"),
+    readers: dict[str, Callable[[bytes], Any]] = {
+        ".json": lambda data: _json(decode(data)),
+        ".jsonl": lambda data: json_lines(decode(data)),
+        ".csv": lambda data: _records(_csv(decode(data))),
+        ".tsv": lambda data: _records(_tsv(decode(data))),
         ".parquet": _parquet,
     }
-    if path.suffix.lower() not in readers:
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
         raise UsageError(f"{path}: a set of questions is a file that ends in {', '.join(readers)}, or the word nano.")
+    if reader is _parquet and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError(f"{path}: reading Parquet takes pyarrow, which is not installed: pip install pyarrow")
     try:
-        return readers[path.suffix.lower()](path)
+        return reader(read_regular(path))
     except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror}).") from error
-    except (ValueError, csv.Error) as error:
+        raise UsageError(f"{path} can't be read ({error.strerror or error}).") from error
+    except ValueError as error:
         raise UsageError(f"{path} can't be read: {error}.") from error
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8-sig"))
+def decode(data: bytes) -> str:
+    """Text in UTF-8, or in what its byte order mark says. Raises ValueError, which names the line, for other bytes."""
+    encoding = next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(_LINE_END.findall(data[: error.start].decode(encoding, "replace"))) + 1
+        raise ValueError(f"line {line}: it is not {encoding.removesuffix('-sig').upper()} ({error.reason})") from error
+    if "\0" in text:
+        line = len(_LINE_END.findall(text, 0, text.index("\0"))) + 1
+        raise ValueError(f"line {line}: it holds a NUL character, so it is no text in UTF-8")
+    return text
 
 
-def json_lines(text: str) -> list[Any]:
-    """The values of a text with one JSON value a line. Raises ValueError, with the line's number, for anything else."""
-    values = []
-    for number, line in enumerate(text.split("\n"), start=1):
+def json_lines(text: str) -> list[Entry]:
+    """The objects of a text with one JSON object a line. Raises ValueError, with the line's number, for all else."""
+    entries = []
+    for number, line in enumerate(_LINE_END.split(text), start=1):
         if line.strip():
             try:
-                values.append(json.loads(line))
+                value = strict_json.parse(line)
             except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
-    return values
+                raise ValueError(f"line {number}: {str(error).removeprefix('line 1: ')}") from error
+            if not isinstance(value, dict):
+                raise ValueError(f"line {number}: it is no object with named fields")
+            entries.append(Entry(value, number))
+    return entries
 
 
-def _table(path: Path, delimiter: str) -> list[dict[str, Any]]:
-    """Rows by the names in the first line; an empty cell is a field that is not there."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter=delimiter)
-        return [{name: cell for name, cell in row.items() if name and cell} for row in rows]
+def _json(text: str) -> Any:
+    elements = strict_json.parse_list(text)
+    if elements is None:
+        return strict_json.parse(text)
+    return [Entry(value, line) if isinstance(value, dict) else value for line, value in elements]
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UsageError(f"{path}: reading Parquet takes pyarrow, which is not installed: pip install pyarrow")
+def _csv(text: str) -> Rows:
+    """Cells between commas, semicolons or tabs, whichever the first line has most of."""
+    head, *rest = _LINE_END.split(text, maxsplit=1)
+    declared = _DECLARED.fullmatch(head)
+    if declared:
+        return read_cells("".join(rest), declared[1], first=2)
+    names = _QUOTED.sub("", _first_line(text))
+    return read_cells(text, max(_DELIMITERS, key=names.count))
+
+
+def _tsv(text: str) -> Rows:
+    """Cells between tabs, in which quotation marks are characters.
+
+    Where the names themselves are in quotation marks, the table was written with CSV's quoting, and is read so.
+    """
+    if all(len(name) > 1 and name[0] == name[-1] == '"' for name in _first_line(text).split("\t")):
+        return read_cells(text, "\t")
+    return ((number, line.split("\t")) for number, line in enumerate(_LINE_END.split(text), start=1))
+
+
+def _first_line(text: str) -> str:
+    """The first line that is not empty."""
+    return next((line for line in _LINE_END.split(text.lstrip("\r\n"), maxsplit=1)), "")
+
+
+def _records(rows: Rows) -> list[Entry]:
+    """Rows by the names in the first one; an empty cell is a field that is not there, an empty row none at all."""
+    names: list[str] = []
+    entries = []
+    for line, cells in rows:
+        if not any(cells):
+            continue
+        if not names:
+            names = _names(line, cells)
+            continue
+        if len(cells) < len(names) or any(cells[len(names) :]):
+            raise ValueError(
+                f"line {line}: it has {len(cells)} cells, and the first line names {len(names)}. Quotation marks can "
+                "hold a cell together in .csv, but not in .tsv"
+            )
+        entries.append(Entry({name: cell for name, cell in zip(names, cells, strict=False) if name and cell}, line))
+    return entries
+
+
+def _names(line: int, cells: list[str]) -> list[str]:
+    """The columns' names; there may be some without."""
+    names = [cell.strip() for cell in cells]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"line {line}: it names the column {twice!r} twice")
+    return names
+
+
+def _parquet(data: bytes) -> list[dict[str, Any]]:
+    import pyarrow
     from pyarrow import parquet
 
-    return parquet.read_table(path).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    return rows

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omniqa.errors import UsageError
+from omniqa.eval.files import place
 from omniqa.eval.questions import Question
 from omniqa.eval.records import Record
 
@@ -42,7 +43,7 @@ def read(content: Any, layout: str, path: Path) -> list[Question]:
     chosen = _guess(content, path) if layout == AUTO else LAYOUTS[layout]
     questions = []
     for number, fields in enumerate(chosen.records(content)):
-        where = f"{path.name}, question {number + 1}"
+        where = f"{path.name}, {place(fields, number + 1)}"
         if not isinstance(fields, Mapping):
             raise UsageError(f"{where} is no object with named fields.")
         questions.append(chosen.question(Record(where, fields), number))

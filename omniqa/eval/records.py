@@ -1,12 +1,12 @@
 """Fields of a dataset's record, checked as they are read."""
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omniqa import strict_json
 from omniqa.errors import UsageError
 from omniqa.eval.questions import LETTERS
 
@@ -29,7 +29,7 @@ class Record:
         """A text or number that must be there."""
         value = self.fields.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-            raise UsageError(f"{self.where}: {name!r} must be a text, not {value!r}.")
+            raise UsageError(f"{self.where}: {name!r} must be a text, not {value!r:.200}.")
         return str(value).strip()
 
     def groups(self, names: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +43,9 @@ class Record:
         if isinstance(value, Mapping):
             value = [value[letter] for letter in sorted(value)]
         if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
-            raise UsageError(f"{self.where}: {name!r} must be a list of 2 to {len(LETTERS)} options, not {value!r}.")
+            raise UsageError(
+                f"{self.where}: {name!r} must be a list of 2 to {len(LETTERS)} options, not {value!r:.200}."
+            )
         return without_letters([str(option).strip() for option in value])
 
     def letter(self, name: str, options: tuple[str, ...]) -> str:
@@ -56,7 +58,7 @@ class Record:
             return letters[options.index(said)]
         if lettered and lettered[1].upper() in letters:
             return lettered[1].upper()
-        raise UsageError(f"{self.where}: {name!r} must be one of {', '.join(letters)} or an option, not {said!r}.")
+        raise UsageError(f"{self.where}: {name!r} must be one of {', '.join(letters)} or an option, not {said!r:.200}.")
 
 
 def without_letters(options: list[str]) -> tuple[str, ...]:
@@ -69,9 +71,9 @@ def without_letters(options: list[str]) -> tuple[str, ...]:
 
 def _read(text: str) -> Any:
     """A list that was written into a cell of a table, as JSON or as Python writes it."""
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (strict_json.parse, ast.literal_eval):
         try:
             return parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # all of them: too deep for Python's parser
             continue
     return text

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+# What a line must hold that the report reads; failures have the first part alone.
+_FAILED: dict[str, tuple[type, ...]] = {"question": (int,), "clip": (str,), "column": (str,)}
+_ANSWERED: dict[str, tuple[type, ...]] = {
+    "said": (str, type(None)), "correct": (bool,), "achieved": (int, float), "at_floor": (bool,),
+    "input_pruning_s": (int, float), "prefill_s": (int, float), "peak_device_bytes": (int, type(None)),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Run:
@@ -105,6 +112,15 @@ class Run:
             "model": answer.model,
             "warnings": list(stats.media.warnings),
         }
+
+
+def checked(row: Row) -> Row:
+    """A line of results as it is. Raises ValueError, with the reason, for one that is none."""
+    wanted = _FAILED | ({"error": (str,)} if "error" in row else _ANSWERED)
+    for name, kinds in wanted.items():
+        if name not in row or not isinstance(row[name], kinds):
+            raise ValueError(f"it is no result of an evaluation, for {name!r} is missing or of another kind")
+    return row
 
 
 def _ask(qa: "OmniQA", video: "EncodedVideo", prompt: str, column: Column, decoding: Decoding) -> tuple["Answer", bool]:

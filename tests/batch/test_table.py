@@ -64,3 +64,22 @@ def test_a_table_with_other_columns_is_refused(path):
     with pytest.raises(UsageError, match="other columns"):
         LineStore(path, Table.with_fields(["note"]))
     assert Table.with_fields(["note"]).columns == (*COLUMNS, "fields.note")
+
+
+def test_cells_of_any_length_come_back(tmp_path):
+    path = tmp_path / "out.csv"
+    long = {"id": "1", "answer": "a\n" * 500_000 + '"' + "x" * 4_000_000, "fields.note": "=1+1"}
+    with LineStore(path, TABLE) as store:
+        store.append({"id": "1", "answer": long["answer"], "fields": {"note": "=1+1"}})
+    with LineStore(path, TABLE) as store:
+        assert store.rows == [long]
+    assert path.read_bytes().endswith(b",=1+1\n"), "cells are written unchanged, whatever a spreadsheet makes of them"
+
+
+def test_a_quotation_mark_too_many_is_named_and_costs_no_line_behind_it(path):
+    whole = path.read_bytes().replace(b"2,,", b'2,",')
+    path.write_bytes(whole)
+    for read in (lambda: LineStore(path, TABLE), lambda: list(read_rows(path, TABLE))):
+        with pytest.raises(UsageError, match=r"Line 5 of .* is no row of this table"):
+            read()
+    assert path.read_bytes() == whole
