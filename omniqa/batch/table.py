@@ -14,9 +14,10 @@ from omniqa.lines import Row
 COLUMNS = (
     "id", "status", "error", "video", "question", "answer", "model", "method", "retention.target", "retention.achieved",
     "retention.audio", "retention.video", "retention.per_layer", "tokens.text", "tokens.audio", "tokens.video",
-    "tokens.audio_kept", "tokens.video_kept", "tokens.generated", "timing_s.load", "timing_s.cache", "timing_s.decode",
-    "timing_s.preprocess", "timing_s.vision_encoder", "timing_s.audio_encoder", "timing_s.input_pruning",
-    "timing_s.prefill", "timing_s.generate", "timing_s.overlapped", "timing_s.time_to_first_token", "timing_s.total",
+    "tokens.audio_kept", "tokens.video_kept", "tokens.generated", "timing_s.import", "timing_s.load", "timing_s.cache",
+    "timing_s.decode", "timing_s.preprocess", "timing_s.vision_encoder", "timing_s.audio_encoder",
+    "timing_s.input_pruning", "timing_s.prefill", "timing_s.generate", "timing_s.overlapped",
+    "timing_s.time_to_first_token", "timing_s.total",
     "memory.device", "memory.peak_rss_bytes", "memory.peak_device_bytes", "media.duration_s", "media.frames",
     "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "media.grids", "media.grids_reused",
     "media.windows_reused", "media.jumps", "evidence", "settings",
