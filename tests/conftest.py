@@ -1,5 +1,6 @@
 """What all tests share: a small random checkpoint in the hub's layout, and the real clips."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 REAL_CLIPS = ROOT.parent / "shared" / "media"
+
+# pytest's parent process loads readline, which puts the width of its terminal into the environment of the workers.
+# Tables fit COLUMNS; a test that wants a width sets its own.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 # transformers' video processor needs torchvision, whose wheels do not go with every build of torch. `make test` puts
 # one beside the environment; what its missing C++ part would declare is declared here, before transformers looks.
