@@ -37,6 +37,7 @@ from omniqa.preparing import Progress, Ready, Video, silent
 from omniqa.pruning import registry
 from omniqa.pruning.base import AnyPruner, VideoChoice
 from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.sequence.template import check_length
 from omniqa.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -126,6 +127,8 @@ class OmniQA:
         share: what the decoder computes before it comes to the question is kept for the next one (up to 1 GiB); False
         asks each afresh.
         """
+        for question in questions:
+            check_length(question)
         if isinstance(video, EncodedVideo):
             if sampling is not None:
                 raise UsageError("This video is encoded already: sampling can't change any more.")

@@ -13,6 +13,7 @@ from omniqa.batch.clips import Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
+from omniqa.sequence.template import check_length
 from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")
@@ -57,6 +58,7 @@ def for_all(clips: Iterable[Clip], texts: Sequence[str]) -> list[Task]:
     if not all(text.strip() for text in texts):
         raise UsageError("A question is empty.")
     for text in texts:
+        check_length(text)
         if wrong := text_flaw(text):
             raise UsageError(f"A question {wrong}.")
     questions = tuple(Question(text, text) for text in texts)

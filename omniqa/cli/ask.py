@@ -19,6 +19,7 @@ from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
 from omniqa.media.sampling import Sampling
 from omniqa.pruning.columns import Column
+from omniqa.sequence.template import check_length
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
@@ -123,6 +124,8 @@ def _questions(video: str, question: str | None, more: list[str]) -> list[str]:
         raise UsageError("There is no question. Give one after the video, or with -Q.")
     if not all(text.strip() for text in asked):
         raise UsageError("A question is empty.")
+    for text in asked:
+        check_length(text)
     return asked
 
 

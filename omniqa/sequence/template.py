@@ -4,12 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from omniqa.errors import ModelError
+from omniqa.errors import ModelError, UsageError
 
 SYSTEM_PROMPT = (
     "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory "
     "and visual inputs, as well as generating text and speech."
 )
+
+QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
+
+
+def check_length(question: str) -> None:
+    """Raises UsageError for a question of more than QUESTION_CHARACTERS."""
+    if len(question) > QUESTION_CHARACTERS:
+        raise UsageError(f"A question has {len(question):,} characters; at most {QUESTION_CHARACTERS:,} are taken.")
 
 
 @dataclass(frozen=True)

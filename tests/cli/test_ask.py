@@ -222,6 +222,7 @@ def test_every_real_clip_gets_an_answer_or_the_documented_exit_code(ask, path):
     [
         (["nowhere.mp4", "What?"], 3, "nowhere.mp4"),
         (["CLIP"], 2, "no question"),
+        (["CLIP", "word " * 20_000], 2, "100,000 characters; at most 20,000"),
         (["CLIP", "  "], 2, "empty"),
         (["-", "-"], 2, "both"),
         (["CLIP", "What?", "--retention", "0"], 2, "Retention 0"),
