@@ -158,7 +158,7 @@ def test_options_are_read_from_text():
     options = registry.parse_options("omnisift", texts)
     assert options == {"rho_audio": 0.4, "rho_v": None, "selector": "some file.safetensors"}
     assert make(0.3, **options).learned.path == "some file.safetensors"
-    with pytest.raises(UsageError, match=r"no option 'rho'.*selector \(str\|none, default none\)"):
+    with pytest.raises(UsageError, match=r"no option 'rho'.*selector \(text\|none, default none\)"):
         registry.parse_options("omnisift", ["rho=0.4"])
 
 
