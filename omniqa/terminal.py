@@ -11,6 +11,7 @@ can't be written, the command goes on without them.
 import os
 import sys
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -67,7 +68,7 @@ def _to_nowhere(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-class _Stream:
+class _Stream(ABC):
     """A standard stream for as long as a command runs; all but writing is left to the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -96,8 +97,9 @@ class _Stream:
         for line in lines:
             self.write(line)
 
+    @abstractmethod
     def _failed(self, error: OSError) -> None:
-        raise NotImplementedError
+        """Handle what could not be written."""
 
     def _give_up(self) -> None:
         _to_nowhere(self.stream)

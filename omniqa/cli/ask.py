@@ -162,7 +162,7 @@ def _video_file(video: str, sampling: Sampling) -> Iterator[str | Path]:
 
 
 def _heads(asked: list[str], methods: list[str]) -> list[str]:
-    """What stands in front of each answer: on a terminal the question, of several; the method, of two."""
+    """The heading of each answer: its question if a terminal shows several, its method if two are compared."""
     questions = len(asked) > 1 and sys.stdout.isatty()
     width = max(map(len, methods))
     heads = []

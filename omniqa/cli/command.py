@@ -74,7 +74,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
 
 
 def word(param: Any) -> str:
-    """What stands for a value in the help: a word, not a type of Python's; nothing for a switch."""
+    """The word that names a value in the help, not Python's type; empty for a switch."""
     if param.metavar is not None:
         return str(param.metavar)
     if param.param_type_name == "argument":

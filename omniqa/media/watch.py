@@ -2,7 +2,7 @@
 
 FFmpeg can't be stopped inside a call. So the work runs in a thread of its own and says `beat` at every packet; the
 caller waits, and goes on without it once the beats stay away. Such a thread ends at its next beat, or with the process.
-A caller that is interrupted waits for that beat, so that no thread, decoder or open file is left behind it.
+A caller that is interrupted waits for that beat, so that no thread of Python's is left behind it.
 """
 
 import time
