@@ -39,11 +39,11 @@ CODECS = {
     "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
     "mpeg4": {"bf": "2", "b": "2M"},
 }
-_WHOLE_GROUPS = {(seeking, "_FEW_PACKETS"): 10**9, (seeking, "_INDEXED"): frozenset()}
+_WHOLE_GROUPS = {(seeking, "_FEW_PACKETS"): 10**9, (seeking, "INDEXED"): frozenset()}
 WAYS: dict[str, dict[tuple[ModuleType, str], object]] = {
     "all": _WHOLE_GROUPS | {(runs, "_MARKED"): frozenset()},
     "non-reference frames passed over": _WHOLE_GROUPS,
-    "groups, too": {(seeking, "_INDEXED"): frozenset()},
+    "groups, too": {(seeking, "INDEXED"): frozenset()},
     "sought": {(seeking, "_NEAR_BYTES"): 0},
 }
 HEADS = ("spacing, s", *WAYS, "all / cheapest")

@@ -69,7 +69,7 @@ def test_it_is_laid_out_as_on_the_hub(checkpoint):
 def test_shards_without_the_thinker_are_not_even_opened(copy):
     expected = first_logits(copy)
     shard_of(copy, "token2wav.").unlink()
-    assert torch.equal(first_logits(copy), expected)
+    torch.testing.assert_close(first_logits(copy), expected)
 
 
 def test_talker_tensors_are_not_read_from_shared_shards(checkpoint):
@@ -99,7 +99,7 @@ def test_the_hubs_older_rope_settings_load_to_the_same_model(copy):
     text["rope_theta"] = rope["rope_theta"]
     text["rope_scaling"] = {"mrope_section": rope["mrope_section"], "rope_type": "default", "type": "default"}
     (copy / "config.json").write_text(json.dumps(config))
-    assert torch.equal(first_logits(copy), expected)
+    torch.testing.assert_close(first_logits(copy), expected)
 
 
 def test_bfloat16_is_near_float32(checkpoint):
@@ -111,7 +111,8 @@ def test_a_thinker_saved_alone_loads_as_well(checkpoint, tmp_path, qa):
     qa.thinker.module.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(checkpoint / name, tmp_path)
-    assert torch.equal(first_logits(tmp_path), first_logits(checkpoint))
+    # Close, not equal: the weights lie at other addresses, and kernels may sum in another order there.
+    torch.testing.assert_close(first_logits(tmp_path), first_logits(checkpoint))
 
 
 def test_it_is_found_in_the_hubs_local_cache_without_a_network(checkpoint, tmp_path, monkeypatch):
