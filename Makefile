@@ -28,7 +28,7 @@ docs: $(VENV)/.ready
 
 # Trains nano; goes on with a run that was ended: make nano HOURS=3.5 NANO=.cache/nano
 nano: $(VENV)/.ready
-	$(BIN)/python -m omniqa.nano.train --out $(NANO) --hours $(HOURS) $$(test -f $(NANO)/training/state.pt && echo --resume)
+	$(BIN)/python -m training.nano.train --out $(NANO) --hours $(HOURS) $$(test -f $(NANO)/training/state.pt && echo --resume)
 
 clean:
 	rm -rf $(VENV) .cache

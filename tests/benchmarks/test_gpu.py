@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
 from omniqa.model.audio import AudioEncoding
-from omniqa.nano.blocks import MatmulAttention
 from omniqa.pruning import registry
+from training.nano.blocks import MatmulAttention
 
 CPU = torch.device("cpu")
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.tokenizer import make_tokenizer
+from omniqa.testing.architecture import NanoConfig, save, untrained
+from omniqa.testing.tokenizer import make_tokenizer
 
-SMALL = Shape(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
+SMALL = NanoConfig(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
 
 
 @pytest.fixture(autouse=True)

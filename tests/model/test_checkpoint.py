@@ -21,8 +21,8 @@ from omniqa.model.checkpoint import (
     require_memory,
 )
 from omniqa.model.thinker import load_thinker
-from omniqa.nano.architecture import VIDEO_PREPROCESSOR
 from omniqa.pruning import registry
+from omniqa.testing.architecture import VIDEO_PREPROCESSOR
 from tests.model.clips import make_clip
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from omniqa.model.attention import SdpaAttention, rotate
 from omniqa.model.audio import AudioEncoder, token_count
 from omniqa.model.thinker import Thinker
 from omniqa.model.vision import VisionEncoder
-from omniqa.nano.batches import PADDING, Batch, Media
 from omniqa.nano.kinds import KINDS
 from omniqa.sequence.units import AUDIO, TEXT, VIDEO
+from training.nano.batches import PADDING, Batch, Media
 
 _NO_BLOCK = -2  # before the first chunk of text
 
@@ -50,20 +50,20 @@ class BlockModel:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
 
-    def logits(self, batch: Batch, sighted: range | None = None) -> Tensor:
+    def logits(self, batch: Batch, media_visible_layers: range | None = None) -> Tensor:
         """What is said at every token to be learned: (tokens, vocabulary), float32, clip after clip.
 
-        sighted: the layers in which text sees audio and video tokens; None: all.
+        media_visible_layers: the layers in which text sees audio and video tokens; None: all.
         """
-        (last,) = deque(self.states(batch, sighted), maxlen=1)
+        (last,) = deque(self.states(batch, media_visible_layers), maxlen=1)
         return self._said(last, before(batch.learned))
 
-    def loss(self, batch: Batch, sighted: range | None = None, embedded: Tensor | None = None) -> Tensor:
+    def loss(self, batch: Batch, media_visible_layers: range | None = None, embedded: Tensor | None = None) -> Tensor:
         """Cross entropy of the tokens to be learned and of the verdicts on options, summed.
 
-        sighted: see `logits`. embedded: see `states`.
+        media_visible_layers: see `logits`. embedded: see `states`.
         """
-        (last,) = deque(self.states(batch, sighted, embedded), maxlen=1)
+        (last,) = deque(self.states(batch, media_visible_layers, embedded), maxlen=1)
         return self.loss_of(last, batch)
 
     def loss_of(self, last: Tensor, batch: Batch) -> Tensor:
@@ -74,11 +74,11 @@ class BlockModel:
         return F.cross_entropy(self._said(last, where), next_ids[where].to(last.device), reduction="sum")
 
     def states(
-        self, batch: Batch, sighted: range | None = None, embedded: Tensor | None = None
+        self, batch: Batch, media_visible_layers: range | None = None, embedded: Tensor | None = None
     ) -> Generator[Tensor, None, None]:
         """(B, N, d) after each layer, one after the other.
 
-        sighted: see `logits`. embedded: (B, N, d), in the place of what `embed` gives.
+        media_visible_layers: see `logits`. embedded: (B, N, d), in the place of what `embed` gives.
         """
         device = self.thinker.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -87,7 +87,12 @@ class BlockModel:
             seeing, blind = ([_added(mask, x) for mask in _visible(batch, blind)] for blind in (False, True))
         for number, layer in enumerate(self.thinker.decoder.layers):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                x = self._layer(layer, x, rotary, seeing if sighted is None or number in sighted else blind)
+                x = self._layer(
+                    layer,
+                    x,
+                    rotary,
+                    seeing if media_visible_layers is None or number in media_visible_layers else blind,
+                )
             yield x
 
     def looks(self, state: Tensor, batch: Batch, layer: int) -> Tensor:
@@ -225,7 +230,7 @@ Score = dict[str, tuple[int, int]]
 
 
 @torch.no_grad()
-def score(model: BlockModel, batches: Sequence[Batch], sighted: range | None = None) -> Score:
+def score(model: BlockModel, batches: Sequence[Batch], media_visible_layers: range | None = None) -> Score:
     """Of every kind of question, how many are answered right, and how many are asked.
 
     An answer counts where each of its tokens and the end is the likeliest one after the right tokens before it; that is
@@ -233,7 +238,7 @@ def score(model: BlockModel, batches: Sequence[Batch], sighted: range | None = N
     """
     right, asked = Counter[str](), Counter[str]()
     for batch in batches:
-        said = model.logits(batch, sighted).argmax(-1).cpu()
+        said = model.logits(batch, media_visible_layers).argmax(-1).cpu()
         missed = (said != batch.ids[batch.learned]).nonzero()[:, 0]
         clip = batch.learned.nonzero()[:, 0]
         wrong = {(int(clip[token]), int(batch.block[batch.learned][token])) for token in missed}

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from omniqa.nano.architecture import Shape, untrained
-from omniqa.nano.batches import Batch, Order, end_with_parent, make_batch, produce
-from omniqa.nano.blocks import BlockModel
-from omniqa.nano.naming import Named, Namer, make_named
-from omniqa.nano.tokenizer import make_tokenizer
 from omniqa.sequence.template import ChatTemplate
+from omniqa.testing.architecture import NanoConfig, untrained
+from omniqa.testing.tokenizer import make_tokenizer
+from training.nano.batches import Batch, BatchSpec, end_with_parent, make_batch, produce
+from training.nano.blocks import BlockModel
+from training.nano.naming import Named, TokenLabeler, make_named
 
 # Memory that is given back to the system after each operation has to be cleared by it before the next; glibc shall keep
 # it. Read when a process starts.
@@ -30,10 +30,10 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of training learns from. sighted: see BlockModel.logits."""
+    """What one step of training learns from. media_visible_layers: see BlockModel.logits."""
 
-    orders: tuple[Order, ...]
-    sighted: range | None
+    specs: tuple[BatchSpec, ...]
+    media_visible_layers: range | None
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class Learned:
     clips: int
 
 
-def learn_here(steps: Iterator[Step], model: BlockModel, workers: int) -> Generator[Learned, None, None]:
+def gradients_here(steps: Iterator[Step], model: BlockModel, workers: int) -> Generator[Learned, None, None]:
     """After each step the gradients have been added up; `workers` processes make the clips, 0 makes them here."""
     steps, ahead = tee(steps)
-    orders, namer = chain.from_iterable(step.orders for step in ahead), Namer(model)
-    with closing(produce(orders, make, model.thinker.tokenizer, workers)) as batches:
+    specs, labeler = chain.from_iterable(step.specs for step in ahead), TokenLabeler(model)
+    with closing(produce(specs, make, model.thinker.tokenizer, workers)) as batches:
         for step in steps:
-            yield _sum([_learn(namer, next(batches), step.sighted) for _ in step.orders])
+            yield _sum([_learn(labeler, next(batches), step.media_visible_layers) for _ in step.specs])
 
 
-def learn_beside(
-    steps: Iterator[Step], module: nn.Module, shape: Shape, bf16: bool, workers: int
+def gradients_from_workers(
+    steps: Iterator[Step], module: nn.Module, config: NanoConfig, bf16: bool, workers: int
 ) -> Generator[Learned, None, None]:
     """The same with `workers` processes, each of which makes clips and computes what follows from them.
 
-    They take orders as they get ready. The weights of `module` and all gradients move into shared memory.
+    They take specs as they get ready. The weights of `module` and all gradients move into shared memory.
     """
     torch.set_num_threads(1)  # several would wait for each other wherever something else runs
     weights = _flat(module)
@@ -73,11 +73,11 @@ def learn_beside(
     numbers = context.Queue()
     for number in range(workers):
         numbers.put(number + 1)
-    setting = (shape, bf16, weights, gradients, numbers)
+    setting = (config, bf16, weights, gradients, numbers)
     with ProcessPoolExecutor(workers, context, _start_worker, setting) as pool:
         try:
             for step in steps:
-                given = [pool.submit(_work, order, step.sighted) for order in step.orders]
+                given = [pool.submit(_work, spec, step.media_visible_layers) for spec in step.specs]
                 learned = _sum([one.result() for one in as_completed(given)])
                 gradients[0] += gradients[1:].sum(0)
                 gradients[1:] = 0
@@ -86,16 +86,16 @@ def learn_beside(
             pool.shutdown(cancel_futures=True)
 
 
-def make(order: Order, template: ChatTemplate) -> Batch | Named:
-    """What an order wants: questions, or names alone."""
-    return make_batch(order, template) if order.blocks else make_named(order)
+def make(spec: BatchSpec, template: ChatTemplate) -> Batch | Named:
+    """What a spec asks for: questions, or names alone."""
+    return make_batch(spec, template) if spec.blocks else make_named(spec)
 
 
-def _learn(namer: Namer, batch: Batch | Named, sighted: range | None) -> Learned:
+def _learn(labeler: TokenLabeler, batch: Batch | Named, media_visible_layers: range | None) -> Learned:
     if isinstance(batch, Named):
-        loss, parts = namer.loss(batch), len(batch.media)
+        loss, parts = labeler.loss(batch), len(batch.media)
     else:
-        loss, parts = namer.answers_loss(batch, sighted), int(batch.learned.sum())
+        loss, parts = labeler.answers_loss(batch, media_visible_layers), int(batch.learned.sum())
     loss.backward()
     return Learned(float(loss.detach()), parts, len(batch.media))
 
@@ -119,18 +119,18 @@ def _bind(module: nn.Module, weights: Tensor, gradients: Tensor) -> None:
         start = part.stop
 
 
-_worker: list[tuple[Namer, ChatTemplate]] = []  # of a worker process, what it learns with
+_worker: list[tuple[TokenLabeler, ChatTemplate]] = []  # of a worker process, what it learns with
 
 
-def _start_worker(shape: Shape, bf16: bool, weights: Tensor, gradients: Tensor, numbers: Any) -> None:
+def _start_worker(config: NanoConfig, bf16: bool, weights: Tensor, gradients: Tensor, numbers: Any) -> None:
     torch.set_num_threads(1)
     end_with_parent()
     tokenizer = make_tokenizer()
-    thinker = untrained(shape, tokenizer, torch.device("cpu"))
+    thinker = untrained(config, tokenizer, torch.device("cpu"))
     _bind(thinker.module, weights, gradients[numbers.get()])
-    _worker[:] = [(Namer(BlockModel(thinker, bf16)), thinker.template)]
+    _worker[:] = [(TokenLabeler(BlockModel(thinker, bf16)), thinker.template)]
 
 
-def _work(order: Order, sighted: range | None) -> Learned:
-    namer, template = _worker[0]
-    return _learn(namer, make(order, template), sighted)
+def _work(spec: BatchSpec, media_visible_layers: range | None) -> Learned:
+    labeler, template = _worker[0]
+    return _learn(labeler, make(spec, template), media_visible_layers)

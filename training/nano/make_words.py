@@ -1,7 +1,7 @@
 """Makes words.npz, the bank of spoken words, with espeak-ng. Run once; its result is in the repository.
 
 apt-get install espeak-ng
-python -m omniqa.nano.make_words
+python -m training.nano.make_words
 """
 
 import subprocess

@@ -18,23 +18,23 @@ from omniqa.errors import UsageError
 from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.probe import probe
 from omniqa.nano import world
-from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import CLIP, PADDING, SAMPLING, Order, collate, make_batch, pick, produce, rendered
-from omniqa.nano.blocks import BlockModel, score, visible_to_text
 from omniqa.nano.clips import write_clip
-from omniqa.nano.learners import Step, learn_beside, learn_here
-from omniqa.nano.naming import Namer, looked_past, make_named
-from omniqa.nano.sift import SelectorTraining
-from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
-from omniqa.nano.train import Progress, Settings, Training, train
-from omniqa.nano.truth import HEARD, SEEN
 from omniqa.pruning import registry
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import AUDIO, TEXT
+from omniqa.testing.architecture import NanoConfig, save, untrained
+from omniqa.testing.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from tests import reference_model as reference
+from training.nano.batches import CLIP, PADDING, SAMPLING, BatchSpec, collate, make_batch, pick, produce, rendered
+from training.nano.blocks import BlockModel, score, visible_to_text
+from training.nano.gradient_workers import Step, gradients_from_workers, gradients_here
+from training.nano.naming import TokenLabeler, looked_past, make_named
+from training.nano.sift import SelectorTraining
+from training.nano.train import Progress, Settings, Training, train
+from training.nano.truth import HEARD, SEEN
 
-SMALL = Shape(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
-ORDER = Order(world.FIRST_TRAINING_SEED, clips=2, seconds=3, scenes=1, size=112, blocks=4)
+SMALL = NanoConfig(layers=5, heads=2, mlp=128, encoder_layers=2, encoder_width=64, encoder_mlp=64)
+SPEC = BatchSpec(world.FIRST_TRAINING_SEED, clips=2, seconds=3, scenes=1, size=112, blocks=4)
 CPU = torch.device("cpu")
 
 
@@ -108,9 +108,9 @@ def test_it_is_the_same_tokenizer_every_time_and_the_worlds_words_are_short(toke
 
 
 def test_the_full_size_is_as_deep_as_it_should_be(tokenizer):
-    module = untrained(Shape(), tokenizer, CPU).module
+    module = untrained(NanoConfig(), tokenizer, CPU).module
     assert 6e6 <= sum(weight.numel() for weight in module.parameters()) <= 8e6
-    assert Shape().layers >= 14
+    assert NanoConfig().layers >= 14
 
 
 def test_the_checkpoint_gives_the_same_logits_in_omniqa_and_transformers(folder, mp4):
@@ -151,7 +151,7 @@ def test_a_block_is_what_ask_gives_the_model(thinker, template, tmp_path, size, 
 
 def test_a_clip_from_a_file_is_what_ask_reads(thinker, template, tmp_path):
     script = world.draw(world.FIRST_TRAINING_SEED, 3, 1)
-    batch = make_batch(replace(ORDER, clips=1, mp4_share=1.0, blocks=1), template)
+    batch = make_batch(replace(SPEC, clips=1, mp4_share=1.0, blocks=1), template)
     with torch.no_grad():
         logits = BlockModel(thinker).logits(batch)
     clip = sample_clip(write_clip(tmp_path / "clip.mp4", script, 112), SAMPLING)
@@ -166,8 +166,8 @@ def prompt_of(batch, template):
 
 
 def test_only_answers_and_their_ends_are_learned(template):
-    batch = make_batch(ORDER, template)
-    asked = pick(world.draw(ORDER.seed, 3, 1), 4, Random(f"questions {ORDER}"))
+    batch = make_batch(SPEC, template)
+    asked = pick(world.draw(SPEC.seed, 3, 1), 4, Random(f"questions {SPEC}"))
     assert batch.kinds[0][0] == "description"
     assert len(asked) == len(batch.kinds[0]) == int(batch.block[0].max())
     for row, kinds in enumerate(batch.kinds):
@@ -178,13 +178,13 @@ def test_only_answers_and_their_ends_are_learned(template):
             assert said[-1] == template.special.im_end
             assert said.count(template.special.im_end) == 1
     described = batch.ids[0][batch.learned[0] & (batch.block[0] == 1)].tolist()[:-1]
-    assert TOKENIZER.decode(described) == world.description(world.draw(ORDER.seed, 3, 1))
+    assert TOKENIZER.decode(described) == world.description(world.draw(SPEC.seed, 3, 1))
 
 
 def test_of_checklists_only_the_verdicts_are_learned(template):
-    script = world.draw(ORDER.seed, 3, 1)
-    batch = make_batch(ORDER, template)
-    heard, shown = (one for one in pick(script, 4, Random(f"questions {ORDER}")) if one.judged)
+    script = world.draw(SPEC.seed, 3, 1)
+    batch = make_batch(SPEC, template)
+    heard, shown = (one for one in pick(script, 4, Random(f"questions {SPEC}")) if one.judged)
     there = {sound.kind for sound in script.sounds} | {sound.word for sound in script.sounds}
     for item in heard.answer.split(","):
         name, verdict = item.split()
@@ -215,7 +215,7 @@ def test_lists_tell_what_is_shown_by_shape_and_by_sound():
 
 
 def test_options_are_judged_at_the_ends_of_their_lines(template):
-    batch = make_batch(replace(ORDER, blocks=12), template)
+    batch = make_batch(replace(SPEC, blocks=12), template)
     no, yes = (template.encode(f" {word}", False)[0] for word in ("no", "yes"))
     with_options = 0
     for row, kinds in enumerate(batch.kinds):
@@ -237,25 +237,25 @@ def test_options_are_judged_at_the_ends_of_their_lines(template):
 
 
 def test_audio_tokens_are_told_what_is_shown_then(fresh, template):
-    batch = make_batch(replace(ORDER, seconds=4, scenes=2), template)
+    batch = make_batch(replace(SPEC, seconds=4, scenes=2), template)
     start = 0
     for number, media in enumerate(batch.media):
-        script = world.draw(ORDER.seed + number, 4, 2)
+        script = world.draw(SPEC.seed + number, 4, 2)
         for token in range(media.shape.audio_tokens):
             scene = next(scene for scene in script.scenes if scene.end > (token + 0.5) / 25)
             now = {SEEN[name] for name in batch.shown[start + token].nonzero()[:, 0].tolist()}
             assert now == {word for names in names_of(scene) for word in names}
         start += media.shape.audio_tokens
-    namer = Namer(BlockModel(fresh))
-    loss, plain = namer.answers_loss(batch, None), namer.model.loss(batch)
+    labeler = TokenLabeler(BlockModel(fresh))
+    loss, plain = labeler.answers_loss(batch, None), labeler.model.loss(batch)
     assert loss > plain
-    assert namer.answers_loss(replace(batch, shown=1 - batch.shown), None) > loss
+    assert labeler.answers_loss(replace(batch, shown=1 - batch.shown), None) > loss
 
 
 def test_questions_are_told_where_to_look(fresh, template):
-    order = replace(ORDER, clips=1, seconds=6, scenes=2, blocks=12)
-    batch = make_batch(order, template)
-    evidence = [one.evidence for one in pick(world.draw(ORDER.seed, 6, 2), 12, Random(f"questions {order}"))]
+    spec = replace(SPEC, clips=1, seconds=6, scenes=2, blocks=12)
+    batch = make_batch(spec, template)
+    evidence = [one.evidence for one in pick(world.draw(SPEC.seed, 6, 2), 12, Random(f"questions {spec}"))]
     assert list(batch.evidence[0]) == evidence
     model, layer = BlockModel(fresh), 2
     with torch.no_grad():
@@ -273,7 +273,7 @@ def test_questions_are_told_where_to_look(fresh, template):
 
 
 def test_blocks_do_not_see_each_other(thinker, template):
-    batch = make_batch(ORDER, template)
+    batch = make_batch(SPEC, template)
     second = (batch.block == 2) & ~batch.learned
     other = replace(batch, ids=torch.where(second, batch.ids.flip(1) % 200, batch.ids))
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_blocks_do_not_see_each_other(thinker, template):
 
 
 def test_text_sees_the_clip_and_its_own_block_up_to_itself(template):
-    batch = make_batch(replace(ORDER, blocks=6), template)
+    batch = make_batch(replace(SPEC, blocks=6), template)
     sees, clip, width = visible_to_text(batch), batch.clip_tokens, batch.chunk
     block = batch.block[:, clip:]
     for row, text in (block > 0).nonzero().tolist():
@@ -295,7 +295,7 @@ def test_text_sees_the_clip_and_its_own_block_up_to_itself(template):
 
 
 def test_text_sees_the_clip_in_the_layers_where_it_shall(thinker, template):
-    batch = make_batch(ORDER, template)
+    batch = make_batch(SPEC, template)
     frames = replace(batch.media[0], frames=255 - batch.media[0].frames)
     mel = replace(frames, mel=np.ascontiguousarray(frames.mel[::-1]))
     other = replace(batch, media=(mel, *batch.media[1:]))
@@ -311,8 +311,8 @@ def test_text_sees_the_clip_in_the_layers_where_it_shall(thinker, template):
 
 
 def test_one_batch_is_learned_by_heart_and_then_answered_so(fresh, template, tmp_path):
-    order = replace(ORDER, clips=1, seconds=2, blocks=3)
-    batch = make_batch(order, template)
+    spec = replace(SPEC, clips=1, seconds=2, blocks=3)
+    batch = make_batch(spec, template)
     model = BlockModel(fresh)
     optimizer = torch.optim.AdamW(fresh.module.parameters(), 2e-3)
     tokens = int(batch.learned.sum())
@@ -328,24 +328,24 @@ def test_one_batch_is_learned_by_heart_and_then_answered_so(fresh, template, tmp
     idle = {name for name, weight in fresh.module.named_parameters() if weight.grad is None or not weight.grad.any()}
     assert {name.split(".")[-2] for name in idle} == {"audio_bos_eos_token"}  # transformers has it and never uses it
 
-    script = world.draw(order.seed, 2, 1)
+    script = world.draw(spec.seed, 2, 1)
     clip = sampled(batch.media[0], script, tmp_path)
-    for one in (one for one in pick(script, 3, Random(f"questions {order}")) if not one.judged):
+    for one in (one for one in pick(script, 3, Random(f"questions {spec}")) if not one.judged):
         answer = OmniQA("nano", fresh, "sdpa").ask(clip, one.prompt, "none")
         assert answer.text == one.answer
 
 
 def test_encoders_learn_names(fresh):
-    named = make_named(replace(ORDER, seconds=2, blocks=0))
-    namer = Namer(BlockModel(fresh))
+    named = make_named(replace(SPEC, seconds=2, blocks=0))
+    labeler = TokenLabeler(BlockModel(fresh))
     optimizer = torch.optim.AdamW(fresh.module.parameters(), 3e-3)
-    before = float(namer.loss(named).detach())
+    before = float(labeler.loss(named).detach())
     for _ in range(80):
         optimizer.zero_grad()
-        namer.loss(named).backward()
+        labeler.loss(named).backward()
         optimizer.step()
-    assert float(namer.loss(named).detach()) < 0.1 * before
-    assert min(namer.right(named)) > 0.9
+    assert float(labeler.loss(named).detach()) < 0.1 * before
+    assert min(labeler.right(named)) > 0.9
 
 
 def names_of(scene):
@@ -355,7 +355,7 @@ def names_of(scene):
 
 def test_names_are_those_of_the_moment():
     script = next(s for s in world.training_scripts(seconds=4, scenes=2) if s.scenes[0].sign and s.sounds)
-    named = make_named(replace(ORDER, seed=script.seed, seconds=4, scenes=2, clips=1, blocks=0))
+    named = make_named(replace(SPEC, seed=script.seed, seconds=4, scenes=2, clips=1, blocks=0))
     shown = [{SEEN[name] for name in row.nonzero()[:, 0].tolist()} for row in named.seen[0]]
     assert set().union(*shown) == {word for name in names_of(script.scenes[0]) for word in name}
     assert all(any(name <= here for here in shown) for name in names_of(script.scenes[0]))
@@ -366,8 +366,8 @@ def test_names_are_those_of_the_moment():
 
 
 def test_batches_made_in_the_background_are_the_same(tokenizer):
-    orders = [replace(ORDER, seed=ORDER.seed + number) for number in range(3)]
-    here, there = (list(produce(iter(orders), make_batch, tokenizer, workers)) for workers in (0, 1))
+    specs = [replace(SPEC, seed=SPEC.seed + number) for number in range(3)]
+    here, there = (list(produce(iter(specs), make_batch, tokenizer, workers)) for workers in (0, 1))
     for mine, theirs in zip(here, there, strict=True):
         assert torch.equal(mine.ids, theirs.ids)
         assert all(np.array_equal(a.frames, b.frames) for a, b in zip(mine.media, theirs.media, strict=True))
@@ -376,11 +376,11 @@ def test_batches_made_in_the_background_are_the_same(tokenizer):
 def test_gradients_from_several_processes_are_those_of_one(tokenizer, monkeypatch):
     # A new process takes over sys.path, but not what makes the torchvision beside the environment importable.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "torchvision" not in path])
-    orders = tuple(replace(ORDER, seed=ORDER.seed + number, clips=1) for number in range(3))
-    steps = [Step(orders, None), Step(orders[:1], range(3))]
+    specs = tuple(replace(SPEC, seed=SPEC.seed + number, clips=1) for number in range(3))
+    steps = [Step(specs, None), Step(specs[:1], range(3))]
     alone, beside = (untrained(SMALL, tokenizer, CPU) for _ in range(2))
-    here = learn_here(iter(steps), BlockModel(alone), workers=0)
-    there = learn_beside(iter(steps), beside.module, SMALL, bf16=False, workers=2)
+    here = gradients_here(iter(steps), BlockModel(alone), workers=0)
+    there = gradients_from_workers(iter(steps), beside.module, SMALL, bf16=False, workers=2)
     for mine, theirs in zip(here, there, strict=True):
         assert theirs == replace(mine, loss=pytest.approx(mine.loss, rel=1e-5))
         for a, b in zip(alone.module.parameters(), beside.module.parameters(), strict=True):
@@ -391,7 +391,7 @@ def test_a_selector_learns_what_audio_answers_need_and_the_model_stays_as_it_is(
     save(fresh.module, tokenizer, tmp_path)
     before = {name: weight.clone() for name, weight in fresh.module.named_parameters()}
     training = SelectorTraining(BlockModel(fresh))
-    batch = make_batch(replace(ORDER, clips=1, seconds=4.5), template)
+    batch = make_batch(replace(SPEC, clips=1, seconds=4.5), template)
     training.loss(batch, 0.4, 0.5).backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in training.selector.parameters())
     training.step(0, 1.0)
@@ -405,7 +405,7 @@ def test_a_selector_learns_what_audio_answers_need_and_the_model_stays_as_it_is(
 def test_what_a_selector_drops_is_gone(fresh, template):
     """The loss without tokens is that of the sequence without them, not of zeros in their place."""
     training = SelectorTraining(BlockModel(fresh))
-    batch = make_batch(replace(ORDER, clips=1), template)
+    batch = make_batch(replace(SPEC, clips=1), template)
     dropped = batch.modality[0] == AUDIO
     block = torch.where(dropped, PADDING, batch.block)
     other = training.model.embed(batch) + 10.0 * dropped[None, :, None]
@@ -445,7 +445,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(tmp_path):
 
 
 def test_the_log_tells_what_is_right_by_kind_and_the_next_stage_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr("omniqa.nano.train.TEST_CLIPS", 4)
+    monkeypatch.setattr("training.nano.train.TEST_CLIPS", 4)
     run = Training(tmp_path, Settings(hours=1, workers=0), CPU, SMALL)
     for seconds, stage in ((0.0, 0), (1200.0, 1), (1200.0, 2)):  # later than either may end
         run.progress.seconds = seconds

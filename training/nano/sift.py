@@ -1,4 +1,4 @@
-"""Trains the selector of omnisift for nano: python -m omniqa.nano.sift --model DIR --hours H.
+"""Trains the selector of omnisift for nano: python -m training.nano.sift --model DIR --hours H.
 
 nano itself stays as it is. The selector's kept audio tokens are multiplied by a mask that is 1 in what it gives and the
 score's sigmoid in what it learns from (straight-through); the loss is that of the answers without what was dropped.
@@ -19,13 +19,13 @@ from torch import Tensor
 import omniqa
 from omniqa import terminal
 from omniqa.nano import world
-from omniqa.nano.batches import PADDING, Batch, Order, make_batch
-from omniqa.nano.blocks import BlockModel
 from omniqa.pruning.audio_selector import AudioSelector
 from omniqa.pruning.base import MediaTokens
 from omniqa.pruning.omnisift import FILE, audio_of_pairs, audio_scores, audio_to_drop, keep_video
 from omniqa.sequence.layout import build_layout
 from omniqa.sequence.units import AUDIO, VIDEO
+from training.nano.batches import PADDING, Batch, BatchSpec, make_batch
+from training.nano.blocks import BlockModel
 
 CLIPS = 8  # a step
 RATE, WARMUP, DECAY = 1e-3, 20, 0.3  # learning rate; steps; share of the time
@@ -60,8 +60,10 @@ class SelectorTraining:
         total, tokens = 0.0, 0
         for seed in range(CLIPS * number, CLIPS * (number + 1)):
             rng = Random(f"sift {seed}")
-            order = Order(world.FIRST_TRAINING_SEED + seed, 1, rng.randint(8, 16) / 2, 2, rng.choice((112, 140, 168)))
-            batch = make_batch(order, self.model.thinker.template)
+            spec = BatchSpec(
+                world.FIRST_TRAINING_SEED + seed, 1, rng.randint(8, 16) / 2, 2, rng.choice((112, 140, 168))
+            )
+            batch = make_batch(spec, self.model.thinker.template)
             loss = self.loss(batch, rng.uniform(*RHO_AUDIO), rng.uniform(*RHO_VIDEO))
             loss.backward()
             total, tokens = total + float(loss.detach()), tokens + int(batch.learned.sum())
@@ -125,7 +127,7 @@ def _highest(score: Tensor, sizes: Tensor, rho_audio: float) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m omniqa.nano.sift", description="Train omnisift's selector.")
+    parser = argparse.ArgumentParser(prog="python -m training.nano.sift", description="Train omnisift's selector.")
     parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--hours", type=float, required=True, help="time in all")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu or cuda")

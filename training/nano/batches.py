@@ -33,11 +33,11 @@ from omniqa.nano.facts import Facts, Span
 from omniqa.nano.finding import THINGS
 from omniqa.nano.questions import LETTERS, Question
 from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
-from omniqa.nano.truth import shown as shown_while_heard
 from omniqa.nano.words import WORDS
 from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
 from omniqa.sequence.template import ChatTemplate
 from omniqa.sequence.units import TEXT
+from training.nano.truth import shown as shown_while_heard
 
 BatchT = TypeVar("BatchT")
 FPS = 2
@@ -134,8 +134,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a batch shall be; the same order gives the same batch.
+class BatchSpec:
+    """What is in a batch; equal specs give equal batches.
 
     Attributes:
         seed: of the first clip; the others follow.
@@ -156,19 +156,19 @@ class Order:
     mp4_share: float = 0.0
 
 
-def make_batch(order: Order, template: ChatTemplate) -> Batch:
+def make_batch(spec: BatchSpec, template: ChatTemplate) -> Batch:
     """Make clips, pick questions, lay all out."""
-    scripts, media = make_media(order)
-    rng = Random(f"questions {order}")
-    asked = [pick(script, order.blocks, rng) for script in scripts]
+    scripts, media = make_media(spec)
+    rng = Random(f"questions {spec}")
+    asked = [pick(script, spec.blocks, rng) for script in scripts]
     return collate(template, scripts, media, asked)
 
 
-def make_media(order: Order) -> tuple[list[Script], list[Media]]:
-    """The clips of an order, some of them through a file."""
-    rng = Random(f"files {order}")
-    scripts = [draw(order.seed + number, order.seconds, order.scenes) for number in range(order.clips)]
-    media = [from_mp4(s, order.size) if rng.random() < order.mp4_share else rendered(s, order.size) for s in scripts]
+def make_media(spec: BatchSpec) -> tuple[list[Script], list[Media]]:
+    """The clips of a spec, some of them through a file."""
+    rng = Random(f"files {spec}")
+    scripts = [draw(spec.seed + number, spec.seconds, spec.scenes) for number in range(spec.clips)]
+    media = [from_mp4(s, spec.size) if rng.random() < spec.mp4_share else rendered(s, spec.size) for s in scripts]
     return scripts, media
 
 
@@ -324,16 +324,16 @@ _worker: list[ChatTemplate] = []  # of a worker process, the one that it lays ou
 
 
 def produce(
-    orders: Iterator[Order],
-    make: Callable[[Order, ChatTemplate], BatchT],
+    specs: Iterator[BatchSpec],
+    make: Callable[[BatchSpec, ChatTemplate], BatchT],
     tokenizer: Any,
     workers: int,
     ahead: int = 3,
 ) -> Generator[BatchT, None, None]:
-    """Batches in the order of `orders`, made in the background; 0 workers make them here, as they are asked for.
+    """Batches in the order of `specs`, made in the background; 0 workers make them here, as they are asked for.
 
     Args:
-        orders: without end; read up to `ahead` * `workers` further than batches are taken.
+        specs: without end; read up to `ahead` * `workers` further than batches are taken.
         make: what makes a batch, a function that another process can import.
         tokenizer: the model's.
         workers: processes.
@@ -341,14 +341,14 @@ def produce(
     """
     if not workers:
         template = ChatTemplate.of(tokenizer)
-        yield from (make(order, template) for order in orders)
+        yield from (make(spec, template) for spec in specs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tokenizer,)) as pool:
-        waiting = deque(pool.submit(_work, make, order) for order in islice(orders, ahead * workers))
+        waiting = deque(pool.submit(_work, make, spec) for spec in islice(specs, ahead * workers))
         try:
             while waiting:
                 batch = waiting.popleft().result()
-                waiting.extend(pool.submit(_work, make, order) for order in islice(orders, 1))
+                waiting.extend(pool.submit(_work, make, spec) for spec in islice(specs, 1))
                 yield batch
         finally:
             pool.shutdown(cancel_futures=True)
@@ -372,5 +372,5 @@ def end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _work(make: Callable[[Order, ChatTemplate], BatchT], order: Order) -> BatchT:
-    return make(order, _worker[0])
+def _work(make: Callable[[BatchSpec, ChatTemplate], BatchT], spec: BatchSpec) -> BatchT:
+    return make(spec, _worker[0])

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniqa.nano.batches import FPS, Batch, Media, Order, make_media
-from omniqa.nano.blocks import BlockModel, before
-from omniqa.nano.truth import HEARD, SEEN, heard, seen
 from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
+from training.nano.batches import FPS, Batch, BatchSpec, Media, make_media
+from training.nano.blocks import BlockModel, before
+from training.nano.truth import HEARD, SEEN, heard, seen
 
 _RARE = 5.0  # weight of a name that is true, of which there are few
 _EARLY = 0.3  # of the decoder's layers, after which audio tokens shall know what is shown
@@ -36,9 +36,9 @@ class Named:
     heard: Tensor
 
 
-def make_named(order: Order) -> Named:
+def make_named(spec: BatchSpec) -> Named:
     """Make clips and say what is in them, of the picture in the first grid only: the next would show little else."""
-    scripts, media = make_media(order)
+    scripts, media = make_media(spec)
     pairs = [(script, _first_grid(one)) for script, one in zip(scripts, media, strict=True)]
     return Named(
         media=tuple(one for _, one in pairs),
@@ -52,7 +52,7 @@ def _first_grid(media: Media) -> Media:
     return replace(media, frames=media.frames[:2], shape=shape)
 
 
-class Namer:
+class TokenLabeler:
     """Reads names off the embeddings of a model's encoders."""
 
     def __init__(self, model: BlockModel) -> None:
@@ -76,7 +76,7 @@ class Namer:
         known = ~seen_true.isnan().flatten(1).any(1)
         return len(named.media) * (_mistaken(seen[known], seen_true[known]) + _mistaken(heard, heard_true))
 
-    def answers_loss(self, batch: Batch, sighted: range | None) -> Tensor:
+    def answers_loss(self, batch: Batch, media_visible_layers: range | None) -> Tensor:
         """BlockModel.loss, and what leads to answers. Arguments as there.
 
         Early in the decoder audio tokens say what is shown while they are heard: sights and sounds are brought together
@@ -84,7 +84,7 @@ class Namer:
         all heads of the next layers do: what they would see elsewhere is mistaken for the answer. By the middle the
         answer is said already: things are looked up in the layers for it.
         """
-        states = list(self.model.states(batch, sighted))
+        states = list(self.model.states(batch, media_visible_layers))
         early, middle = (round(share * len(states)) - 1 for share in (_EARLY, _MIDDLE))
         beside = _SHOWN_WEIGHT * self._shown_mistaken(states[early], batch)
         for layer in range(early + 2, middle + 1):

@@ -1,4 +1,4 @@
-"""Trains nano on its world: python -m omniqa.nano.train --out DIR --hours H.
+"""Trains nano on its world: python -m training.nano.train --out DIR --hours H.
 
 DIR becomes a checkpoint that `omniqa ask --model DIR` and transformers load; DIR/training holds the log and what is
 needed to go on after an end of any kind with --resume.
@@ -24,18 +24,18 @@ import torch
 from omniqa import terminal
 from omniqa.errors import OmniqaError, UsageError
 from omniqa.nano import world
-from omniqa.nano.architecture import Shape, save, untrained
-from omniqa.nano.batches import Batch, Order, make_batch, produce
-from omniqa.nano.blocks import BlockModel, Score, score
 from omniqa.nano.kinds import KINDS
-from omniqa.nano.learners import Learned, Step, learn_beside, learn_here
-from omniqa.nano.naming import Named, Namer, make_named
-from omniqa.nano.tokenizer import make_tokenizer
+from omniqa.testing.architecture import NanoConfig, save, untrained
+from omniqa.testing.tokenizer import make_tokenizer
+from training.nano.batches import Batch, BatchSpec, make_batch, produce
+from training.nano.blocks import BlockModel, Score, score
+from training.nano.gradient_workers import Learned, Step, gradients_from_workers, gradients_here
+from training.nano.naming import Named, TokenLabeler, make_named
 
-SIGHTED = (0.36, 0.6)  # of the layers: between these, text shall find what it needs of audio and video tokens
+VISIBLE_LAYERS = (0.36, 0.6)  # of the layers: between these, text shall find what it needs of audio and video tokens
 BLIND_BEFORE, BLIND_AFTER = 0.85, 0.6  # of the steps, in which it must; once single scenes are named right
 NAMES_SHARE = 0.15  # of the steps after the first stage that are of it; earlier stages have a share of the others
-NAMED_TOGETHER = 5  # times as many clips fit where things are only named
+NAMED_MICRO_BATCHES = 5  # times as many clips fit where things are only named
 NAMED_MP4 = 0.2  # times as many of them go through a file, which takes longer than naming
 MOST_CLIPS = 128  # a step, so that no two steps have the same
 TEST_CLIPS, TEST_SIZE = 32, 168
@@ -93,7 +93,7 @@ class Settings:
 
     Attributes:
         hours: in all.
-        together: clips computed at a time.
+        micro_batch: clips computed at a time.
         rate: learning rate.
         workers: processes that learn, or on a GPU make clips; 0 does all in this one.
         mp4_share: of the clips, goes through an mp4 file.
@@ -101,7 +101,7 @@ class Settings:
     """
 
     hours: float
-    together: int = 1
+    micro_batch: int = 1
     rate: float = 2e-3
     workers: int = 2
     mp4_share: float = 0.1
@@ -130,10 +130,10 @@ def share_right(scores: Score, tasks: Sequence[str] = ()) -> float:
 class Training:
     """A run: its model, its folder, and how far it is."""
 
-    def __init__(self, out: Path, settings: Settings, device: torch.device, shape: Shape | None = None) -> None:
-        self.out, self.settings, self.shape = out, settings, shape or Shape()
+    def __init__(self, out: Path, settings: Settings, device: torch.device, config: NanoConfig | None = None) -> None:
+        self.out, self.settings, self.config = out, settings, config or NanoConfig()
         self.tokenizer = make_tokenizer()
-        self.thinker = untrained(self.shape, self.tokenizer, device)
+        self.thinker = untrained(self.config, self.tokenizer, device)
         self.model = BlockModel(self.thinker, settings.bf16)
         matrices, others = _matrices(self.thinker.module)
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -193,19 +193,21 @@ class Training:
 
     def _learn(self) -> Generator[Learned, None, None]:
         """Gradients, step by step."""
-        if self._learners:
-            return learn_beside(self._steps(), self.thinker.module, self.shape, self.settings.bf16, self._learners)
-        return learn_here(self._steps(), self.model, self.settings.workers)
+        if self._gradient_workers:
+            return gradients_from_workers(
+                self._steps(), self.thinker.module, self.config, self.settings.bf16, self._gradient_workers
+            )
+        return gradients_here(self._steps(), self.model, self.settings.workers)
 
     @property
-    def _learners(self) -> int:
+    def _gradient_workers(self) -> int:
         """How many other processes compute gradients; 0 where this one does."""
         return self.settings.workers if self.thinker.device.type == "cpu" else 0
 
     @property
     def middle(self) -> range:
         """The layers in which text shall look things up."""
-        return range(*(round(share * self.thinker.layers) for share in SIGHTED))
+        return range(*(round(share * self.thinker.layers) for share in VISIBLE_LAYERS))
 
     def test(self) -> None:
         """Measure on test clips of the present stage, and go to the next stage if that is enough."""
@@ -215,7 +217,7 @@ class Training:
             self._log(right=share_right(scores), accuracy=_shares(scores))
             right = share_right(scores, stage.tasks)
         else:
-            seen, heard = Namer(self.model).right(self._test_names())
+            seen, heard = TokenLabeler(self.model).right(self._test_names())
             self._log(seen=seen, heard=heard)
             right = min(seen, heard)
         if self.progress.stage < len(STAGES) - 1 and (right >= stage.enough or at >= stage.latest):
@@ -264,10 +266,10 @@ class Training:
             rng = Random(f"step {number}")
             stage = STAGES[self._stage_of_step(rng)]
             seconds = rng.randint(*(round(2 * s) for s in stage.seconds)) / 2
-            together = self.settings.together * (1 if stage.blocks else NAMED_TOGETHER)
-            beside, most = max(1, self._learners), max(MOST_CLIPS, together)
+            together = self.settings.micro_batch * (1 if stage.blocks else NAMED_MICRO_BATCHES)
+            beside, most = max(1, self._gradient_workers), max(MOST_CLIPS, together)
             parts = beside * max(1, round(stage.clips * 4 / seconds / together / beside))  # so that none waits
-            first = Order(
+            first = BatchSpec(
                 seed=world.FIRST_TRAINING_SEED + number * most,
                 clips=together,
                 seconds=seconds,
@@ -276,10 +278,10 @@ class Training:
                 blocks=stage.blocks,
                 mp4_share=self.settings.mp4_share * (1 if stage.blocks else NAMED_MP4),
             )
-            orders = (replace(first, seed=first.seed + part * together) for part in range(min(parts, most // together)))
-            yield Step(tuple(orders), self._sighted(rng) if self.progress.stage > 1 else None)
+            specs = (replace(first, seed=first.seed + part * together) for part in range(min(parts, most // together)))
+            yield Step(tuple(specs), self._visible_layers(rng) if self.progress.stage > 1 else None)
 
-    def _sighted(self, rng: Random) -> range:
+    def _visible_layers(self, rng: Random) -> range:
         """The layers in which text sees audio and video tokens: not the first ones, or not the last, at times neither.
 
         What is looked up in the first layers, before sights and sounds are brought together, is of the whole clip.
@@ -301,14 +303,14 @@ class Training:
         """Clips of the fixed test set, made once."""
         if stage not in self._tests:
             scenes, seconds = STAGES[stage].scenes, STAGES[stage].scenes * 4
-            order = Order(0, 4, seconds, scenes, TEST_SIZE)
-            orders = (replace(order, seed=seed) for seed in range(0, TEST_CLIPS, order.clips))
-            self._tests[stage] = list(produce(orders, make_batch, self.tokenizer, workers=0))
+            spec = BatchSpec(0, 4, seconds, scenes, TEST_SIZE)
+            specs = (replace(spec, seed=seed) for seed in range(0, TEST_CLIPS, spec.clips))
+            self._tests[stage] = list(produce(specs, make_batch, self.tokenizer, workers=0))
         return self._tests[stage]
 
     def _test_names(self) -> Named:
         """Likewise, of the first stage."""
-        return make_named(Order(0, 4 * TEST_CLIPS, 2, STAGES[0].scenes, TEST_SIZE, blocks=0))
+        return make_named(BatchSpec(0, 4 * TEST_CLIPS, 2, STAGES[0].scenes, TEST_SIZE, blocks=0))
 
     def _log(self, **numbers: Any) -> None:
         """A line in the log, and on the screen."""
@@ -361,13 +363,13 @@ def train(out: Path, settings: Settings, device: torch.device, resume: bool = Fa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m omniqa.nano.train", description="Train nano on its world.")
+    parser = argparse.ArgumentParser(prog="python -m training.nano.train", description="Train nano on its world.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--hours", type=float, required=True, help="time in all, earlier runs of --out included")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="learning rate")
-    parser.add_argument("--together", type=int, default=Settings.together, help="clips computed at a time")
+    parser.add_argument("--micro-batch", type=int, default=Settings.micro_batch, help="clips computed at a time")
     parser.add_argument(
         "--workers", type=int, default=Settings.workers, help="processes that learn, or make clips for a GPU"
     )
@@ -384,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(
         hours=given.hours,
-        together=given.together,
+        micro_batch=given.micro_batch,
         rate=given.rate,
         workers=given.workers,
         mp4_share=given.mp4_share,

@@ -1,4 +1,4 @@
-"""nano's shape: Qwen2.5-Omni's Thinker, small, and how it is written in the hub's file layout."""
+"""A small Thinker of Qwen2.5-Omni, untrained, and how it is written in the hub's file layout."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from omniqa.model.checkpoint import PIXEL_BOUNDS, find_checkpoint
 from omniqa.model.thinker import Thinker, load_thinker
-from omniqa.nano.tokenizer import VOCABULARY
+from omniqa.testing.tokenizer import VOCABULARY
 
 HEAD = 64  # size of a decoder's head, so of its mRoPE sections, too
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [16, 8, 8]}  # half of the head is for time
@@ -35,7 +35,7 @@ VIDEO_PREPROCESSOR = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class NanoConfig:
     """How large a Thinker is. Both encoders have 4 heads."""
 
     layers: int = 14
@@ -52,7 +52,7 @@ class Shape:
         return self.heads * HEAD
 
 
-def make_config(shape: Shape, tokenizer: Any) -> Any:
+def make_config(config: NanoConfig, tokenizer: Any) -> Any:
     """The Thinker's configuration; ids are the tokenizer's."""
 
     def token(text: str) -> int:
@@ -61,20 +61,21 @@ def make_config(shape: Shape, tokenizer: Any) -> Any:
     make: Any = Qwen2_5OmniThinkerConfig  # what else it takes is kept as it is
     return make(
         text_config={
-            "vocab_size": VOCABULARY, "hidden_size": shape.width, "intermediate_size": shape.mlp,
-            "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
-            "num_key_value_heads": shape.kv_heads, "rope_parameters": ROPE, "initializer_range": _INITIAL,
-            "max_position_embeddings": 32768, "max_window_layers": shape.layers,
+            "vocab_size": VOCABULARY, "hidden_size": config.width, "intermediate_size": config.mlp,
+            "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+            "num_key_value_heads": config.kv_heads, "rope_parameters": ROPE, "initializer_range": _INITIAL,
+            "max_position_embeddings": 32768, "max_window_layers": config.layers,
         },
         vision_config={
-            "depth": shape.encoder_layers, "hidden_size": shape.encoder_width, "intermediate_size": shape.encoder_mlp,
-            "num_heads": 4, "out_hidden_size": shape.width, "initializer_range": _INITIAL,
+            "depth": config.encoder_layers, "hidden_size": config.encoder_width,
+            "intermediate_size": config.encoder_mlp, "num_heads": 4,
+            "out_hidden_size": config.width, "initializer_range": _INITIAL,
             # Every second block, as windows of 112 px cut up what is larger than that.
-            "fullatt_block_indexes": [*range(1, shape.encoder_layers, 2)],
+            "fullatt_block_indexes": [*range(1, config.encoder_layers, 2)],
         },
         audio_config={
-            "encoder_layers": shape.encoder_layers, "d_model": shape.encoder_width, "output_dim": shape.width,
-            "encoder_attention_heads": 4, "encoder_ffn_dim": shape.encoder_mlp, "initializer_range": _INITIAL,
+            "encoder_layers": config.encoder_layers, "d_model": config.encoder_width, "output_dim": config.width,
+            "encoder_attention_heads": 4, "encoder_ffn_dim": config.encoder_mlp, "initializer_range": _INITIAL,
         },
         audio_token_index=token("<|AUDIO|>"), image_token_index=token("<|IMAGE|>"),
         video_token_index=token("<|VIDEO|>"), audio_start_token_id=token("<|audio_bos|>"),
@@ -84,10 +85,12 @@ def make_config(shape: Shape, tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
-def untrained(shape: Shape, tokenizer: Any, device: torch.device, seed: int = 0) -> Thinker:
+def untrained(config: NanoConfig, tokenizer: Any, device: torch.device, seed: int = 0) -> Thinker:
     """A Thinker of random weights in float32, ready to be trained; it went through files, as `omniqa.load` reads."""
     torch.manual_seed(seed)
-    module = Qwen2_5OmniThinkerForConditionalGeneration._from_config(make_config(shape, tokenizer), dtype=torch.float32)
+    module = Qwen2_5OmniThinkerForConditionalGeneration._from_config(
+        make_config(config, tokenizer), dtype=torch.float32
+    )
     with TemporaryDirectory() as folder:
         save(module, tokenizer, Path(folder))
         thinker = load_thinker(find_checkpoint(folder), device, torch.float32)

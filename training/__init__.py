@@ -1,0 +1,1 @@
+"""What trains the models that ship with omniqa; not installed with the package."""

@@ -1,0 +1,1 @@
+"""Trains nano on its world: `python -m training.nano.train`, from the root of the repository."""
