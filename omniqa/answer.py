@@ -77,6 +77,7 @@ class MediaSummary:
     grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
     windows_reused: the share of all vision windows that --reuse-static took from the grid before.
     jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
+    hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
     """
 
     duration_s: float
@@ -90,6 +91,7 @@ class MediaSummary:
     grids_reused: int = 0
     windows_reused: float = 0.0
     jumps: tuple[ClockJump, ...] = ()
+    hdr: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

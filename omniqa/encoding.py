@@ -186,4 +186,5 @@ def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
         grids_reused=grids.grids_reused,
         windows_reused=grids.windows_reused,
         jumps=tuple(ClockJump(float(jump.at), float(jump.by)) for jump in clip.info.clock.jumps),
+        hdr=clip.info.video.hdr if clip.info.video and times else None,
     )

@@ -23,7 +23,7 @@ from omniqa.media.sampling import Sampling
 from omniqa.model.audio import AudioEncoding
 from omniqa.sequence.layout import MediaShape
 
-FORMAT = 1  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+FORMAT = 2  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
 _WHOLE, _RUN = 2**16, 2**12  # values of a weight: up to so many are looked at all, of more three runs
 
 

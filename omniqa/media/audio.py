@@ -175,7 +175,7 @@ def _placed(
     """The frames' samples from `start` to `end`, without gaps or overlaps: sample k is at `start + k / rate`."""
     limit, tolerance = ceil((end - start) * rate), 0
     written, silence = 0, SILENCE_SECONDS * rate
-    for time, _, frame in frames:
+    for time, _, frame, *_ in frames:
         if frame.sample_rate not in SAMPLE_RATES:
             damage.packets += 1
             continue

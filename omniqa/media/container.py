@@ -35,6 +35,7 @@ from omniqa.media.access import (
     is_address,
 )
 from omniqa.media.clock import STEADY, Clock, believable
+from omniqa.media.colour import ColourTags
 from omniqa.media.download import place
 from omniqa.media.watch import beat
 from omniqa.memory import is_out_of_memory, out_of_memory
@@ -81,11 +82,19 @@ class Damage:
 
 
 class Timed(NamedTuple):
-    """A decoded frame and when it is shown or heard, in seconds on the file's clock."""
+    """A decoded frame and when it is shown or heard.
+
+    Attributes:
+        start: seconds on the file's clock.
+        end: likewise.
+        frame: av.VideoFrame or av.AudioFrame, as was asked for.
+        colour: what the file says of a picture's colours.
+    """
 
     start: Fraction
     end: Fraction
-    frame: Any  # av.VideoFrame or av.AudioFrame, as was asked for
+    frame: Any
+    colour: ColourTags = ColourTags()
 
 
 @contextmanager
@@ -393,8 +402,9 @@ def prepare(stream: Stream) -> None:
 
 def on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterator[Timed]:
     """Frames with their times, in seconds from `zero` on."""
-    end = Fraction(0)
+    end, colour = Fraction(0), ColourTags()
     tick, step = time_base(stream), spacing(stream)
+    in_container = ColourTags.of(stream.codec_context) if isinstance(stream, VideoStream) else colour
     for frame in frames:
         # Raw streams carry no timestamps: there, each frame follows the one before.
         start = end if frame.pts is None else frame.pts * tick - zero
@@ -402,4 +412,5 @@ def on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterato
             end = start + Fraction(frame.samples, frame.sample_rate)
         else:
             end = start + lasting(frame.duration, tick, step)
-        yield Timed(start, end, frame)
+            colour = ColourTags.of(frame).within(in_container)
+        yield Timed(start, end, frame, colour)

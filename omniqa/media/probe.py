@@ -17,6 +17,7 @@ from omniqa.media.container import (
     Damage,
     Kind,
     Stream,
+    Timed,
     clock_zero,
     demuxed,
     lasting,
@@ -60,6 +61,7 @@ class VideoStream:
             is applied to frames, too, and reads as 180 here).
         frame_rate: mean frames per second, None where the file does not tell.
         codec: FFmpeg's name of the decoder.
+        hdr: "pq", "hlg" or "bt2020", if its colours are converted to ordinary ones (`omniqa.media.colour`).
     """
 
     start: Fraction
@@ -69,6 +71,7 @@ class VideoStream:
     rotation: int
     frame_rate: Fraction | None
     codec: str
+    hdr: str | None = None
 
 
 @dataclass(frozen=True)
@@ -200,12 +203,13 @@ def _probe_video(path: str | Path, access: Access, spans: dict[int, Span]) -> Vi
             return None
         rate = stream.average_rate or stream.guessed_rate
         codec, width, height = stream.codec_context.name, stream.width, stream.height
-    frame, turns = _first_frame(path, "video", access), 0
-    if frame is not None:
+    first, turns, hdr = _first_frame(path, "video", access), 0, None
+    if first is not None:
+        frame, hdr = first.frame, first.colour.hdr
         width, height, turns = frame.width, frame.height, round(-frame.rotation / 90) % 4
     if turns % 2:
         width, height = height, width
-    return VideoStream(*span, width, height, 90 * turns, rate, codec) if width and height else None
+    return VideoStream(*span, width, height, 90 * turns, rate, codec, hdr) if width and height else None
 
 
 def _probe_audio(path: str | Path, access: Access, spans: dict[int, Span]) -> AudioStream | None:
@@ -215,16 +219,16 @@ def _probe_audio(path: str | Path, access: Access, spans: dict[int, Span]) -> Au
         if not isinstance(stream, av.AudioStream) or span is None:
             return None
         codec, rate, channels = stream.codec_context.name, stream.sample_rate, stream.channels
-    frame = _first_frame(path, "audio", access)
-    if frame is not None:  # headers may lack the rate (transport streams) or give half of it (HE-AAC)
-        rate, channels = frame.sample_rate, frame.layout.nb_channels
+    first = _first_frame(path, "audio", access)
+    if first is not None:  # headers may lack the rate (transport streams) or give half of it (HE-AAC)
+        rate, channels = first.frame.sample_rate, first.frame.layout.nb_channels
     return AudioStream(*span, rate, channels, codec)
 
 
-def _first_frame(path: str | Path, kind: Kind, access: Access) -> Any:
+def _first_frame(path: str | Path, kind: Kind, access: Access) -> Timed | None:
     """The first frame that can be decoded, None where none can."""
     with closing(timed_frames(path, kind, Fraction(0), Damage(), access)) as frames:
-        return next((timed.frame for timed in frames), None)
+        return next(frames, None)
 
 
 def _span(container: InputContainer, stream: Stream) -> Span | None:

@@ -10,7 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from omniqa.media.container import Damage, is_damage
+from omniqa.media.colour import ColourTags, mapped, needs_mapping, rgb
+from omniqa.media.container import Damage, Timed, is_damage
 from omniqa.media.probe import MediaInfo, opening
 from omniqa.media.resize import resize
 from omniqa.media.seeking import frames_for
@@ -47,18 +48,18 @@ def read_frames(
     damage = damage if damage is not None else Damage()
     shown: _Shown | None = None
     with closing(frames_for(path, tuple(waiting), damage, access, clock)) as frames:
-        for start, end, frame in frames:
+        for timed in frames:
             if shown is None:
-                _drop_before(start, waiting)
-            elif start < shown.start:  # a stray frame, from before what is on screen
+                _drop_before(timed.start, waiting)
+            elif timed.start < shown.timed.start:  # a stray frame, from before what is on screen
                 continue
             if shown is not None:
-                yield from _until(start, waiting, shown, size, damage)
+                yield from _until(timed.start, waiting, shown, size, damage)
             if not waiting:
                 return
-            shown = _Shown(start, end, frame)
+            shown = _Shown(timed)
     if shown is not None:
-        yield from _until(shown.end, waiting, shown, size, damage)
+        yield from _until(shown.timed.end, waiting, shown, size, damage)
 
 
 def _until(
@@ -79,28 +80,46 @@ def _until(
 
 def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Turn, and mirror, a picture (H, W, 3) as the frame's display matrix asks; quarter turns only."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return picture
-    # Where the stored point (x, y) is shown: x' = a x + c y, y' = b x + d y, in 16.16 fixed point, row by row.
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
-    if abs(b) > abs(a):
+    a, b, c, d = _display_matrix(frame)
+    if is_turned(frame):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def is_turned(frame: av.VideoFrame) -> bool:
+    """Whether a frame is shown on its side: its height as stored is its width as shown."""
+    a, b, _, _ = _display_matrix(frame)
+    return abs(b) > abs(a)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Where the stored point (x, y) is shown: (a, b, c, d) of x' = a x + c y, y' = b x + d y, in fixed point."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    return a, b, c, d
 
 
 class _Shown:
     """The frame on screen; converted once, however many times ask for it."""
 
-    def __init__(self, start: Fraction, end: Fraction, frame: av.VideoFrame) -> None:
-        self.start, self.end = start, end
-        self._frame = frame
+    def __init__(self, timed: Timed) -> None:
+        self.timed = timed
         self._picture: np.ndarray | None = None
 
     def picture(self, size: tuple[int, int]) -> np.ndarray:
         if self._picture is None:
-            self._picture = resize(upright(self._frame.to_ndarray(format="rgb24"), self._frame), size)
+            self._picture = _drawn(self.timed.frame, self.timed.colour, size)
         return self._picture
+
+
+def _drawn(frame: av.VideoFrame, colour: ColourTags, size: tuple[int, int]) -> np.ndarray:
+    """The picture of a frame, upright and at a size: uint8 RGB (height, width, 3)."""
+    if not needs_mapping(frame, colour):
+        return resize(upright(rgb(frame, colour), frame), size)
+    stored = size[::-1] if is_turned(frame) else size
+    return np.ascontiguousarray(upright(mapped(frame, colour, stored), frame))
 
 
 def _drop_before(start: Fraction, waiting: deque[Fraction]) -> None:

@@ -48,6 +48,7 @@ SCHEMA = {
         "grids_reused",
         "windows_reused",
         "jumps",
+        "hdr",
     },
     "evidence": list,
 }
@@ -84,6 +85,7 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "grids_reused": 0,
         "windows_reused": 0.0,
         "jumps": [],
+        "hdr": None,
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

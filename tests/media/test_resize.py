@@ -56,10 +56,10 @@ def test_resizing_keeps_shape_type_and_flat_colours():
 def test_real_frames_differ_from_the_float_path_by_a_fifth_of_a_level(name):
     """The reference casts to float32, resizes, rounds and clamps; run with -s to see the difference."""
     total = most = count = 0
-    for k, (_, _, decoded) in enumerate(islice(timed_frames(real_clip(name), "video", 0, Damage()), 200)):
+    for k, decoded in enumerate(islice(timed_frames(real_clip(name), "video", 0, Damage()), 200)):
         if k % 30:
             continue
-        frame = decoded.to_ndarray(format="rgb24")
+        frame = decoded.frame.to_ndarray(format="rgb24")
         size = smart_resize(*frame.shape[:2])
         pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
         wanted = interpolate(pixels, size, mode="bicubic", antialias=True).round().clamp(0, 255)

@@ -83,7 +83,7 @@ def clip(tmp_path_factory):
 def whole(path):
     """(start, end, picture) of every frame, decoded from the beginning; none that goes back in time."""
     frames = []
-    for start, end, frame in timed_frames(path, "video", Fraction(0), Damage()):
+    for start, end, frame, *_ in timed_frames(path, "video", Fraction(0), Damage()):
         if not frames or start >= frames[-1][0]:
             frames.append((start, end, upright(frame.to_ndarray(format="rgb24"), frame)))
     return frames
@@ -149,10 +149,10 @@ def test_the_same_frames_as_decoding_everything(clip, name, step, start):
 def test_the_same_frames_of_real_clips(name):
     path = real_clip(name)
     frames = timed_frames(path, "video", Fraction(0), Damage())
-    starts = [(start, end, frame.to_ndarray().tobytes()) for start, end, frame in frames]
+    starts = [(start, end, frame.to_ndarray().tobytes()) for start, end, frame, *_ in frames]
     for step in ("0.5", "2.3"):
         times, passed = every(step, end=starts[-1][1]), []
-        for start, end, frame in seeking.frames_for(path, times, Damage(), seeking.Access()):
+        for start, end, frame, *_ in seeking.frames_for(path, times, Damage(), seeking.Access()):
             passed.append((start, end, frame.to_ndarray().tobytes()))
         assert expected(passed, times) == expected(starts, times)
 
