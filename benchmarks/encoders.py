@@ -99,11 +99,11 @@ def _cases(qa: OmniQA, clip: Path, sampling: Sampling) -> list[Case]:
     if len(frames):
         see = qa.vision_encoder.encode
         _ = theirs.vision(frames[:2])(), see(frames[:2])
-        hw = frames.shape[1] * frames.shape[2] // (4 * PATCH**2)
+        tokens = frames.shape[1] * frames.shape[2] // (4 * PATCH**2)
         different = len({frames[number : number + 2].tobytes() for number in range(0, len(frames), 2)})
         run = {THEIRS: theirs.vision(frames), OURS: lambda: see(frames).flatten(0, 1)}
         grids = {THEIRS: len(frames) // 2, OURS: different}
-        cases.append(Case("vision encoder", run, {side: shape.vision_encoder(grids[side], hw) for side in SIDES}))
+        cases.append(Case("vision encoder", run, {side: shape.vision_encoder(grids[side], tokens) for side in SIDES}))
     if len(waveform):
         hear, mel = qa.audio_encoder.encode, log_mel(waveform)
         _ = theirs.audio(mel[:, :WARM_MEL])(), hear(mel[:, :WARM_MEL])

@@ -43,8 +43,8 @@ from omniqa.model.steps import CAPTURE_AFTER, Steps
 from omniqa.model.vision import VisionEncoder, patchify
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner, MediaTokens
-from omniqa.pruning.ratio import Unreachable
+from omniqa.pruning.budget import Unreachable
+from omniqa.pruning.contract import AnyMethod, MediaTokens
 from omniqa.sequence.units import AUDIO as IS_AUDIO
 from omniqa.sequence.units import VIDEO as IS_VIDEO
 
@@ -75,7 +75,7 @@ class Clip:
         return len(self.frames) // 2
 
     @property
-    def hw(self) -> int:
+    def tokens_per_grid(self) -> int:
         return self.frames.shape[1] * self.frames.shape[2] // (PATCH * MERGE) ** 2
 
     @property
@@ -199,7 +199,7 @@ class Run:
     reserved: int | None = None
 
 
-def run_omniqa(model: Model, clip: Clip, pruner: AnyPruner, new_tokens: int) -> Run:
+def run_omniqa(model: Model, clip: Clip, pruner: AnyMethod, new_tokens: int) -> Run:
     """Encoders, input pruning, prefill and `new_tokens` steps."""
     marks = Marks(model.device)
     marks.mark("start")
@@ -209,9 +209,11 @@ def run_omniqa(model: Model, clip: Clip, pruner: AnyPruner, new_tokens: int) -> 
     marks.mark("audio")
     kind = pruner.audio_importance
     chunk, modality = layout(clip, model.device)
-    tokens = MediaTokens(modality, chunk, clip.hw, video, sound.embeddings, sound.importance(kind) if kind else None)
+    tokens = MediaTokens(
+        modality, chunk, clip.tokens_per_grid, video, sound.embeddings, sound.importance(kind) if kind else None
+    )
     plan = pruner.plan(tokens.counts, model.layers)
-    selection = pruner.select_input(tokens, plan)
+    selection = pruner.prune_input(tokens, plan)
     prompt = make_prompt(model, tokens, selection.keep, selection.embeddings)
     marks.mark("input pruning")
     cache = KVCache(model.layers, new_tokens)
@@ -229,7 +231,7 @@ def run_omniqa(model: Model, clip: Clip, pruner: AnyPruner, new_tokens: int) -> 
 def layout(clip: Clip, device: torch.device) -> tuple[Tensor, Tensor]:
     """Chunk and modality of each audio and video token in sequence order, chunk by chunk."""
     seconds = clip.mel.shape[1] / MEL_PER_SECOND
-    grid = (torch.arange(clip.grids) * (seconds / clip.grids) / CHUNK_S).long().repeat_interleave(clip.hw)
+    grid = (torch.arange(clip.grids) * (seconds / clip.grids) / CHUNK_S).long().repeat_interleave(clip.tokens_per_grid)
     sound = torch.arange(clip.audio) // (TOKENS_PER_SECOND * CHUNK_S)
     chunk = torch.cat([grid, sound])
     modality = torch.tensor([IS_VIDEO, IS_AUDIO]).repeat_interleave(torch.tensor([len(grid), len(sound)]))
@@ -297,7 +299,7 @@ def run_transformers(model: Model, clip: Clip, implementation: str) -> Run:
     sound = model.tower(mel.to(device, dtype), feature_lens=length).last_hidden_state
     marks.mark("audio")
     everything = torch.arange(len(modality), device=device)
-    tokens = MediaTokens(modality, torch.zeros_like(modality).long(), clip.hw, video, sound)
+    tokens = MediaTokens(modality, torch.zeros_like(modality).long(), clip.tokens_per_grid, video, sound)
     prompt = make_prompt(model, tokens, everything, None)
     x, positions = prompt.embeddings[None], prompt.positions[:, None]
     out = model.text(inputs_embeds=x, position_ids=positions, use_cache=True).last_hidden_state
@@ -390,13 +392,13 @@ def summary(model: Model, clip: Clip, line: Line, rates: dict[str, float]) -> di
     seconds = {name: statistics.median(run.seconds[name] for run in line.runs) for name in first.seconds}
     total = statistics.median(sum(run.seconds.values()) for run in line.runs)
     floors = {
-        "vision": shape.vision_encoder(clip.grids, clip.hw) / rates["matmul"],
+        "vision": shape.vision_encoder(clip.grids, clip.tokens_per_grid) / rates["matmul"],
         "audio": shape.audio_encoder(clip.mel.shape[1]) / rates["matmul"],
         "decoder": shape.prefill(first.lengths) / rates["matmul"],
     }
     decoder = sum(value for name, value in seconds.items() if name.startswith(("layers", "decoder")))
     spent = {"vision": seconds["vision"], "audio": seconds["audio"], "decoder": decoder}
-    n = clip.grids * clip.hw + clip.audio
+    n = clip.grids * clip.tokens_per_grid + clip.audio
     result = base | {
         "retention": sum(length - HEAD - TAIL for length in first.lengths) / (len(first.lengths) * n),
         "seconds": seconds,

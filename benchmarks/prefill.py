@@ -124,8 +124,13 @@ def _work(answer: Answer) -> dict[str, Any]:
     """What was computed for a first question; equal grids are encoded once."""
     tokens, media = answer.stats.tokens, answer.stats.media
     lengths = [tokens.text + share * (tokens.audio + tokens.video) for share in answer.retention.per_layer]
-    hw = tokens.video // max(1, media.grids)
-    return {"tokens": _counts(answer), "grids": media.grids - media.grids_reused, "hw": hw, "lengths": lengths}
+    tokens_per_grid = tokens.video // max(1, media.grids)
+    return {
+        "tokens": _counts(answer),
+        "grids": media.grids - media.grids_reused,
+        "tokens_per_grid": tokens_per_grid,
+        "lengths": lengths,
+    }
 
 
 def _counts(answer: Answer) -> dict[str, int]:

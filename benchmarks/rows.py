@@ -58,11 +58,11 @@ class Rates:
 
 
 def operations(
-    shape: ModelShape, tokens: dict[str, int], grids: int, hw: int, lengths: Sequence[float]
+    shape: ModelShape, tokens: dict[str, int], grids: int, tokens_per_grid: int, lengths: Sequence[float]
 ) -> dict[str, float]:
-    """Operations by stage. grids: that were encoded, of `hw` tokens each. lengths: tokens that each layer computed."""
+    """Operations by stage. grids: those encoded. lengths: tokens that each layer computed."""
     return {
-        "vision_encoder": shape.vision_encoder(grids, hw),
+        "vision_encoder": shape.vision_encoder(grids, tokens_per_grid),
         "audio_encoder": shape.audio_encoder(4 * tokens["audio"]),
         "prefill": shape.prefill(lengths),
     }

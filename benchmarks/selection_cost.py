@@ -4,7 +4,7 @@
     python -m benchmarks.selection_cost --device cuda --prefill-seconds 1.9
 
 The clip is 128 frames of 252x448, 64 grids of 9x16 tokens, with 64 s of sound, 1600 tokens.
-For every method that chooses at the input level: seconds of `plan` and `select_input`, and of the audio importance
+For every method that chooses at the input level: seconds of `plan` and `prune_input`, and of the audio importance
 that it asks of the encoder's last layer; medians, the methods in turn. A network that a method learns has random
 weights. The embeddings are random walks: every place of
 the picture changes a little from grid to grid, and so does the sound; every eight seconds all is new.
@@ -37,9 +37,8 @@ from omniqa.model.decoder import Decoder, Prompt
 from omniqa.model.rate import matmul_rate
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner, MediaTokens, Pruner
-from omniqa.pruning.ratio import Unreachable
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
+from omniqa.pruning.contract import AnyMethod, MediaTokens, Method
 from omniqa.sequence.units import AUDIO as IS_AUDIO
 from omniqa.sequence.units import VIDEO as IS_VIDEO
 
@@ -72,7 +71,7 @@ def make_tokens(grids: int, audio: int, device: str, dtype: torch.dtype) -> Medi
     return MediaTokens(
         modality=modality[order].to(device),
         chunk=chunk[order].to(device),
-        hw=HW,
+        tokens_per_grid=HW,
         video=random_walk(grids, NEW_EVERY, HW, WIDTH).flatten(0, 1).to(device, dtype),
         audio=random_walk(audio, NEW_EVERY * 25, WIDTH).to(device, dtype),
         time_s=time_s[order],
@@ -142,27 +141,27 @@ class Clock:
 class Line:
     """A method at a retention, and the seconds that it took."""
 
-    pruner: AnyPruner
+    pruner: AnyMethod
     asked: float
     entered: int = 0
 
     def __post_init__(self) -> None:
         self.selection: list[float] = []
         self.importance: list[float] = []
-        learned = self.pruner.learned
-        self.learned = learned.make(WIDTH).eval() if learned else None
+        part = self.pruner.aux_network
+        self.network = part.make(WIDTH).eval() if part else None
 
     def measure(self, tokens: MediaTokens, sound: AudioEncoding, clock: Clock) -> None:
         """Once more."""
         kind = self.pruner.audio_importance
-        if self.learned:
-            self.learned.to(clock.device)
+        if self.network:
+            self.network.to(clock.device)
         start = clock.now()
         importance = sound.importance(kind) if kind else None
         ready = clock.now()
-        given = replace(tokens, audio_importance=importance, learned=self.learned)
+        given = replace(tokens, audio_importance=importance, aux_network=self.network)
         plan = self.pruner.plan(given.counts, LAYERS)
-        selection = self.pruner.select_input(given, plan)
+        selection = self.pruner.prune_input(given, plan)
         self.selection.append(clock.now() - ready)
         self.importance.append(ready - start)
         self.entered = len(selection.keep)
@@ -172,7 +171,7 @@ def make_lines(retentions: list[float], tokens: MediaTokens, sound: AudioEncodin
     """Every method with work at the input level, run once; at the nearest retention where the asked is out of reach."""
     lines = []
     for name, method in registry.methods().items():
-        if method.select_input is Pruner.select_input:
+        if method.prune_input is Method.prune_input:
             continue
         for retention in retentions:
             line = Line(registry.create(name, retention), retention)
@@ -225,7 +224,7 @@ def report(lines: list[Line], clip: ClipTokens, rate: float, prefill: float, arg
         f"of full tokens in the 3B shape: {prefill:.3f} s ({source}; floor {floor:.3f} s). Medians of "
         f"{arguments.repeats}, the lowest and highest in brackets.\n"
     )
-    print("| method | R asked | tokens in | plan and select_input, s | audio importance, s | together, of prefill |")
+    print("| method | R asked | tokens in | plan and prune_input, s | audio importance, s | together, of prefill |")
     print("|---|---:|---:|---:|---:|---:|")
     for line in lines:
         together = statistics.median(map(sum, zip(line.selection, line.importance, strict=True)))

@@ -12,8 +12,8 @@ from omniqa.answer import MediaSummary
 from omniqa.media.clip import SampledClip
 from omniqa.model.audio import AudioEncoding
 from omniqa.model.shared import SharedRows
-from omniqa.pruning.base import AnyPruner, AudioAttention, ChosenVideo, InputSelection
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.contract import AnyMethod, AudioAttention, ChosenVideo, Kept
 from omniqa.sequence.layout import MediaShape
 
 SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
@@ -27,7 +27,7 @@ class Start:
     """
 
     plan: Plan
-    selection: InputSelection
+    selection: Kept
     rows: SharedRows | None
 
     @property
@@ -45,13 +45,13 @@ class Shared:
     def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
         self.importance: dict[AudioAttention, Tensor] = {}
         self._most_bytes = most_bytes
-        self._starts: OrderedDict[AnyPruner, Start] = OrderedDict()
+        self._starts: OrderedDict[AnyMethod, Start] = OrderedDict()
 
-    def of(self, pruner: AnyPruner) -> Start | None:
+    def of(self, pruner: AnyMethod) -> Start | None:
         """What an earlier question by an equal method left."""
         return self._starts.get(pruner)
 
-    def keep(self, pruner: AnyPruner, start: Start) -> None:
+    def keep(self, pruner: AnyMethod, start: Start) -> None:
         """Leave it for the next; the methods not asked by for longest give way."""
         self._starts[pruner] = start
         self._starts.move_to_end(pruner)
@@ -93,7 +93,7 @@ class EncodedVideo:
     @property
     def counts(self) -> ClipTokens:
         """Its tokens before any pruning, to plan with."""
-        return ClipTokens(self.shape.audio_tokens, self.shape.grids, self.shape.hw)
+        return ClipTokens(self.shape.audio_tokens, self.shape.grids, self.shape.tokens_per_grid)
 
     def on(self, device: torch.device) -> "EncodedVideo":
         """The same with its tensors on `device`."""

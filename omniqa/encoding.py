@@ -22,7 +22,7 @@ from omniqa.model.thinker import Thinker
 from omniqa.model.vision import GridStream, VisionEncoder
 from omniqa.model.windows import FRAMES
 from omniqa.preparing import Preparer, Progress, Ready, prepared, silent
-from omniqa.pruning.base import ChosenVideo, VideoChoice
+from omniqa.pruning.contract import ChosenVideo, VideoChoice
 from omniqa.stats import OVERLAPPED, StageClock, reset_device_peak
 
 

@@ -35,8 +35,8 @@ from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.prefilling import Prefilled, Prefiller
 from omniqa.preparing import Progress, Ready, Video, silent
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner, VideoChoice
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.contract import AnyMethod, VideoChoice
 from omniqa.sequence.template import check_length
 from omniqa.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
@@ -111,7 +111,7 @@ class OmniQA:
         self,
         video: Video | EncodedVideo,
         questions: Sequence[str],
-        pruner: AnyPruner,
+        pruner: AnyMethod,
         *,
         sampling: Sampling | None = None,
         decoding: Decoding | None = None,
@@ -173,7 +173,7 @@ class OmniQA:
         return held(video, (sampling or Sampling()).access) if isinstance(video, str | Path) else nullcontext()
 
     def _encode_for(
-        self, pruner: AnyPruner, video: Video, sampling: Sampling | None, progress: Progress
+        self, pruner: AnyMethod, video: Video, sampling: Sampling | None, progress: Progress
     ) -> EncodedVideo:
         if isinstance(video, str | Path):
             sampling = (sampling or Sampling()).within(self.pixels)
@@ -183,22 +183,22 @@ class OmniQA:
         ready = self.prepare(video, sampling, progress=progress)
         shape = ready.shape
         # What the method refuses, it refuses before the long part.
-        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.hw), self.thinker.layers)
-        self.prefiller.learned_part(pruner)
+        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid), self.thinker.layers)
+        self.prefiller.aux_network(pruner)
         return self.encoder.encode(ready, progress)
 
-    def _foreseen(self, pruner: AnyPruner, path: str | Path, sampling: Sampling) -> Plan | None:
+    def _foreseen(self, pruner: AnyMethod, path: str | Path, sampling: Sampling) -> Plan | None:
         """The plan for what the file says that it holds; None where there is none, and what it really holds decides."""
         info = probe(path, sampling.access)
         try:
             plan: Plan = pruner.plan(expected_tokens(info, sampling), self.thinker.layers)
         except UsageError:
             return None
-        self.prefiller.learned_part(pruner)
+        self.prefiller.aux_network(pruner)
         return plan
 
     def _encode_file_for(
-        self, pruner: AnyPruner, plan: Plan, path: str | Path, sampling: Sampling, progress: Progress
+        self, pruner: AnyMethod, plan: Plan, path: str | Path, sampling: Sampling, progress: Progress
     ) -> EncodedVideo:
         """Encode a file for one method. Of a long one, tokens that will not stay are let go of as they come.
 
@@ -217,10 +217,10 @@ class OmniQA:
             encoded = self.encoder.encode_file(path, sampling, progress)
         return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
 
-    def _right_choice(self, video: EncodedVideo, pruner: AnyPruner) -> VideoChoice | None:
+    def _right_choice(self, video: EncodedVideo, pruner: AnyMethod) -> VideoChoice | None:
         return pruner.video_choice(pruner.plan(video.counts, self.thinker.layers))
 
-    def _serves(self, video: EncodedVideo, pruner: AnyPruner) -> bool:
+    def _serves(self, video: EncodedVideo, pruner: AnyMethod) -> bool:
         """Whether the clip still has all that the method needs of it."""
         return video.chosen is None or video.chosen.choice == self._right_choice(video, pruner)
 
@@ -228,7 +228,7 @@ class OmniQA:
         self,
         video: EncodedVideo,
         question: str,
-        pruner: AnyPruner,
+        pruner: AnyMethod,
         decoding: Decoding,
         spent: dict[str, float],
         on_text: Callable[[str], None],

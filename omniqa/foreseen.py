@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
 from omniqa.media.timeline import Number, exact, sample_times
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
 from omniqa.sequence.units import POSITIONS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def tokens_of(size: tuple[int, int], seen: Number, heard: Number, sampling: Samp
     """Of a picture, height and width in pixels, that ends at second `seen`, and a sound that ends at second `heard`."""
     start = exact(sampling.start)
     ends = [exact(end) if sampling.end is None else min(exact(end), exact(sampling.end)) for end in (seen, heard)]
-    grids = hw = audio = 0
+    grids = tokens_per_grid = audio = 0
     if sampling.video and ends[0] > start:
         times = sample_times(start, ends[0], sampling.fps, sampling.max_frames)
         rows, cols = smart_resize(*size, *sampling.pixels(PIXELS))
-        grids, hw = -(-len(times) // 2), rows * cols // CELL**2
+        grids, tokens_per_grid = -(-len(times) // 2), rows * cols // CELL**2
     if sampling.audio and ends[1] > start:
         audio = int(POSITIONS_PER_SECOND * (ends[1] - start))
-    return ClipTokens(audio, grids, hw)
+    return ClipTokens(audio, grids, tokens_per_grid)

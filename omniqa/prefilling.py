@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from omniqa.encoded import SHARED_BYTES, EncodedVideo, Start
 from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
+from omniqa.model.aux_network import load_aux_network
 from omniqa.model.cache import KVCache
 from omniqa.model.decoder import Decoder, Prefill, Prompt
-from omniqa.model.learned import load_learned
 from omniqa.model.thinker import Thinker
 from omniqa.preparing import Progress, silent
-from omniqa.pruning.base import AnyPruner, InputSelection, LearnedPart, MediaTokens
+from omniqa.pruning.contract import AnyMethod, AuxNetwork, Kept, MediaTokens
 from omniqa.sequence.layout import TokenLayout, build_layout
 from omniqa.sequence.units import AUDIO, VIDEO
 from omniqa.stats import StageClock
@@ -31,11 +31,11 @@ class Prefilled:
 class Prefiller:
     """Takes prompts through one model's decoder.
 
-    learned: the methods' own networks that were needed so far.
+    aux_networks: the methods' own networks that were needed so far.
     """
 
     def __init__(self, thinker: Thinker, decoder: Decoder) -> None:
-        self.learned: dict[LearnedPart, nn.Module] = {}
+        self.aux_networks: dict[AuxNetwork, nn.Module] = {}
         self._thinker = thinker
         self._decoder = decoder
 
@@ -43,7 +43,7 @@ class Prefiller:
         self,
         video: EncodedVideo,
         question: str,
-        pruner: AnyPruner,
+        pruner: AnyMethod,
         room: int = 0,
         clock: StageClock | None = None,
         progress: Progress = silent,
@@ -65,7 +65,7 @@ class Prefiller:
                 tokens = self._media_tokens(video, layout, pruner)
                 start = video.shared.of(pruner) if share else None
                 plan = start.plan if start else pruner.plan(tokens.counts, thinker.layers)
-                selection = start.selection if start else pruner.select_input(tokens, plan)
+                selection = start.selection if start else pruner.prune_input(tokens, plan)
             cache = KVCache(thinker.layers, room)
             with clock.stage("prefill"):
                 result = self._decoder.prefill(
@@ -81,31 +81,31 @@ class Prefiller:
                 video.shared.keep(pruner, Start(plan, selection, result.shared))
         return Prefilled(layout, result, cache)
 
-    def learned_part(self, pruner: AnyPruner) -> nn.Module | None:
+    def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
         """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
-        part = pruner.learned
+        part = pruner.aux_network
         if part is None:
             return None
-        if part not in self.learned:
+        if part not in self.aux_networks:
             weight = self._thinker.lm_head.weight
-            self.learned[part] = load_learned(part, self._thinker.checkpoint, weight.shape[1], weight.device)
-        return self.learned[part]
+            self.aux_networks[part] = load_aux_network(part, self._thinker.checkpoint, weight.shape[1], weight.device)
+        return self.aux_networks[part]
 
-    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyPruner) -> MediaTokens:
+    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyMethod) -> MediaTokens:
         device, media = self._thinker.device, layout.media
         return MediaTokens(
             modality=torch.from_numpy(layout.modality[media]).to(device),
             chunk=torch.from_numpy(layout.chunk[media]).to(device),
-            hw=video.shape.hw,
+            tokens_per_grid=video.shape.tokens_per_grid,
             video=video.video,
             audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
             audio_importance=video.audio_importance(pruner.audio_importance),
             time_s=torch.from_numpy(layout.time_s[media]),
-            learned=self.learned_part(pruner),
+            aux_network=self.aux_network(pruner),
             chosen=video.chosen,
         )
 
-    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: InputSelection) -> Prompt:
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> Prompt:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
         device, media = self._thinker.device, layout.media
         keep = selection.keep

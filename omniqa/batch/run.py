@@ -19,7 +19,7 @@ from omniqa.lines import Row
 from omniqa.media.sampling import Sampling
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.model.decoding import Decoding
-from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.contract import AnyMethod
 
 if TYPE_CHECKING:
     from omniqa.engine import EncodedVideo, OmniQA, Ready
@@ -61,7 +61,7 @@ class Asker:
     left_out: files in folders that turned out to be no media. waited_s: how long the model waited for decoding.
     """
 
-    pruner: AnyPruner
+    pruner: AnyMethod
     sampling: Sampling
     decoding: Decoding
     settings: str

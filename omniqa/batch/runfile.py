@@ -15,7 +15,7 @@ from omniqa.files import read_regular
 from omniqa.lines import differences, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
-from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.contract import AnyMethod
 
 Settings = dict[str, Any]
 _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
@@ -118,7 +118,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def make_settings(
     model: str | None,
     dtype: str,
-    pruner: AnyPruner,
+    pruner: AnyMethod,
     sampling: Sampling,
     decoding: Decoding,
     reuse_static: float | None = None,

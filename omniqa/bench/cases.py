@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from omniqa.errors import UsageError
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner
-from omniqa.pruning.columns import columns
+from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.variants import method_variants
 
 FULL = "none"  # what all others are compared with
 RETENTIONS = (0.5, 0.3, 0.2, 0.1)
@@ -40,7 +40,7 @@ class Case:
     required: it was asked for by name, so that its failure is an error; otherwise it is left out, with the reason.
     """
 
-    pruner: AnyPruner
+    pruner: AnyMethod
     required: bool
 
 
@@ -50,8 +50,8 @@ def make_cases(
     """Full tokens first, then method by method each retention, none of them twice.
 
     methods: empty for every registered one. retentions: empty for RETENTIONS. settings: options. Methods and options
-    are written as for `omniqa eval`, see pruning.columns, whose UsageErrors this raises.
+    are written as for `omniqa eval`, see pruning.variants, whose UsageErrors this raises.
     """
     required = {FULL, *(method.partition(":")[0] for method in methods)}
-    made = columns([FULL, *(methods or registry.methods())], retentions or RETENTIONS, settings)
+    made = method_variants([FULL, *(methods or registry.methods())], retentions or RETENTIONS, settings)
     return tuple(Case(column.pruner, column.pruner.name in required) for column in made)

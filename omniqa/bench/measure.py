@@ -18,10 +18,9 @@ from omniqa.errors import ModelError, OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
 from omniqa.media.sampling import Sampling
 from omniqa.model.generate import TextStream
-from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.budget import ClipTokens, Unreachable
+from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.options import options_of
-from omniqa.pruning.ratio import Unreachable
-from omniqa.pruning.schedule import ClipTokens
 from omniqa.stats import elapsed
 
 ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
@@ -51,7 +50,7 @@ def bench(
     rounds = rounds or Rounds()
     encoded, encoding = _encode(qa, video, sampling, rounds, progress)
     lines = [_Line(case) for case in cases]
-    counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.hw)
+    counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
         line.attempt(lambda pruner: pruner.plan(counts, qa.thinker.layers))
     _run_in_turn(Runner(qa, encoded, question, rounds.new_tokens), lines, rounds, progress)
@@ -104,9 +103,9 @@ def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progr
     """Run every line once, then every line once again, …; those that come to the same run share it."""
     total = (rounds.warmup + rounds.repeats) * len(lines)
     for number in range(rounds.warmup + rounds.repeats):
-        done: dict[AnyPruner, Run] = {}
+        done: dict[AnyMethod, Run] = {}
 
-        def once(pruner: AnyPruner, done: dict[AnyPruner, Run] = done) -> Run:
+        def once(pruner: AnyMethod, done: dict[AnyMethod, Run] = done) -> Run:
             if pruner not in done:
                 done[pruner] = runner.run(pruner)
             return done[pruner]
@@ -132,7 +131,7 @@ class _Line:
         self.runs: list[Run] = []
         self._over = False
 
-    def attempt(self, action: Callable[[AnyPruner], T]) -> T | None:
+    def attempt(self, action: Callable[[AnyMethod], T]) -> T | None:
         """What `action` makes of the method, at the nearest retention that it reaches; None where it can't serve."""
         if self._over:
             return None
@@ -148,7 +147,7 @@ class _Line:
         self._over = True
         return None
 
-    def _nearest(self, action: Callable[[AnyPruner], T]) -> T:
+    def _nearest(self, action: Callable[[AnyMethod], T]) -> T:
         try:
             return action(self.pruner)
         except Unreachable as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 from omniqa.engine import EncodedVideo, OmniQA, Prefilled
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import generate
-from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.contract import AnyMethod
 from omniqa.sequence.units import AUDIO
 from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
 
@@ -59,7 +59,7 @@ class Runner:
     question: str
     new_tokens: int
 
-    def run(self, pruner: AnyPruner) -> Run:
+    def run(self, pruner: AnyMethod) -> Run:
         """Run the method once. Raises the errors of Prefiller.prefill."""
         device = self.qa.thinker.device
         clock = StageClock(device)

@@ -18,7 +18,7 @@ from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
 from omniqa.media.sampling import Sampling
-from omniqa.pruning.columns import Column
+from omniqa.pruning.variants import MethodVariant
 from omniqa.sequence.template import check_length
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def ask(
 
 
 def _of_both(
-    ask: Callable[..., Iterator["Answer"]], clip: "EncodedVideo", asked: list[str], methods: list[Column]
+    ask: Callable[..., Iterator["Answer"]], clip: "EncodedVideo", asked: list[str], methods: list[MethodVariant]
 ) -> Iterator["Answer"]:
     """For each question, the answers of all methods, one after the other; the first tells what encoding took."""
     for number, question in enumerate(asked):

@@ -22,7 +22,7 @@ from omniqa.eval.report import as_csv, report
 from omniqa.eval.run import Run, checked
 from omniqa.lines import LineStore, claim, write_whole
 from omniqa.media.sampling import Sampling
-from omniqa.pruning import columns as methods_at
+from omniqa.pruning import variants
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA
@@ -149,8 +149,8 @@ def evaluate(
     Each clip is decoded and encoded once for all of them. The tables go to stdout. See docs/eval.md.
     """
     # All that can be refused without the model is refused before it is loaded.
-    columns = methods_at.columns(methods or ["omnidrop"], retentions or [0.3], method_options or [])
-    against = methods_at.find(columns, baseline) if baseline is not None else None
+    columns = variants.method_variants(methods or ["omnidrop"], retentions or [0.3], method_options or [])
+    against = variants.find(columns, baseline) if baseline is not None else None
     decoding = written.decoding()
     sampling = taken.sampling()
     nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}

@@ -10,7 +10,7 @@ from omniqa.foreseen import tokens_of
 from omniqa.media.sampling import Sampling
 from omniqa.model.checkpoint import HUB_7B, decoder_layers
 from omniqa.pruning import registry
-from omniqa.pruning.ratio import Unreachable
+from omniqa.pruning.budget import Unreachable
 
 _CLIP = (252, 448), 60.0  # height and width in pixels, seconds: the clip whose floor is shown
 _LEAST = 0.001  # a retention below every floor worth the name

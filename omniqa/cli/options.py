@@ -17,8 +17,8 @@ from omniqa.model.checkpoint import check_name
 from omniqa.model.decoding import Decoding
 from omniqa.model.device import check_attention, check_device, check_dtype
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner
-from omniqa.pruning.columns import Column, columns
+from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.variants import MethodVariant, method_variants
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"
@@ -176,17 +176,17 @@ class Dropping:
         ),
     ] = None
 
-    def pruner(self) -> AnyPruner:
+    def pruner(self) -> AnyMethod:
         """The method with its options; raises UsageError where there is none like that."""
         return self.column().pruner
 
-    def column(self) -> Column:
+    def column(self) -> MethodVariant:
         """The same with its name, as a table has it."""
-        return columns([self.method], [self.retention], self.method_options or [])[0]
+        return method_variants([self.method], [self.retention], self.method_options or [])[0]
 
-    def other(self, method: str) -> Column:
+    def other(self, method: str) -> MethodVariant:
         """Another method at the same retention, which may have options as omnidrop:tds=false."""
-        return columns([method], [self.retention])[0]
+        return method_variants([method], [self.retention])[0]
 
 
 @dataclass(frozen=True)

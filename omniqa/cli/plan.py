@@ -12,7 +12,7 @@ from omniqa.foreseen import expected_tokens, tokens_of
 from omniqa.media.sampling import Sampling
 from omniqa.model.checkpoint import HUB_7B, decoder_layers, pixel_bounds
 from omniqa.model.work import ModelShape
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
 
 TEXT_TOKENS = 60  # system prompt, template and a short question
 _CLIP = "The clip"
@@ -46,7 +46,7 @@ def plan(
         raise UsageError("There is neither picture nor sound to plan for.")
     layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
-    if not pruner.counts_known_ahead:
+    if not pruner.exact_plan:
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
     work = ModelShape.of(name).work(planned, TEXT_TOKENS)
     rate = _rate() if measure else None

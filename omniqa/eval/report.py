@@ -10,7 +10,7 @@ from typing import Any
 from omniqa.eval.questions import Question
 from omniqa.eval.run import Row
 from omniqa.eval.statistics import Paired, wilson
-from omniqa.pruning.columns import Column
+from omniqa.pruning.variants import MethodVariant
 
 ALL = "all"
 _CSV = (
@@ -24,9 +24,9 @@ Rows = Mapping[tuple[int, str], Row]
 def report(
     dataset: str,
     questions: Sequence[Question],
-    columns: Sequence[Column],
+    columns: Sequence[MethodVariant],
     rows: Rows,
-    baseline: Column | None = None,
+    baseline: MethodVariant | None = None,
 ) -> dict[str, Any]:
     """Everything that is known of a run, as JSON values; docs/eval.md has the fields.
 
@@ -77,7 +77,7 @@ def groupings(questions: Sequence[Question]) -> dict[str, dict[str, list[Questio
     return found
 
 
-def _cell(by: str, group: str, column: Column, questions: Iterable[Question], rows: Rows) -> dict[str, Any]:
+def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Question], rows: Rows) -> dict[str, Any]:
     """One number of the table and what belongs to it. Questions that failed or were not asked do not count in n."""
     members = list(questions)
     known = [rows[key] for question in members if (key := (question.number, column.name)) in rows]
@@ -108,13 +108,15 @@ def _cell(by: str, group: str, column: Column, questions: Iterable[Question], ro
     }
 
 
-def _to_compare(columns: Sequence[Column], baseline: Column | None) -> list[tuple[Column, Column]]:
+def _to_compare(
+    columns: Sequence[MethodVariant], baseline: MethodVariant | None
+) -> list[tuple[MethodVariant, MethodVariant]]:
     if baseline is None:
         return list(combinations(columns, 2))
     return [(column, baseline) for column in columns if column is not baseline]
 
 
-def _pair(first: Column, second: Column, questions: Sequence[Question], rows: Rows) -> dict[str, Any]:
+def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[Question], rows: Rows) -> dict[str, Any]:
     """Two columns on the questions that both have answered."""
     both = [
         (rows[one]["correct"], rows[other]["correct"])

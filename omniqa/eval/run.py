@@ -12,8 +12,8 @@ from omniqa.eval.scoring import score
 from omniqa.faults import FaultStreak
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
-from omniqa.pruning.columns import Column
-from omniqa.pruning.ratio import Unreachable
+from omniqa.pruning.budget import Unreachable
+from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
@@ -38,7 +38,7 @@ class Run:
 
     questions: Sequence[Question]
     clips: Clips
-    columns: Sequence[Column]
+    columns: Sequence[MethodVariant]
     decoding: Decoding
     store: LineStore
     hint: str = ""
@@ -49,7 +49,7 @@ class Run:
         known = {(row["question"], row["column"]): row for row in self.store.rows}
         return {key: row for key, row in known.items() if key in wanted}
 
-    def missing(self) -> list[tuple[Question, Column]]:
+    def missing(self) -> list[tuple[Question, MethodVariant]]:
         """What is still to be asked, clip after clip; what failed before is tried again."""
         done = {key for key, row in self.rows().items() if "error" not in row}
         clips = {question.clip: None for question in self.questions}
@@ -70,7 +70,7 @@ class Run:
                 yield row
 
     def _of_clip(
-        self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, Column]], streak: FaultStreak
+        self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, MethodVariant]], streak: FaultStreak
     ) -> Iterator[Row]:
         try:
             video = qa.encode(self.clips.sample(clip, qa.pixels))
@@ -89,7 +89,7 @@ class Run:
         elif streak.failed():
             raise fault
 
-    def _asked(self, qa: "OmniQA", video: "EncodedVideo", question: Question, column: Column) -> Row:
+    def _asked(self, qa: "OmniQA", video: "EncodedVideo", question: Question, column: MethodVariant) -> Row:
         prompt = question.prompt(self.hint)
         try:
             answer, at_floor = _ask(qa, video, prompt, column, self.decoding)
@@ -123,7 +123,9 @@ def checked(row: Row) -> Row:
     return row
 
 
-def _ask(qa: "OmniQA", video: "EncodedVideo", prompt: str, column: Column, decoding: Decoding) -> tuple["Answer", bool]:
+def _ask(
+    qa: "OmniQA", video: "EncodedVideo", prompt: str, column: MethodVariant, decoding: Decoding
+) -> tuple["Answer", bool]:
     """The answer, and whether the method had to be asked at the nearest retention that it reaches on this clip."""
     try:
         return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding, share=False)), False
@@ -132,11 +134,11 @@ def _ask(qa: "OmniQA", video: "EncodedVideo", prompt: str, column: Column, decod
     return next(qa.ask_all(video, [prompt], pruner, decoding=decoding, share=False)), True
 
 
-def _head(question: Question, column: Column) -> Row:
+def _head(question: Question, column: MethodVariant) -> Row:
     pruner = column.pruner
     return {"question": question.number, "clip": question.clip, "column": column.name, "method": pruner.name,
             "retention": pruner.target}  # fmt: skip
 
 
-def _failed(question: Question, column: Column, error: OmniqaError) -> Row:
+def _failed(question: Question, column: MethodVariant, error: OmniqaError) -> Row:
     return _head(question, column) | {"error": str(error)}

@@ -165,7 +165,7 @@ def score_block(device: torch.device) -> int:
     return 2**22 if device.type == "cpu" else 2**26
 
 
-def mean_attention(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
+def attention_received(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     """Attention probability that each key in `keys` gets, averaged over heads and the rows that can see it.
 
     q: (R, H, D), the query rows; rows: (R,) their places among the N tokens, ascending; k: (N, KV, D).

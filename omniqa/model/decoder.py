@@ -12,13 +12,13 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from omniqa.model.attention import Attention, mean_attention, rotate
+from omniqa.model.attention import Attention, attention_received, rotate
 from omniqa.model.cache import KVCache
 from omniqa.model.shared import SharedRows, layers_to_share
 from omniqa.model.thinker import Thinker
-from omniqa.pruning.base import AnyPruner, LayerTokens, ScoreRows
-from omniqa.pruning.schedule import Plan
-from omniqa.pruning.selection import places_of
+from omniqa.pruning.budget import Plan
+from omniqa.pruning.contract import AnyMethod, LayerSignals, ScoreRows
+from omniqa.pruning.ops import nonzero_static
 from omniqa.sequence.units import AUDIO
 
 
@@ -87,7 +87,7 @@ class Decoder:
     def prefill(
         self,
         prompt: Prompt,
-        pruner: AnyPruner,
+        pruner: AnyMethod,
         plan: Plan,
         cache: KVCache,
         progress: Callable[[float], None] = lambda share: None,
@@ -111,7 +111,7 @@ class Decoder:
         kept = 0 if shared else layers_to_share(pruner, plan, self._layer_bytes(media.stop, x), share_bytes)
         if held:
             x, rotary = x[-span:], (rotary[0][-span:], rotary[1][-span:])
-        audio = _count_audio(prompt) if pruner.score_rows == "audio" else 0
+        audio = _count_audio(prompt) if pruner.query_rows == "audio" else 0
         attended = torch.zeros(len(prompt.chunk), device=x.device)
         alive: list[Tensor] = []
         scored: list[Tensor | None] = []
@@ -123,19 +123,19 @@ class Decoder:
             mixed = self.attention.causal(q, keys, values)
             if number == kept - 1:
                 shared = SharedRows.copied(cache, kept, media.stop, x, mixed)
-            scores = mean_attention(q[-span:], keys, _last_rows(span, keys), media)
+            scores = attention_received(q[-span:], keys, _last_rows(span, keys), media)
             attended[index] += scores / len(plan.drops)
-            by_prompt = pruner.score_rows == "prompt"
+            by_prompt = pruner.query_rows == "prompt"
             if drops and not by_prompt:
-                rows = _score_rows(pruner.score_rows, prompt, index, media, audio, keys)
-                scores = mean_attention(q[rows - (len(keys) - len(q))], keys, rows, media)
+                rows = _score_rows(pruner.query_rows, prompt, index, media, audio, keys)
+                scores = attention_received(q[rows - (len(keys) - len(q))], keys, rows, media)
             if shared and number == len(held) - 1:
                 x, mixed, rotary = torch.cat([shared.x, x]), torch.cat([shared.mixed, mixed]), whole
             alive.append(index)
             scored.append(scores if drops or by_prompt else None)
             if drops:
-                tokens = LayerTokens(scores, prompt.modality[index], prompt.chunk[index], prompt.max_chunk)
-                stay = pruner.select_layer(number, tokens, plan)
+                tokens = LayerSignals(scores, prompt.modality[index], prompt.chunk[index], prompt.max_chunk)
+                stay = pruner.prune_layer(number, tokens, plan)
                 x, mixed, cos, sin = _keep_media((x, mixed, *rotary), stay, media)
                 rotary = cos, sin
                 index, media = index[stay], slice(media.start, media.start + len(stay))
@@ -206,7 +206,7 @@ def _score_rows(kind: ScoreRows, prompt: Prompt, index: Tensor, media: slice, au
         return len(keys) + prompt.question
     if kind == "last":
         return _last_rows(1, keys)
-    return media.start + places_of(prompt.modality[index] == AUDIO, audio)
+    return media.start + nonzero_static(prompt.modality[index] == AUDIO, audio)
 
 
 def _keep_media(rows: tuple[Tensor, ...], kept: Tensor, media: slice) -> tuple[Tensor, ...]:

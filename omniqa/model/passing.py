@@ -13,7 +13,7 @@ HELD_TOKENS = 2048  # of different grids, held so that equal ones need not be en
 class PassingGrids(GridStream):
     """A GridStream that hands on whole windows of `window` grids, and holds no more than it needs.
 
-    take: gets (grids, hw, d) embeddings, in order, a whole number of windows at a time.
+    take: gets (grids, tokens_per_grid, d) embeddings, in order, a whole number of windows at a time.
 
     Batches and embeddings are those of a GridStream, but where a grid equals one that lies further back than
     HELD_TOKENS: it is encoded again, in another batch, and equal to the encoder's rounding.
@@ -26,7 +26,7 @@ class PassingGrids(GridStream):
 
     @torch.inference_mode()
     def finish(self) -> Tensor:
-        """(grids, hw, d) embeddings of the grids that are not handed on: less than a window. At least one came."""
+        """(grids, tokens_per_grid, d) embeddings of the grids not handed on: less than a window. At least one came."""
         self._encode_waiting()
         return self._of(self._order)
 
@@ -40,11 +40,11 @@ class PassingGrids(GridStream):
         self._encoded = [torch.cat(self._encoded)]
         done = len(self._order) // self._window * self._window
         if done:
-            hw = self._encoded[0].shape[1]
-            step = self._window * max(1, HELD_TOKENS // (hw * self._window))
+            tokens_per_grid = self._encoded[0].shape[1]
+            step = self._window * max(1, HELD_TOKENS // (tokens_per_grid * self._window))
             for first in range(0, done, step):
                 self._take(self._of(self._order[first : min(first + step, done)]))
-            self._let_go(done, max(1, HELD_TOKENS // hw))
+            self._let_go(done, max(1, HELD_TOKENS // tokens_per_grid))
 
     def _of(self, order: list[int]) -> Tensor:
         (encoded,) = self._encoded

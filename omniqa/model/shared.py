@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from omniqa.model.cache import KVCache
-from omniqa.pruning.base import AnyPruner
-from omniqa.pruning.schedule import Plan
+from omniqa.pruning.budget import Plan
+from omniqa.pruning.contract import AnyMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,12 @@ class SharedRows:
         return cls(layers, x[:rows], mixed[:rows])
 
 
-def layers_to_share(pruner: AnyPruner, plan: Plan, layer_bytes: int, most_bytes: int) -> int:
+def layers_to_share(pruner: AnyMethod, plan: Plan, layer_bytes: int, most_bytes: int) -> int:
     """How many layers questions can share in `most_bytes`, each `layer_bytes`, by a method and its plan.
 
     The layer after which something first leaves can be shared, too, but for what is scored with rows of audio: they
     would have to be computed in it.
     """
     first = next((number for number, drops in enumerate(plan.drops) if drops), None)
-    free = len(plan.drops) + 1 if first is None else first + (pruner.score_rows != "audio")
+    free = len(plan.drops) + 1 if first is None else first + (pruner.query_rows != "audio")
     return min(free, most_bytes // layer_bytes)

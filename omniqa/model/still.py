@@ -41,7 +41,7 @@ class _Held:
     """What the last grid left behind.
 
     pixels: (2, H, W, 3) uint8; of each window those that it was computed from.
-    keys, values: (patches, H, D) by full-attention block. tokens: (hw, d) output, in the windows' order.
+    keys, values: (patches, H, D) by full-attention block. tokens: (tokens_per_grid, d) output, in the windows' order.
     """
 
     pixels: Tensor
@@ -68,7 +68,7 @@ class StillWindows:
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Encode uint8 frames (grids·2, H, W, 3), those of earlier calls before them: (grids, hw, d)."""
+        """Encode uint8 frames (grids·2, H, W, 3), those of earlier calls before them: (grids, tokens_per_grid, d)."""
         encoder = self._encoder
         tables = encoder.tables(frames.shape[1] // CELL, frames.shape[2] // CELL)
         held = self._held = self._held or _first(frames, tables, encoder)

@@ -45,8 +45,8 @@ class GridTables:
 def patchify(frames: Tensor) -> Tensor:
     """Cut normalised frames into patches, merged token by merged token.
 
-    frames: (grids·2, H, W, 3), sides multiples of 28. Returns (grids, hw, 4, 1176): of each merged token its four
-    patches, each by channel, frame, row and column.
+    frames: (grids·2, H, W, 3), sides multiples of 28. Returns (grids, tokens_per_grid, 4, 1176): of each merged token
+    its four patches, each by channel, frame, row and column.
     """
     count, height, width, channels = frames.shape
     rows, cols = height // CELL, width // CELL
@@ -80,7 +80,7 @@ class VisionEncoder:
     def encode(self, frames: Any, progress: Callable[[float], None] = lambda share: None) -> Tensor:
         """Encode uint8 frames (F, H, W, 3), F even, sides multiples of 28.
 
-        Returns (F/2, hw, d) embeddings in the decoder's width, tokens of a grid row by row.
+        Returns (F/2, tokens_per_grid, d) embeddings in the decoder's width, tokens of a grid row by row.
         """
         stream = GridStream(self)
         for number in range(0, len(frames), FRAMES):
@@ -175,7 +175,7 @@ class GridStream:
 
     @torch.inference_mode()
     def finish(self) -> Tensor:
-        """(grids, hw, d) embeddings in the decoder's width of all grids, at least one; tokens of a grid row by row."""
+        """(grids, tokens_per_grid, d) embeddings of all grids, at least one; tokens of a grid row by row."""
         self._encode_waiting()
         encoded = torch.cat(self._encoded)
         return encoded[torch.tensor(self._order, device=encoded.device)] if self.grids_reused else encoded

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, thinker_config
-from omniqa.pruning.schedule import Plan
+from omniqa.pruning.budget import Plan
 
 _TEXT_SHAPES = {HUB_7B: (3584, 18944, 28, 4), HUB_3B: (2048, 11008, 16, 2)}
 _VISION = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "fullatt_block_indexes": [7, 15, 23, 31]}
@@ -58,19 +58,19 @@ class ModelShape:
         """Operations by stage of a clip as planned, with `text` tokens of text."""
         clip = plan.clip
         return {
-            "vision_encoder": self.vision_encoder(clip.grids, clip.hw),
+            "vision_encoder": self.vision_encoder(clip.grids, clip.tokens_per_grid),
             "audio_encoder": self.audio_encoder(_MEL_FRAMES * clip.n_audio),
             "prefill": self.prefill([alive + text for alive in plan.alive]),
         }
 
-    def vision_encoder(self, grids: int, hw: int) -> float:
-        """Operations for `grids` grids of `hw` tokens: patches, blocks with their windows, merger."""
-        width, depth, patches = self.vision["hidden_size"], self.vision["depth"], _MERGED * hw
+    def vision_encoder(self, grids: int, tokens_per_grid: int) -> float:
+        """Operations for `grids` grids of `tokens_per_grid` tokens: patches, blocks with their windows, merger."""
+        width, depth, patches = self.vision["hidden_size"], self.vision["depth"], _MERGED * tokens_per_grid
         full = len(self.vision["fullatt_block_indexes"])
         matrices = depth * (4 * width**2 + 3 * width * self.vision["intermediate_size"]) + _PATCH * width
         attention = 2 * width * (full * patches + (depth - full) * min(_WINDOW, patches))
         merged = _MERGED * width
-        return 2.0 * grids * (patches * (matrices + attention) + hw * (merged**2 + merged * self.width))
+        return 2.0 * grids * (patches * (matrices + attention) + tokens_per_grid * (merged**2 + merged * self.width))
 
     def audio_encoder(self, mel_frames: int) -> float:
         """Operations for log-mel of `mel_frames` frames: two convolutions, layers with windows of 2 s, projection."""

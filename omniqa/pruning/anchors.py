@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omniqa.pruning.selection import highest_cosine, most_similar
+from omniqa.pruning.ops import highest_cosine, most_similar
 
 
 @dataclass(frozen=True, eq=False)

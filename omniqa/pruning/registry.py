@@ -1,7 +1,6 @@
-"""The methods by name. A method is found because its module lies in this package: there is no list to edit.
+"""The methods by name. A method is found because its file or folder lies in `methods/`: there is no list to edit.
 
-Method modules import torch inside their functions only, so nothing here does either. A module that defines no method
-is a tool of theirs.
+Methods import torch inside their functions only, so nothing here imports it either.
 """
 
 import importlib
@@ -9,30 +8,28 @@ import pkgutil
 from collections.abc import Iterable
 from typing import Any
 
-import omniqa.pruning
 from omniqa.errors import UsageError
-from omniqa.pruning.base import AnyPruner, Pruner
+from omniqa.pruning import methods as package
+from omniqa.pruning.contract import AnyMethod, Method
 from omniqa.pruning.options import Option, options_of
 
-_TENSOR_TOOLS = frozenset({"anchors", "audio_selector", "selection"})  # import torch at their top, and are no method
 
-
-def methods() -> dict[str, type[AnyPruner]]:
+def methods() -> dict[str, type[AnyMethod]]:
     """Every method's class by its name, in alphabetical order of their modules."""
-    names = sorted(
-        info.name for info in pkgutil.iter_modules(omniqa.pruning.__path__) if info.name not in _TENSOR_TOOLS
-    )
-    modules = [importlib.import_module(f"omniqa.pruning.{name}") for name in names]
-    classes = [
-        value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Pruner) and value.__module__ == module.__name__
-    ]
-    return {method.name: method for method in classes if "name" in vars(method)}
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    classes = [value for module in modules for value in vars(module).values() if _is_of(value, module.__name__)]
+    return {method.name: method for method in classes}
 
 
-def get(name: str) -> type[AnyPruner]:
+def _is_of(value: object, module: str) -> bool:
+    """Whether `value` is a method that was made in `module` or, for a folder, below it."""
+    if not (isinstance(value, type) and issubclass(value, Method) and "name" in vars(value)):
+        return False
+    return value.__module__ == module or value.__module__.startswith(f"{module}.")
+
+
+def get(name: str) -> type[AnyMethod]:
     """The class of the method called `name`; UsageError, with the known names, where there is none."""
     known = methods()
     if name not in known:
@@ -45,7 +42,7 @@ def options(name: str) -> tuple[Option, ...]:
     return options_of(get(name))
 
 
-def create(name: str, retention: float, **options: Any) -> AnyPruner:
+def create(name: str, retention: float, **options: Any) -> AnyMethod:
     """The method called `name` at `retention`, with options by their field names.
 
     Raises UsageError where the method or an option is unknown, or a value is not allowed.

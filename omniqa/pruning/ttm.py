@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from omniqa.pruning.base import VideoChoice
-from omniqa.pruning.schedule import GROUP, floor_count
+from omniqa.pruning.budget import floor_count
+from omniqa.pruning.contract import VideoChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GROUP = 4  # grids that TTM looks at together
+
+
+def ttm_counts(grids: int, tokens_per_grid: int, rho: float) -> tuple[int, ...]:
+    """(grids,) tokens that TTM at rate ρ keeps of each grid: all of a group's first, ⌊(1-ρ)·n⌋ of another's n."""
+    kept = floor_count((1 - rho) * tokens_per_grid)
+    return tuple(kept if grid % GROUP else tokens_per_grid for grid in range(grids))
 
 
 @dataclass(frozen=True)
@@ -21,12 +29,12 @@ class TemporalMerge(VideoChoice):
     kept: int
 
     @classmethod
-    def at(cls, rho: float, hw: int) -> TemporalMerge:
-        """TTM at rate ρ, on grids of hw tokens."""
-        return cls(floor_count((1 - rho) * hw))
+    def at(cls, rho: float, tokens_per_grid: int) -> TemporalMerge:
+        """TTM at rate ρ, on grids of tokens_per_grid tokens."""
+        return cls(floor_count((1 - rho) * tokens_per_grid))
 
     def keep(self, grids: Tensor) -> Tensor:
         """See VideoChoice."""
-        from omniqa.pruning.selection import temporal_merge
+        from omniqa.pruning.ops import temporal_merge
 
         return temporal_merge(grids, self.kept)

@@ -34,14 +34,14 @@ class MediaShape:
         return len(self.grid_times)
 
     @property
-    def hw(self) -> int:
+    def tokens_per_grid(self) -> int:
         """Tokens of one grid."""
         return self.rows * self.cols
 
     @property
     def video_tokens(self) -> int:
         """Tokens of all grids."""
-        return self.grids * self.hw
+        return self.grids * self.tokens_per_grid
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,16 @@ def _interleave(
 ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Modality, chunk, seconds and (3, n) positions of the media tokens, in sequence order, positions from 0."""
     grid_position = [int(POSITIONS_PER_SECOND * t) for t in shape.grid_times]  # ⌊25·t⌋, t ≥ 0
-    video_t = np.repeat(np.array(grid_position, np.int64), shape.hw)
-    rows, cols = np.divmod(np.arange(shape.video_tokens, dtype=np.int64) % max(shape.hw, 1), max(shape.cols, 1))
+    video_t = np.repeat(np.array(grid_position, np.int64), shape.tokens_per_grid)
+    rows, cols = np.divmod(
+        np.arange(shape.video_tokens, dtype=np.int64) % max(shape.tokens_per_grid, 1), max(shape.cols, 1)
+    )
     audio_t = np.arange(shape.audio_tokens, dtype=np.int64)
 
     modality = np.repeat(np.array([VIDEO, AUDIO], np.int8), [shape.video_tokens, shape.audio_tokens])
     positions = np.concatenate([np.stack([video_t, rows, cols]), np.tile(audio_t, (3, 1))], axis=1)
     seconds = np.concatenate(
-        [np.repeat([float(t) for t in shape.grid_times], shape.hw), audio_t / POSITIONS_PER_SECOND]
+        [np.repeat([float(t) for t in shape.grid_times], shape.tokens_per_grid), audio_t / POSITIONS_PER_SECOND]
     )
     chunk = positions[0] // POSITIONS_PER_CHUNK
     order = np.lexsort((modality, chunk))  # stable: within a chunk video first, each stream in its own order

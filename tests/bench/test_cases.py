@@ -5,7 +5,7 @@ import pytest
 from omniqa.bench.cases import RETENTIONS, Rounds, make_cases
 from omniqa.errors import UsageError
 from omniqa.pruning import registry
-from omniqa.pruning.omnidrop import OmniDrop
+from omniqa.pruning.methods.omnidrop.method import OmniDrop
 
 
 def named(cases):

@@ -15,7 +15,7 @@ from omniqa.media.clip import SampledClip
 from omniqa.model.decoding import Decoding
 from omniqa.prefilling import Prefiller
 from omniqa.pruning import registry
-from omniqa.pruning.omnidrop import OmniDrop
+from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from omniqa.stats import peak_rss_bytes
 from tests.model.clips import make_clip
 

@@ -65,7 +65,7 @@ def test_the_encoders_floors_are_what_torch_counts(model, clip, monkeypatch):
         monkeypatch.setattr(encoder, "attention", Products())
     vision, _ = operations(lambda: model.vision_encoder.encode(clip.frames))
     audio, _ = operations(lambda: model.audio_encoder.encode(clip.mel))
-    assert gpu.shape_of(model).vision_encoder(clip.grids, clip.hw) == pytest.approx(vision, rel=1e-3)
+    assert gpu.shape_of(model).vision_encoder(clip.grids, clip.tokens_per_grid) == pytest.approx(vision, rel=1e-3)
     assert gpu.shape_of(model).audio_encoder(clip.mel.shape[1]) == pytest.approx(audio, rel=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_the_decoders_floor_is_what_torch_counts(model, clip, retention, monkeyp
     """But for the masked half of attention, scores and the head, which are no part of a floor."""
     monkeypatch.setattr(model.decoder, "attention", Products())
     monkeypatch.setattr(
-        "omniqa.model.decoder.mean_attention", lambda q, k, rows, keys: torch.rand(keys.stop - keys.start)
+        "omniqa.model.decoder.attention_received", lambda q, k, rows, keys: torch.rand(keys.stop - keys.start)
     )
     monkeypatch.setattr(model.decoder, "logits", lambda x: x)
     monkeypatch.setattr(gpu, "decode", lambda model, cache, new_tokens: None)

@@ -154,7 +154,9 @@ def test_floors_are_of_the_faster_of_both_rates(monkeypatch):
 def test_a_floor_counts_the_tokens_that_each_layer_computed(checkpoint):
     shape = ModelShape.of(str(checkpoint))
     tokens = {"text": 10, "audio": 50, "video": 144}
-    whole = rows.operations(shape, tokens, grids=1, hw=144, lengths=[204.0] * 6)
-    pruned = rows.operations(shape, tokens, grids=1, hw=144, lengths=[204.0, 104.0, 54.0, 54.0, 54.0, 54.0])
+    whole = rows.operations(shape, tokens, grids=1, tokens_per_grid=144, lengths=[204.0] * 6)
+    pruned = rows.operations(
+        shape, tokens, grids=1, tokens_per_grid=144, lengths=[204.0, 104.0, 54.0, 54.0, 54.0, 54.0]
+    )
     assert pruned["prefill"] < whole["prefill"] / 2
     assert pruned["vision_encoder"] == whole["vision_encoder"]

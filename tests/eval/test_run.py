@@ -20,11 +20,11 @@ from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import Run
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
-from omniqa.pruning.columns import columns
+from omniqa.pruning.variants import method_variants
 from tests.conftest import ROOT
 
 CLIPS = NanoClips(3, 1, 112)
-COLUMNS = columns(["none", "omnidrop", "omnizip", "random"], [0.5, 0.3])
+COLUMNS = method_variants(["none", "omnidrop", "omnizip", "random"], [0.5, 0.3])
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_too_little_memory_for_one_answer_leaves_the_others(qa, start, monkeypat
 
 
 def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_marked(qa, start):
-    made = columns(["fastv", "random"], [0.2])
+    made = method_variants(["fastv", "random"], [0.2])
     run = start(made=made)
     rows = list(run.go_on(qa))
     for row in rows:

@@ -8,7 +8,7 @@ import torch
 
 from omniqa.errors import UsageError
 from omniqa.model import attention, flash
-from omniqa.model.attention import SdpaAttention, _row_by_products, mean_attention, select_attention
+from omniqa.model.attention import SdpaAttention, _row_by_products, attention_received, select_attention
 from omniqa.model.flash import PACKAGES, FlashAttention
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -150,7 +150,7 @@ def test_mean_attention_counts_only_rows_that_see_a_key(block, monkeypatch):
     rows = torch.tensor([4, 9, 17])
     total = maps.mean(0)[rows].sum(0)
     seen = (rows[:, None] >= torch.arange(tokens)).sum(0).clamp(min=1)
-    result = mean_attention(full[rows], k, rows, slice(2, 19))
+    result = attention_received(full[rows], k, rows, slice(2, 19))
     assert (result - (total / seen)[2:19]).abs().max() < 1e-6
     assert result[-1] == 0, "no row sees the last key"
 

@@ -16,7 +16,7 @@ from omniqa.model.decoding import Decoding
 from omniqa.model.passing import PassingGrids
 from omniqa.model.vision import GridStream
 from omniqa.pruning import registry
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.ttm import TemporalMerge
 from tests.media.clips import Audio, Video, spoil, tone, write_clip
 from tests.pruning.clip import media_tokens
@@ -115,11 +115,11 @@ def test_a_method_that_chooses_early_keeps_what_it_would_keep_late(name):
     parts = {field: getattr(tokens, field) for field in tokens.__dataclass_fields__}
     early = type(tokens)(**parts | {"video": tokens.video[keep], "chosen": chosen(choice, keep)})
     assert early.counts == tokens.counts
-    assert pruner.select_input(early, plan).keep.equal(pruner.select_input(tokens, plan).keep)
+    assert pruner.prune_input(early, plan).keep.equal(pruner.prune_input(tokens, plan).keep)
 
 
 def chosen(choice, keep):
-    from omniqa.pruning.base import ChosenVideo
+    from omniqa.pruning.contract import ChosenVideo
 
     return ChosenVideo(choice, keep)
 
@@ -192,7 +192,7 @@ def lie(monkeypatch, **wrong):
 
     def claim(info, sampling):
         said = expected(info, sampling)
-        return ClipTokens(wrong.get("audio", said.n_audio), wrong.get("grids", said.grids), said.hw)
+        return ClipTokens(wrong.get("audio", said.n_audio), wrong.get("grids", said.grids), said.tokens_per_grid)
 
     monkeypatch.setattr(engine, "expected_tokens", claim)
 

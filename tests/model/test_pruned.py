@@ -33,8 +33,12 @@ def run_both(qa, clip, retention, **options):
         modality = layout.modality[layout.media].tolist()
         shape, is_video = layout.shape, torch.tensor(modality) != AUDIO
         plan = {key: value for key, value in options.items() if key in ("plp", "curve", "guidance")}
-        counts = reference.omnidrop(shape.audio_tokens, shape.grids, shape.hw, qa.thinker.layers, retention, **plan)
-        entered = reference.omnidrop_input(modality, shape.hw, media[is_video].tolist(), importance, counts)
+        counts = reference.omnidrop(
+            shape.audio_tokens, shape.grids, shape.tokens_per_grid, qa.thinker.layers, retention, **plan
+        )
+        entered = reference.omnidrop_input(
+            modality, shape.tokens_per_grid, media[is_video].tolist(), importance, counts
+        )
         tail = len(layout.ids) - layout.media.stop
 
         def rows_of(keep):

@@ -6,7 +6,7 @@ import torch
 from omniqa.encoded import Shared, Start
 from omniqa.model.shared import SharedRows, layers_to_share
 from omniqa.pruning import registry
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
 from tests.model.clips import CLIPS, make_clip
 
 METHODS = {

@@ -13,11 +13,11 @@ from omniqa.model.cache import KVCache
 from omniqa.model.decoder import Decoder, Prompt
 from omniqa.model.steps import Steps
 from omniqa.pruning import registry
-from omniqa.pruning.base import MediaTokens
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import MediaTokens
 from omniqa.sequence.units import AUDIO, VIDEO
 
-CLIP = ClipTokens(n_audio=100, grids=4, hw=60)
+CLIP = ClipTokens(n_audio=100, grids=4, tokens_per_grid=60)
 HEAD, TAIL = 7, 9
 METHODS = {
     "omnidrop": ("omnidrop", {}),
@@ -78,8 +78,10 @@ def test_omnidrops_input_level_reads_nothing_back(retention, guidance):
     with Valueless():
         modality = torch.full((CLIP.n,), VIDEO)
         embeddings = (torch.zeros(CLIP.n_video, 16), torch.zeros(CLIP.n_audio, 16))
-        tokens = MediaTokens(modality, torch.zeros_like(modality), CLIP.hw, *embeddings, torch.zeros(CLIP.n_audio))
-        assert pruner.select_input(tokens, plan).keep.shape == (plan.alive[0],)
+        tokens = MediaTokens(
+            modality, torch.zeros_like(modality), CLIP.tokens_per_grid, *embeddings, torch.zeros(CLIP.n_audio)
+        )
+        assert pruner.prune_input(tokens, plan).keep.shape == (plan.alive[0],)
 
 
 def test_audio_guidance_reads_one_number_before_the_first_layer(qa, monkeypatch):

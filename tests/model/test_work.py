@@ -5,7 +5,7 @@ import pytest
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, thinker_config
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
 
 CLIP = ClipTokens(400, 16, 144)
 

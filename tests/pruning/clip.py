@@ -2,8 +2,8 @@
 
 import torch
 
-from omniqa.pruning.base import LayerTokens, MediaTokens
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import LayerSignals, MediaTokens
 from omniqa.sequence.units import AUDIO, VIDEO
 
 
@@ -16,19 +16,19 @@ def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pru
     random = torch.Generator().manual_seed(seed)
     of_grid = torch.arange(clip.grids).double() * chunks / max(clip.grids, 1)
     of_audio = torch.arange(clip.n_audio).double() * (audio_chunks or chunks) / max(clip.n_audio, 1)
-    place = torch.cat([of_grid.repeat_interleave(clip.hw), of_audio])
+    place = torch.cat([of_grid.repeat_interleave(clip.tokens_per_grid), of_audio])
     chunk = place.long()
     modality = torch.tensor([VIDEO] * clip.n_video + [AUDIO] * clip.n_audio)
     order = chunk.argsort(stable=True)
     return MediaTokens(
         modality=modality[order],
         chunk=chunk[order],
-        hw=clip.hw,
+        tokens_per_grid=clip.tokens_per_grid,
         video=torch.randn(clip.n_video, d, generator=random),
         audio=torch.randn(clip.n_audio, d, generator=random),
         audio_importance=torch.rand(clip.n_audio, generator=random),
         time_s=2 * place[order],
-        learned=random_network(pruner, d, seed) if pruner and pruner.learned else None,
+        aux_network=random_network(pruner, d, seed) if pruner and pruner.aux_network else None,
     )
 
 
@@ -36,7 +36,7 @@ def random_network(pruner, d, seed=0):
     """The network that `pruner` needs, untrained."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return pruner.learned.make(d).requires_grad_(False).eval()
+        return pruner.aux_network.make(d).requires_grad_(False).eval()
 
 
 def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):
@@ -44,11 +44,11 @@ def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):
     alive = [entered]
     for layer in range(plan.layers - 1):
         now = alive[-1]
-        seen = LayerTokens(
+        seen = LayerSignals(
             scores[layer][now],
             tokens.modality[now],
             tokens.chunk[now],
             int(tokens.chunk.max()) if len(tokens.chunk) else 0,
         )
-        alive.append(now[pruner.select_layer(layer, seen, plan)])
+        alive.append(now[pruner.prune_layer(layer, seen, plan)])
     return alive

@@ -10,12 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 import pytest
 
-import omniqa.pruning
 from omniqa.errors import UsageError
-from omniqa.pruning import registry
-from omniqa.pruning.omnidrop import OmniDrop
+from omniqa.pruning import methods, registry
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from omniqa.pruning.options import options_of
-from omniqa.pruning.schedule import ClipTokens
 from tests.pruning.clip import media_tokens
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -99,7 +98,7 @@ def test_planning_needs_no_torch():
     program = """
 import sys
 from omniqa.pruning import registry
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
 for name in registry.methods():
     registry.create(name, 0.5).plan(ClipTokens(1600, 64, 144), 28)
 registry.parse_options("omnidrop", ["tds=false"])
@@ -127,11 +126,11 @@ def uniform(tmp_path, monkeypatch):
     """The docs' example, put into the package as a file of its own and found there."""
     example = DOCS.read_text(encoding="utf-8").split("## Adding a method")[1].split("```python\n")[1].split("```")[0]
     (tmp_path / "uniform.py").write_text(example, encoding="utf-8")
-    monkeypatch.setattr(omniqa.pruning, "__path__", [*omniqa.pruning.__path__, str(tmp_path)])
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     importlib.invalidate_caches()
     yield registry
-    sys.modules.pop("omniqa.pruning.uniform", None)
-    vars(omniqa.pruning).pop("uniform", None)
+    sys.modules.pop("omniqa.pruning.methods.uniform", None)
+    vars(methods).pop("uniform", None)
 
 
 def test_the_docs_example_is_a_method_once_its_file_is_there(uniform):
@@ -140,7 +139,7 @@ def test_the_docs_example_is_a_method_once_its_file_is_there(uniform):
     clip = ClipTokens(40, 3, 20)
     plan = method.plan(clip, 28)
     assert plan.retention == 0.25
-    assert method.select_input(media_tokens(clip), plan).keep.tolist() == list(range(0, 100, 4))
+    assert method.prune_input(media_tokens(clip), plan).keep.tolist() == list(range(0, 100, 4))
     assert uniform.create("uniform", 0.01, **options).plan(clip, 28).alive[0] == 4
 
 

@@ -27,7 +27,8 @@ _MIDDLE, _MIDDLE_WEIGHT = 0.6, 0.5  # of the layers, after which answers shall b
 class Named:
     """Clips, and what is true of each of their tokens.
 
-    seen: (grids, hw, SEEN) float32, 1 where it lies on the token, NaN throughout where a scene ends inside the grid.
+    seen: (grids, tokens_per_grid, SEEN) float32, 1 where it lies on the token, NaN throughout where a scene ends
+        inside the grid.
     heard: (audio tokens, HEARD) float32, 1 where it is heard then.
     """
 
@@ -61,13 +62,13 @@ class TokenLabeler:
         self.seen, self.heard = ([encode(f" {name}", False)[-1] for name in names] for names in (SEEN, HEARD))
 
     def names(self, named: Named) -> tuple[Tensor, Tensor]:
-        """(grids, hw, SEEN) and (audio tokens, HEARD), float32: above 0 where it says so."""
+        """(grids, tokens_per_grid, SEEN) and (audio tokens, HEARD), float32: above 0 where it says so."""
         thinker, clips = self.model.thinker, named.media
         with torch.autocast(thinker.device.type, torch.bfloat16, enabled=self.model.bf16):
             norm, weight = thinker.decoder.norm, thinker.lm_head.weight
             seen = norm(self.model.encode_video(clips)) @ weight[self.seen].T
             heard = norm(self.model.encode_audio(clips)) @ weight[self.heard].T
-        return seen.float().unflatten(0, (-1, clips[0].shape.hw)), heard.float()
+        return seen.float().unflatten(0, (-1, clips[0].shape.tokens_per_grid)), heard.float()
 
     def loss(self, named: Named) -> Tensor:
         """Cross entropy of the names, a mean over video tokens and one over audio tokens, times the number of clips."""

@@ -19,9 +19,9 @@ from torch import Tensor
 import omniqa
 from omniqa import terminal
 from omniqa.nano import world
-from omniqa.pruning.audio_selector import AudioSelector
-from omniqa.pruning.base import MediaTokens
-from omniqa.pruning.omnisift import FILE, audio_of_pairs, audio_scores, audio_to_drop, keep_video
+from omniqa.pruning.contract import MediaTokens
+from omniqa.pruning.methods.omnisift.method import FILE, audio_of_pairs, audio_scores, audio_to_drop, keep_video
+from omniqa.pruning.methods.omnisift.selector import AudioSelector
 from omniqa.sequence.layout import build_layout
 from omniqa.sequence.units import AUDIO, VIDEO
 from training.nano.batches import PADDING, Batch, BatchSpec, make_batch
@@ -80,7 +80,7 @@ class SelectorTraining:
         with torch.no_grad():
             embedded = self.model.embed(batch)
         tokens = self._tokens(batch, embedded[0])
-        kept_video = keep_video(tokens.video.unflatten(0, (-1, tokens.hw)), rho_video)
+        kept_video = keep_video(tokens.video.unflatten(0, (-1, tokens.tokens_per_grid)), rho_video)
         sizes = audio_of_pairs(tokens)
         probability = audio_scores(self.selector, tokens, sizes, kept_video).sigmoid()
         kept_audio = _highest(probability.detach(), sizes, rho_audio)
@@ -102,7 +102,7 @@ class SelectorTraining:
         return MediaTokens(
             modality=torch.from_numpy(layout.modality[layout.media]).to(embedded.device),
             chunk=torch.from_numpy(layout.chunk[layout.media]).to(embedded.device),
-            hw=shape.hw,
+            tokens_per_grid=shape.tokens_per_grid,
             video=embedded[modality == VIDEO],
             audio=embedded[modality == AUDIO],
             time_s=torch.from_numpy(layout.time_s[layout.media]),

@@ -14,7 +14,7 @@ HEARD = (*SOUNDS, *WORDS)
 
 
 def seen(script: Script, shape: MediaShape, fps: int) -> NDArray[np.float32]:
-    """(grids, hw, SEEN), 1 where it lies on the token, NaN throughout where a scene ends inside the grid.
+    """(grids, tokens_per_grid, SEEN), 1 where it lies on the token, NaN throughout where a scene ends inside the grid.
 
     fps: frames a second, two of which are a grid.
     """
@@ -33,7 +33,7 @@ def seen(script: Script, shape: MediaShape, fps: int) -> NDArray[np.float32]:
         if scene.sign:
             covered = _covered(scene.sign.x, scene.sign.y, scene.sign.size, *grid.shape[:2])
             grid[..., SEEN.index(scene.sign.text)][covered] = 1
-    return names.reshape(shape.grids, shape.hw, len(SEEN))
+    return names.reshape(shape.grids, shape.tokens_per_grid, len(SEEN))
 
 
 def heard(script: Script, shape: MediaShape) -> NDArray[np.float32]:

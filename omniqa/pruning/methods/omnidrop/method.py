@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import (
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import (
     AudioAttention,
-    InputSelection,
-    LayerTokens,
+    Kept,
+    LayerSignals,
     MediaTokens,
-    Pruner,
+    Method,
     ScoreRows,
     VideoChoice,
 )
-from omniqa.pruning.schedule import (
-    ClipTokens,
+from omniqa.pruning.methods.omnidrop.schedule import (
     Curve,
     Guidance,
     OmniDropPlan,
@@ -36,7 +36,7 @@ QueryScope = Literal["prompt", "question"]
 
 
 @dataclass(frozen=True)
-class OmniDrop(Pruner[OmniDropPlan]):
+class OmniDrop(Method[OmniDropPlan]):
     """OmniDrop (methods.md, omnidrop).
 
     Input level: the audio tokens with the highest importance, the video tokens that TTM keeps. Layer level (PLP):
@@ -72,7 +72,7 @@ class OmniDrop(Pruner[OmniDropPlan]):
         return None if keeps_all else self.audio_attention
 
     @property
-    def score_rows(self) -> ScoreRows:
+    def query_rows(self) -> ScoreRows:
         """The audio rows for guidance="audio", else query_scope's."""
         return "audio" if self.guidance == "audio" else self.query_scope
 
@@ -83,25 +83,25 @@ class OmniDrop(Pruner[OmniDropPlan]):
 
     def video_choice(self, plan: OmniDropPlan) -> VideoChoice | None:
         """TTM; None where it keeps all video."""
-        return TemporalMerge.at(plan.rho, plan.clip.hw) if plan.keep_video < plan.clip.n_video else None
+        return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.keep_video < plan.clip.n_video else None
 
-    def select_input(self, tokens: MediaTokens, plan: OmniDropPlan) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: OmniDropPlan) -> Kept:
         """Audio by importance, video by TTM, then thinning where the plan asks for it."""
         import torch
 
-        from omniqa.pruning.selection import places_of
+        from omniqa.pruning.ops import nonzero_static
 
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         if plan.keep_audio < len(tokens.audio):
-            keep[places_of(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
+            keep[nonzero_static(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
         choice = self.video_choice(plan)
         if choice is not None:
-            keep[places_of(tokens.modality == VIDEO, tokens.n_video)] = tokens.chosen_by(choice)
-        return InputSelection(_thinned(places_of(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
+            keep[nonzero_static(tokens.modality == VIDEO, tokens.n_video)] = tokens.chosen_by(choice)
+        return Kept(_thinned(nonzero_static(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
 
-    def select_layer(self, layer: int, alive: LayerTokens, plan: OmniDropPlan) -> Tensor:
+    def prune_layer(self, layer: int, alive: LayerSignals, plan: OmniDropPlan) -> Tensor:
         """All but plan.drops[layer] tokens: those leave by TDS from layer l_div on, before it by the lowest scores."""
-        from omniqa.pruning.selection import drop_by_tds, drop_lowest
+        from omniqa.pruning.ops import drop_by_tds, drop_lowest
 
         k = plan.drops[layer]
         droppable = alive.modality == VIDEO if self.guidance == "audio" else None
@@ -114,28 +114,28 @@ def _most_important(tokens: MediaTokens, k: int) -> Tensor:
     """(n_audio,) bool: the k audio tokens of the highest importance."""
     import torch
 
-    from omniqa.pruning.selection import top_k_by
+    from omniqa.pruning.ops import topk_indices
 
     if tokens.audio_importance is None:
         raise ValueError("omnidrop needs MediaTokens.audio_importance, as its property audio_importance says")
     keep = torch.zeros_like(tokens.audio_importance, dtype=torch.bool)
-    return keep.index_fill_(0, top_k_by(tokens.audio_importance, k), True)
+    return keep.index_fill_(0, topk_indices(tokens.audio_importance, k), True)
 
 
 def _thinned(kept: Tensor, modality: Tensor, plan: OmniDropPlan) -> Tensor:
     """`kept`, ascending indices, thinned as the plan says: as one sequence, or each modality by itself."""
     import torch
 
-    from omniqa.pruning.selection import places_of, thin
+    from omniqa.pruning.ops import nonzero_static, subsample_evenly
 
     def spread(indices: Tensor, m: int) -> Tensor:
-        return indices[thin(m, len(indices), indices.device)]
+        return indices[subsample_evenly(m, len(indices), indices.device)]
 
     if plan.thin_to is None:
         return kept
     if plan.thin_audio is None:
         return spread(kept, plan.thin_to)
     is_audio = modality[kept] == AUDIO
-    audio = spread(kept[places_of(is_audio, plan.keep_audio)], plan.thin_audio)
-    video = spread(kept[places_of(~is_audio, plan.keep_video)], plan.thin_to - plan.thin_audio)
+    audio = spread(kept[nonzero_static(is_audio, plan.keep_audio)], plan.thin_audio)
+    video = spread(kept[nonzero_static(~is_audio, plan.keep_video)], plan.thin_to - plan.thin_audio)
     return torch.cat([audio, video]).sort().values

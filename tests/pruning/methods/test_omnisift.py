@@ -12,10 +12,11 @@ import omniqa
 from omniqa.errors import ModelError, UsageError
 from omniqa.model.checkpoint import find_checkpoint
 from omniqa.model.decoding import Decoding
-from omniqa.pruning import audio_selector, omnisift, registry
-from omniqa.pruning.audio_selector import AudioSelector
-from omniqa.pruning.ratio import Unreachable
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning import registry
+from omniqa.pruning.budget import ClipTokens, Unreachable
+from omniqa.pruning.methods.omnisift import method as omnisift
+from omniqa.pruning.methods.omnisift import selector as audio_selector
+from omniqa.pruning.methods.omnisift.selector import AudioSelector
 from omniqa.sequence.units import AUDIO, VIDEO
 from tests.model.clips import make_clip
 from tests.pruning import reference
@@ -62,7 +63,7 @@ def enter(tokens, R, **options):
     """Indices that enter layer 0; the error where R is out of reach."""
     method = make(R, **options)
     try:
-        selected = method.select_input(tokens, method.plan(tokens.counts, LAYERS))
+        selected = method.prune_input(tokens, method.plan(tokens.counts, LAYERS))
     except Unreachable as error:
         return error
     assert selected.embeddings is None
@@ -70,9 +71,9 @@ def enter(tokens, R, **options):
 
 
 def slow_enter(tokens, R, **options):
-    weights = {name: weight.double().numpy() for name, weight in tokens.learned.state_dict().items()}
+    weights = {name: weight.double().numpy() for name, weight in tokens.aux_network.state_dict().items()}
     modality = [int(kind == AUDIO) for kind in tokens.modality]
-    parts = tokens.time_s.tolist(), tokens.hw, tokens.video.tolist(), tokens.audio.tolist()
+    parts = tokens.time_s.tolist(), tokens.tokens_per_grid, tokens.video.tolist(), tokens.audio.tolist()
     result = reference.omnisift(modality, *parts, weights, R, **options)
     return None if result is None else result[0]
 
@@ -134,15 +135,15 @@ def test_bfloat16_is_compared_in_float32():
 
 
 def test_retention_1_needs_no_selector():
-    tokens = dataclasses.replace(clip("both"), learned=None, time_s=None)
-    assert make(1.0).learned is None
+    tokens = dataclasses.replace(clip("both"), aux_network=None, time_s=None)
+    assert make(1.0).aux_network is None
     assert enter(tokens, 1.0) == list(range(94))
 
 
 def test_what_it_needs_and_does_not_get_is_said():
     tokens = clip("both")
     with pytest.raises(ValueError, match="needs MediaTokens"):
-        enter(dataclasses.replace(tokens, learned=None), 0.4)
+        enter(dataclasses.replace(tokens, aux_network=None), 0.4)
     with pytest.raises(ValueError, match="needs MediaTokens"):
         enter(dataclasses.replace(tokens, time_s=None), 0.4)
 
@@ -157,7 +158,7 @@ def test_options_are_read_from_text():
     texts = ["rho_audio=0.4", "rho_v=none", "selector=some file.safetensors"]
     options = registry.parse_options("omnisift", texts)
     assert options == {"rho_audio": 0.4, "rho_v": None, "selector": "some file.safetensors"}
-    assert make(0.3, **options).learned.path == "some file.safetensors"
+    assert make(0.3, **options).aux_network.path == "some file.safetensors"
     with pytest.raises(UsageError, match=r"no option 'rho'.*selector \(text\|none, default none\)"):
         registry.parse_options("omnisift", ["rho=0.4"])
 
@@ -194,7 +195,7 @@ def test_it_lands_on_R_or_names_its_floor(shape, R):
 def test_the_floor_is_a_twentieth_of_the_video():
     tokens = clip("both")
     with pytest.raises(UsageError, match=r"omnisift can't bring this clip to retention 0.05; its floor here is 0.0851"):
-        make(0.05).select_input(tokens, make(0.05).plan(tokens.counts, LAYERS))
+        make(0.05).prune_input(tokens, make(0.05).plan(tokens.counts, LAYERS))
 
 
 def test_without_video_any_retention_but_1_is_refused_by_the_plan():
@@ -271,9 +272,9 @@ def test_every_weight_of_the_selector_can_be_trained(scored):
 
 
 def test_scores_of_a_clip_reach_the_selectors_weights():
-    tokens = dataclasses.replace(clip("both"), learned=AudioSelector(8))
-    kept = omnisift.keep_video(tokens.video.unflatten(0, (-1, tokens.hw)), 0.5)
-    scores = omnisift.audio_scores(tokens.learned, tokens, omnisift.audio_of_pairs(tokens), kept)
+    tokens = dataclasses.replace(clip("both"), aux_network=AudioSelector(8))
+    kept = omnisift.keep_video(tokens.video.unflatten(0, (-1, tokens.tokens_per_grid)), 0.5)
+    scores = omnisift.audio_scores(tokens.aux_network, tokens, omnisift.audio_of_pairs(tokens), kept)
     assert scores.shape == (30,)
     assert scores.requires_grad
 
@@ -347,7 +348,7 @@ def test_the_answer_is_the_methods_own_choice(copy, weights):
     arrays = {name: weight.double().numpy() for name, weight in weights.items()}
     modality = [int(kind == AUDIO) for kind in trace.modality]
     parts = encoded.video.tolist(), encoded.audio.embeddings.tolist()
-    kept, _ = reference.omnisift(modality, trace.time_s.tolist(), encoded.shape.hw, *parts, arrays, 0.3)
+    kept, _ = reference.omnisift(modality, trace.time_s.tolist(), encoded.shape.tokens_per_grid, *parts, arrays, 0.3)
     assert trace.alive[0].nonzero()[0].tolist() == kept
 
 
@@ -376,7 +377,7 @@ def test_a_bfloat16_model_scores_in_float32(copy, weights):
     put_inside(copy, weights)
     qa = load(copy, "bfloat16")
     assert abs(ask(qa).retention.achieved - 0.3) <= 0.01
-    (network,) = qa.prefiller.learned.values()
+    (network,) = qa.prefiller.aux_networks.values()
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
@@ -421,4 +422,4 @@ def test_a_selector_is_read_once_for_all_retentions(copy, weights):
     qa = load(copy)
     for R in (0.2, 0.3, 1.0):
         ask(qa, retention=R)
-    assert len(qa.prefiller.learned) == 1
+    assert len(qa.prefiller.aux_networks) == 1

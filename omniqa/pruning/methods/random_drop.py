@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import InputSelection, MediaTokens, Pruner
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.contract import Kept, MediaTokens, Method
 
 
 @dataclass(frozen=True)
-class RandomDrop(Pruner[Plan]):
+class RandomDrop(Method[Plan]):
     """Keeps round(R·n) tokens drawn at random, both modalities in one draw; the same for the same seed everywhere."""
 
     name: ClassVar[str] = "random"
@@ -27,9 +27,9 @@ class RandomDrop(Pruner[Plan]):
         """The same tokens in every layer."""
         return Plan(clip, (round(self.retention * clip.n),) * layers)
 
-    def select_input(self, tokens: MediaTokens, plan: Plan) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
         """The first of a permutation drawn on the CPU, so that every device keeps the same tokens."""
         import torch
 
         drawn = torch.randperm(tokens.counts.n, generator=torch.Generator().manual_seed(self.seed))
-        return InputSelection(drawn[: plan.alive[0]].sort().values.to(tokens.modality.device))
+        return Kept(drawn[: plan.alive[0]].sort().values.to(tokens.modality.device))

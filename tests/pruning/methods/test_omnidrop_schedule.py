@@ -7,23 +7,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from omniqa.errors import UsageError
-from omniqa.pruning.schedule import (
+from omniqa.pruning.budget import ClipTokens, Plan, floor_count, retention
+from omniqa.pruning.methods.omnidrop.schedule import (
     PAPER_ROWS,
-    ClipTokens,
-    Plan,
     ScheduleOptions,
     alive_counts,
     drops,
-    floor_count,
     nominal_t,
     plp,
-    retention,
     solve_omnidrop,
-    ttm_counts,
 )
+from omniqa.pruning.ttm import ttm_counts
 from tests.pruning import reference
 
-CLIP = ClipTokens(n_audio=1600, grids=64, hw=144)
+CLIP = ClipTokens(n_audio=1600, grids=64, tokens_per_grid=144)
 DEPTHS = st.integers(4, 48)
 RETENTIONS = st.floats(0.05, 1.0) | st.integers(1, 20).map(lambda i: i / 20)
 
@@ -31,10 +28,10 @@ RETENTIONS = st.floats(0.05, 1.0) | st.integers(1, 20).map(lambda i: i / 20)
 @st.composite
 def clips(draw, smallest=60, largest=20_000, both=False):
     """Any mix: audio alone, video alone, skewed, tiny grids, one grid."""
-    hw = draw(st.sampled_from([1, 4, 5, 9, 36, 144, 288]) | st.integers(1, 300))
-    grids = draw(st.integers(1 if both else 0, max(1, largest // hw)))
-    n_audio = draw(st.integers(1 if both else 0, max(1, largest - grids * hw)))
-    clip = ClipTokens(n_audio, grids, hw)
+    tokens_per_grid = draw(st.sampled_from([1, 4, 5, 9, 36, 144, 288]) | st.integers(1, 300))
+    grids = draw(st.integers(1 if both else 0, max(1, largest // tokens_per_grid)))
+    n_audio = draw(st.integers(1 if both else 0, max(1, largest - grids * tokens_per_grid)))
+    clip = ClipTokens(n_audio, grids, tokens_per_grid)
     assume(smallest <= clip.n <= largest)
     return clip
 
@@ -53,9 +50,9 @@ def test_floor_forgives_the_last_digit():
 
 
 @given(st.integers(0, 30), st.integers(1, 40), st.floats(0, 1))
-def test_ttm_counts_are_what_the_slow_merge_keeps(grids, hw, rho):
-    video = [[[1.0]] * hw for _ in range(grids)]
-    assert list(ttm_counts(grids, hw, rho)) == [sum(grid) for grid in reference.ttm(video, rho)]
+def test_ttm_counts_are_what_the_slow_merge_keeps(grids, tokens_per_grid, rho):
+    video = [[[1.0]] * tokens_per_grid for _ in range(grids)]
+    assert list(ttm_counts(grids, tokens_per_grid, rho)) == [sum(grid) for grid in reference.ttm(video, rho)]
 
 
 def test_ttm_at_0_8_keeps_40_percent():
@@ -185,7 +182,7 @@ def test_even_a_retention_below_five_percent_is_reached(clip, layers, R):
 def test_the_counts_are_those_of_the_slow_reading(clip, layers, R, curve, layer_level, guidance):
     plan = solve_omnidrop(clip, layers, R, ScheduleOptions(curve=curve, plp=layer_level, guidance=guidance))
     slow = reference.omnidrop(
-        clip.n_audio, clip.grids, clip.hw, layers, R, curve=curve, plp=layer_level, guidance=guidance
+        clip.n_audio, clip.grids, clip.tokens_per_grid, layers, R, curve=curve, plp=layer_level, guidance=guidance
     )
     slow["alive"] = tuple(slow["alive"])
     slow["rho"] = pytest.approx(slow["rho"], abs=1e-12)
@@ -200,7 +197,7 @@ def test_a_plan_agrees_with_itself(clip, layers, R):
     assert len(plan.p) == len(plan.drops) == layers - 1
     assert plan.alive[0] == (plan.thin_to or plan.keep_audio + plan.keep_video)
     assert plan.keep_audio == round(plan.share_audio * clip.n_audio)
-    assert plan.keep_video == sum(ttm_counts(clip.grids, clip.hw, plan.rho))
+    assert plan.keep_video == sum(ttm_counts(clip.grids, clip.tokens_per_grid, plan.rho))
     assert drops(plan.alive[0], plan.p) == plan.drops
 
 
@@ -236,11 +233,13 @@ def test_a_tie_between_the_two_ends_goes_to_the_lower_rate():
 
 
 def test_where_the_input_level_leaves_too_few_t_rises_to_the_first_that_is_enough():
-    clip = ClipTokens(0, 32, 4)  # hw = 4: at ρ = 0.8 nothing of a later grid stays, a quarter of the clip in all
+    clip = ClipTokens(
+        0, 32, 4
+    )  # 4 tokens a grid: at ρ = 0.8 nothing of a later grid stays, a quarter of the clip in all
     plan = solve_omnidrop(clip, 28, 0.3)
 
     def left(t):
-        return sum(ttm_counts(clip.grids, clip.hw, 0.8 * (1 - t)))
+        return sum(ttm_counts(clip.grids, clip.tokens_per_grid, 0.8 * (1 - t)))
 
     assert left(0) < 0.3 * clip.n <= plan.alive[0] == left(plan.t)
     assert left(plan.t - 1e-6) < 0.3 * clip.n
@@ -310,7 +309,7 @@ def test_audio_can_guide_only_where_there_is_audio_and_video(clip):
 
 
 def test_where_audio_guides_no_audio_token_leaves_after_a_layer():
-    clip = ClipTokens(n_audio=3000, grids=8, hw=20)  # so much audio that the cap is met and thinning must help
+    clip = ClipTokens(n_audio=3000, grids=8, tokens_per_grid=20)  # so much audio that thinning must help
     plan = solve_omnidrop(clip, 28, 0.3, ScheduleOptions(guidance="audio"))
     assert plan.alive[-1] == plan.thin_audio
     assert plan.thin_audio < plan.keep_audio

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from omniqa.errors import UsageError
-from omniqa.pruning import registry, selection
-from omniqa.pruning.omnizip import chunk_rates
-from omniqa.pruning.ratio import Unreachable, nearest
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning import ops, registry
+from omniqa.pruning.budget import ClipTokens, Unreachable, nearest
+from omniqa.pruning.methods.omnizip import chunk_rates
 from omniqa.sequence.units import AUDIO, VIDEO
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, run_layers
@@ -52,7 +51,7 @@ def enter(name, tokens, R, **options):
     """(indices, embeddings) that enter layer 0; None where R is out of reach."""
     method = registry.create(name, R, **options)
     try:
-        selected = method.select_input(tokens, method.plan(tokens.counts, LAYERS))
+        selected = method.prune_input(tokens, method.plan(tokens.counts, LAYERS))
     except Unreachable:
         return None
     return selected.keep.tolist(), selected.embeddings
@@ -69,8 +68,10 @@ def slow_enter(name, tokens, R, lo=None, hi=None, **options):
     parts = tokens.video.tolist(), tokens.audio.tolist(), tokens.audio_importance.tolist()
     if name == "omnizip":
         bounds = () if lo is None else (lo, hi)
-        return reference.omnizip(modality, tokens.chunk.tolist(), tokens.hw, *parts, R, bounds=bounds, **options)
-    return reference.dash(modality, tokens.hw, *parts, R, **options)
+        return reference.omnizip(
+            modality, tokens.chunk.tolist(), tokens.tokens_per_grid, *parts, R, bounds=bounds, **options
+        )
+    return reference.dash(modality, tokens.tokens_per_grid, *parts, R, **options)
 
 
 def check_against_the_slow_reading(name, tokens, **options):
@@ -158,8 +159,8 @@ def test_bfloat16_is_compared_in_float32(name):
 def test_blocks_leave_no_seam(name, monkeypatch):
     tokens = clip("tail chunk")
     kept, embeddings = enter(name, tokens, 0.4)
-    monkeypatch.setattr(selection, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr("omniqa.pruning.dash._BLOCK", 7)
+    monkeypatch.setattr(ops, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr("omniqa.pruning.methods.dash._BLOCK", 7)
     in_blocks = enter(name, tokens, 0.4)
     assert in_blocks[0] == kept
     torch.testing.assert_close(in_blocks[1], embeddings)
@@ -167,7 +168,7 @@ def test_blocks_leave_no_seam(name, monkeypatch):
 
 def test_the_best_match_is_the_first_of_equals():
     y = torch.eye(3).repeat(7, 1)
-    values, indices = selection.most_similar(torch.eye(3), y)
+    values, indices = ops.most_similar(torch.eye(3), y)
     assert (values.tolist(), indices.tolist()) == ([1.0] * 3, [0, 1, 2])
 
 
@@ -239,10 +240,10 @@ def test_fastv_cuts_once(shape, R, tied):
     scores = torch.rand(LAYERS - 1, n, generator=torch.Generator().manual_seed(3))
     if tied:
         scores = (scores * 4).floor() / 4
-    alive = run_layers(method, plan, tokens, method.select_input(tokens, plan).keep, scores)
+    alive = run_layers(method, plan, tokens, method.prune_input(tokens, plan).keep, scores)
     kept = reference.top_audio(scores[1].tolist(), counts[2])
     assert [indices.tolist() for indices in alive] == [list(range(n))] * 2 + [kept] * (LAYERS - 2)
-    assert method.score_rows == "last"
+    assert method.query_rows == "last"
 
 
 @pytest.mark.parametrize(("layers", "R"), [(10, 0.19), (28, 0.05), (2, 0.5)])
@@ -258,8 +259,8 @@ def test_fastv_can_not_go_below_two_layers(layers, R):
 @pytest.mark.parametrize("shape", CLIPS)
 def test_dycoke_is_ttm_at_the_rate_that_meets_R(shape, R):
     tokens = clip(shape)
-    counts, hw = tokens.counts, tokens.hw
-    rho = reference.dycoke_rho(counts.n_audio, counts.grids, hw, R)
+    counts, tokens_per_grid = tokens.counts, tokens.tokens_per_grid
+    rho = reference.dycoke_rho(counts.n_audio, counts.grids, tokens_per_grid, R)
     if rho is None:
         with pytest.raises(Unreachable):
             registry.create("dycoke", R).plan(counts, LAYERS)
@@ -267,7 +268,11 @@ def test_dycoke_is_ttm_at_the_rate_that_meets_R(shape, R):
     for options in ({}, {"rho": 0.4}):
         rate = options.get("rho", rho)
         video = tokens.video.tolist()
-        stays = reference.ttm([video[g : g + hw] for g in range(0, len(video), hw)], rate) if hw else []
+        stays = (
+            reference.ttm([video[g : g + tokens_per_grid] for g in range(0, len(video), tokens_per_grid)], rate)
+            if tokens_per_grid
+            else []
+        )
         video_kept = [i for i, flag in enumerate(flag for grid in stays for flag in grid) if flag]
         modality = [int(kind == AUDIO) for kind in tokens.modality]
         kept, _ = reference.in_sequence(modality, video_kept, range(counts.n_audio), {})
@@ -295,10 +300,10 @@ def landed(name, tokens, R):
     method = registry.create(name, R)
     try:
         plan = method.plan(tokens.counts, 28)
-        entered = method.select_input(tokens, plan).keep
+        entered = method.prune_input(tokens, plan).keep
     except Unreachable as error:
         return error
-    return (sum(plan.alive) if method.counts_known_ahead else 28 * len(entered)) / (28 * len(tokens.modality))
+    return (sum(plan.alive) if method.exact_plan else 28 * len(entered)) / (28 * len(tokens.modality))
 
 
 @pytest.mark.parametrize("R", [0.1, 0.2, 0.3, 0.5, 0.7])

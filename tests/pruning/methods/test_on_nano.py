@@ -9,9 +9,10 @@ from omniqa.media.clip import SampledClip
 from omniqa.nano import world
 from omniqa.pruning import registry
 from omniqa.sequence.units import AUDIO
-from tests.pruning import reference, test_omnisift, test_one_stage
+from tests.pruning import reference
 from tests.pruning.clip import random_network
-from tests.pruning.test_omnidrop import OPTIONS, slow_survivors
+from tests.pruning.methods import test_omnisift, test_one_stage
+from tests.pruning.methods.test_omnidrop import OPTIONS, slow_survivors
 
 QUESTION = "Which coloured shape is shown while you hear the chirp?"
 
@@ -38,8 +39,8 @@ def run(qa, clip, monkeypatch):
     def run(name, R, **options):
         method = registry.create(name, R, **options)
         given = []
-        choose = type(method).select_input
-        monkeypatch.setattr(type(method), "select_input", lambda *args: given.append(args[1]) or choose(*args))
+        choose = type(method).prune_input
+        monkeypatch.setattr(type(method), "prune_input", lambda *args: given.append(args[1]) or choose(*args))
         result = qa.prefiller.prefill(clip, QUESTION, method).result
         (tokens,) = given
         scores = torch.full((qa.thinker.layers - 1, len(tokens.modality)), torch.nan)
@@ -77,9 +78,9 @@ def test_omnizip_and_dash(run, name, R):
 @pytest.mark.parametrize("R", [0.6, 0.8])
 def test_dycoke(run, R):
     tokens, alive, _ = run("dycoke", R)
-    hw, video = tokens.hw, tokens.video.tolist()
-    rho = reference.dycoke_rho(tokens.counts.n_audio, tokens.counts.grids, hw, R)
-    stays = reference.ttm([video[grid : grid + hw] for grid in range(0, len(video), hw)], rho)
+    tokens_per_grid, video = tokens.tokens_per_grid, tokens.video.tolist()
+    rho = reference.dycoke_rho(tokens.counts.n_audio, tokens.counts.grids, tokens_per_grid, R)
+    stays = reference.ttm([video[grid : grid + tokens_per_grid] for grid in range(0, len(video), tokens_per_grid)], rho)
     kept = [place for place, stay in enumerate(stay for grid in stays for stay in grid) if stay]
     modality = [int(kind == AUDIO) for kind in tokens.modality]
     assert alive[0] == alive[-1] == reference.in_sequence(modality, kept, range(tokens.counts.n_audio), {})[0]
@@ -89,7 +90,7 @@ def test_dycoke(run, R):
 def test_omnisift_with_any_selector(run, qa, monkeypatch, R):
     method = registry.create("omnisift", R)
     selector = random_network(method, qa.thinker.lm_head.in_features)
-    monkeypatch.setitem(qa.prefiller.learned, method.learned, selector)
+    monkeypatch.setitem(qa.prefiller.aux_networks, method.aux_network, selector)
     tokens, alive, _ = run("omnisift", R)
     test_omnisift.check_against_the_slow_reading(tokens, R=R)
     assert alive[0] == alive[-1] == test_omnisift.enter(tokens, R)

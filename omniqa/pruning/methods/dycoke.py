@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import InputSelection, MediaTokens, Pruner, VideoChoice
-from omniqa.pruning.ratio import check_reached, nearest
-from omniqa.pruning.schedule import ClipTokens, Plan, ttm_counts
-from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.budget import ClipTokens, Plan, check_reached, nearest
+from omniqa.pruning.contract import Kept, MediaTokens, Method, VideoChoice
+from omniqa.pruning.ttm import TemporalMerge, ttm_counts
 from omniqa.sequence.units import VIDEO
 
 
@@ -19,7 +18,7 @@ class DyCokePlan(Plan):
 
 
 @dataclass(frozen=True)
-class DyCoke(Pruner[DyCokePlan]):
+class DyCoke(Method[DyCokePlan]):
     """TTM alone, at the rate ρ that comes nearest to R."""
 
     name: ClassVar[str] = "dycoke"
@@ -37,7 +36,7 @@ class DyCoke(Pruner[DyCokePlan]):
         """The exact counts, known ahead; Unreachable, a UsageError, where audio and first grids are too much for R."""
 
         def total(rho: float) -> int:
-            return clip.n_audio + sum(ttm_counts(clip.grids, clip.hw, rho))
+            return clip.n_audio + sum(ttm_counts(clip.grids, clip.tokens_per_grid, rho))
 
         if self.retention == 1 or clip.n == 0:
             return DyCokePlan(clip, (clip.n,) * layers, 0.0)
@@ -49,9 +48,9 @@ class DyCoke(Pruner[DyCokePlan]):
 
     def video_choice(self, plan: DyCokePlan) -> VideoChoice | None:
         """TTM; None without video."""
-        return TemporalMerge.at(plan.rho, plan.clip.hw) if plan.clip.grids else None
+        return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.clip.grids else None
 
-    def select_input(self, tokens: MediaTokens, plan: DyCokePlan) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: DyCokePlan) -> Kept:
         """All audio, and the video tokens that TTM keeps."""
         import torch
 
@@ -59,4 +58,4 @@ class DyCoke(Pruner[DyCokePlan]):
         choice = self.video_choice(plan)
         if choice is not None:
             keep[tokens.modality == VIDEO] = tokens.chosen_by(choice)
-        return InputSelection(keep.nonzero().flatten())
+        return Kept(keep.nonzero().flatten())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from omniqa.pruning.base import LayerTokens, Pruner, ScoreRows
-from omniqa.pruning.ratio import SLACK, Unreachable
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import SLACK, ClipTokens, Plan, Unreachable
+from omniqa.pruning.contract import LayerSignals, Method, ScoreRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +15,7 @@ K = 2  # layers that hold all tokens
 
 
 @dataclass(frozen=True)
-class FastV(Pruner[Plan]):
+class FastV(Method[Plan]):
     """All tokens in layers 0 and 1; from layer 2 on those with the highest attention in layer 1."""
 
     name: ClassVar[str] = "fastv"
@@ -24,7 +23,7 @@ class FastV(Pruner[Plan]):
     summary: ClassVar[str] = "one cut after layer 1, by the prompt's last token's attention"
 
     @property
-    def score_rows(self) -> ScoreRows:
+    def query_rows(self) -> ScoreRows:
         """The prompt's last token alone."""
         return "last"
 
@@ -39,8 +38,8 @@ class FastV(Pruner[Plan]):
         m = max(1, round(clip.n * budget / (layers - K)))
         return Plan(clip, (clip.n,) * K + (m,) * (layers - K))
 
-    def select_layer(self, layer: int, alive: LayerTokens, plan: Plan) -> Tensor:
+    def prune_layer(self, layer: int, alive: LayerSignals, plan: Plan) -> Tensor:
         """After layer 1 the highest scores."""
-        from omniqa.pruning.selection import top_k_by
+        from omniqa.pruning.ops import topk_indices
 
-        return top_k_by(alive.scores, plan.alive[layer + 1])
+        return topk_indices(alive.scores, plan.alive[layer + 1])

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import InputSelection, LearnedPart, MediaTokens, Pruner
-from omniqa.pruning.ratio import check_reached, solve_ratios
-from omniqa.pruning.schedule import ClipTokens, Plan, floor_count
+from omniqa.pruning.budget import ClipTokens, Plan, check_reached, floor_count, solve_ratios
+from omniqa.pruning.contract import AuxNetwork, Kept, MediaTokens, Method
 from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _BLOCK = 4096  # audio tokens that are compared at a time
 
 
 @dataclass(frozen=True)
-class OmniSift(Pruner[Plan]):
+class OmniSift(Method[Plan]):
     """Grids go in pairs: what repeats leaves their video, and of their audio what the selector scores lowest.
 
     The selector (`audio_selector.AudioSelector`) is trained. At R = 1 nothing is pruned and none is needed.
@@ -32,7 +31,7 @@ class OmniSift(Pruner[Plan]):
     name: ClassVar[str] = "omnisift"
     paper: ClassVar[str] = "https://arxiv.org/abs/2602.04804"
     summary: ClassVar[str] = "video that repeats leaves, and the audio that a trained selector scores lowest beside it"
-    counts_known_ahead: ClassVar[bool] = False
+    exact_plan: ClassVar[bool] = False
 
     rho_audio: Annotated[float, "share of audio that leaves; solved too where rho_v can't do"] = 0.3
     rho_v: Annotated[float | None, "share of video that leaves; none: solved for R"] = None
@@ -46,11 +45,11 @@ class OmniSift(Pruner[Plan]):
                 raise UsageError(f"omnisift: {name}={value} is not allowed; it must be from 0 to 1.")
 
     @property
-    def learned(self) -> LearnedPart | None:
+    def aux_network(self) -> AuxNetwork | None:
         """The selector; None at R = 1."""
         if self.retention == 1:
             return None
-        return LearnedPart(self.name, "selector", self.selector, PREFIX, FILE, _untrained)
+        return AuxNetwork(self.name, "selector", self.selector, PREFIX, FILE, _untrained)
 
     def plan(self, clip: ClipTokens, layers: int) -> Plan:
         """The target: the same round(R·n) tokens in every layer. How many they are depends on the tokens' times.
@@ -61,7 +60,7 @@ class OmniSift(Pruner[Plan]):
             check_reached(self.name, self.retention, clip.n, clip.n, clip.n)
         return Plan(clip, (round(self.retention * clip.n),) * layers)
 
-    def select_input(self, tokens: MediaTokens, plan: Plan) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
         """The video that does not repeat, and the audio that scores highest beside it.
 
         Raises Unreachable, a UsageError, where no ratio comes near to R.
@@ -69,17 +68,17 @@ class OmniSift(Pruner[Plan]):
         import torch
 
         if self.retention == 1 or not len(tokens.video):
-            return super().select_input(tokens, plan)
+            return super().prune_input(tokens, plan)
         sizes = audio_of_pairs(tokens)
         rho_audio, rho_v = self._solve(sizes.tolist(), tokens.counts)
-        kept_video = keep_video(tokens.video.unflatten(0, (-1, tokens.hw)), rho_v)
+        kept_video = keep_video(tokens.video.unflatten(0, (-1, tokens.tokens_per_grid)), rho_v)
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         keep[tokens.modality == VIDEO] = kept_video.flatten()
         leaving = torch.tensor([audio_to_drop(m, rho_audio) for m in sizes.tolist()])
         # The same number of each grid survives: all pairs have some video, or none has.
-        if leaving.any() and floor_count(rho_v * tokens.hw) < tokens.hw:
+        if leaving.any() and floor_count(rho_v * tokens.tokens_per_grid) < tokens.tokens_per_grid:
             keep[tokens.modality == AUDIO] = self._keep_audio(tokens, sizes, sizes - leaving, kept_video)
-        return InputSelection(keep.nonzero().flatten())
+        return Kept(keep.nonzero().flatten())
 
     def _solve(self, sizes: list[int], clip: ClipTokens) -> tuple[float, float]:
         """The ratios that come nearest to R; `sizes`: the audio tokens of each pair."""
@@ -88,7 +87,7 @@ class OmniSift(Pruner[Plan]):
         pairs_of_size = Counter(sizes)
 
         def total(rho_audio: float, rho_v: float) -> int:
-            video = clip.grids * (clip.hw - floor_count(rho_v * clip.hw))
+            video = clip.grids * (clip.tokens_per_grid - floor_count(rho_v * clip.tokens_per_grid))
             return clip.n_audio + video - sum(audio_to_drop(m, rho_audio) * pairs for m, pairs in pairs_of_size.items())
 
         return solve_ratios(self.name, self.retention, clip.n, self.rho_audio, total)
@@ -97,10 +96,10 @@ class OmniSift(Pruner[Plan]):
         """(n_A,) bool: the `keep` (pairs,) highest scores of each pair, and all before the first pair."""
         import torch
 
-        if tokens.learned is None:
-            raise ValueError("omnisift needs MediaTokens.learned, as its property learned says")
+        if tokens.aux_network is None:
+            raise ValueError("omnisift needs MediaTokens.aux_network, as its property aux_network says")
         before = len(tokens.audio) - int(sizes.sum())
-        scores = audio_scores(tokens.learned, tokens, sizes, kept_video)
+        scores = audio_scores(tokens.aux_network, tokens, sizes, kept_video)
         pair = torch.arange(len(sizes)).repeat_interleave(sizes).to(scores.device)
         scores = scores[_first_of_equals(tokens.audio[before:], pair)]
         # Sorted by pair, then by score, then by index; a token's rank counts from 0 within its pair.
@@ -114,7 +113,7 @@ class OmniSift(Pruner[Plan]):
 
 
 def _untrained(d: int) -> nn.Module:
-    from omniqa.pruning.audio_selector import AudioSelector
+    from omniqa.pruning.methods.omnisift.selector import AudioSelector
 
     return AudioSelector(d)
 
@@ -134,14 +133,15 @@ def audio_of_pairs(tokens: MediaTokens) -> Tensor:
     if tokens.time_s is None:
         raise ValueError("omnisift needs MediaTokens.time_s")
     modality = tokens.modality.cpu()
-    starts = tokens.time_s[modality == VIDEO][:: PAIR * tokens.hw].contiguous()
+    starts = tokens.time_s[modality == VIDEO][:: PAIR * tokens.tokens_per_grid].contiguous()
     pair = torch.searchsorted(starts, tokens.time_s[modality == AUDIO], right=True) - 1
     return pair[pair >= 0].bincount(minlength=len(starts))
 
 
 def repetition(video: Tensor) -> Tensor:
-    """(grids, hw) float32: how much each token of `video` (grids, hw, d) repeats, by which the highest leave.
+    """(grids, tokens_per_grid) float32: how much each token of `video` (grids, tokens_per_grid, d) repeats.
 
+    The highest leave.
     In a pair's first grid, and a single last one, the cosine to the grid's mean; in its second the cosine to the same
     place in the first.
     """
@@ -154,7 +154,7 @@ def repetition(video: Tensor) -> Tensor:
 def _repetition_of_pairs(video: Tensor) -> Tensor:
     import torch
 
-    from omniqa.pruning.selection import cosine
+    from omniqa.pruning.ops import cosine
 
     first, second = video[::PAIR], video[1::PAIR]
     result = torch.empty(video.shape[:2], device=video.device)
@@ -164,13 +164,13 @@ def _repetition_of_pairs(video: Tensor) -> Tensor:
 
 
 def keep_video(video: Tensor, rho_v: float) -> Tensor:
-    """(grids, hw) bool: True where a token of `video` (grids, hw, d) stays; ⌊ρ_v·hw⌋ of each grid leave."""
+    """(grids, tokens_per_grid) bool: the tokens kept of `video` (grids, tokens_per_grid, d); ⌊ρ_v·n⌋ a grid leave."""
     import torch
 
-    from omniqa.pruning.selection import lowest_of_each
+    from omniqa.pruning.ops import lowest_of_each
 
-    grids, hw = video.shape[:2]
-    k = torch.full((grids,), floor_count(rho_v * hw), device=video.device)
+    grids, tokens_per_grid = video.shape[:2]
+    k = torch.full((grids,), floor_count(rho_v * tokens_per_grid), device=video.device)
     return ~lowest_of_each(-repetition(video), k)
 
 
@@ -190,7 +190,7 @@ def _first_of_equals(audio: Tensor, pair: Tensor) -> Tensor:
 def audio_scores(selector: nn.Module, tokens: MediaTokens, sizes: Tensor, kept_video: Tensor) -> Tensor:
     """float32: the selector's score, before the sigmoid, of the audio tokens from the first grid on; differentiable.
 
-    sizes: (pairs,), of audio_of_pairs. kept_video: (grids, hw) bool, of keep_video; each grid has some.
+    sizes: (pairs,), of audio_of_pairs. kept_video: (grids, tokens_per_grid) bool, of keep_video; each grid has some.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The columns of the table: methods with their options, each at one retention."""
+"""Methods with their options, each at one retention: what eval and bench compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,23 @@ from typing import Any
 
 from omniqa.errors import UsageError
 from omniqa.pruning import registry
-from omniqa.pruning.base import AnyPruner
+from omniqa.pruning.contract import AnyMethod
 
 
 @dataclass(frozen=True)
-class Column:
+class MethodVariant:
     """A method at one retention.
 
     name: "omnidrop 0.3", "omnidrop:tds=false 0.3"; "none" at no retention, for it knows but one.
     """
 
     name: str
-    pruner: AnyPruner
+    pruner: AnyMethod
 
 
-def columns(methods: Sequence[str], retentions: Sequence[float], assignments: Sequence[str] = ()) -> list[Column]:
+def method_variants(
+    methods: Sequence[str], retentions: Sequence[float], assignments: Sequence[str] = ()
+) -> list[MethodVariant]:
     """Every method at every retention, none of them twice.
 
     methods: names, or a name with options of its own: "omnidrop:tds=false,curve=exp".
@@ -56,18 +58,18 @@ def _is_for(name: str, assignment: str) -> bool:
     return assignment.partition("=")[0].strip() in {option.name for option in registry.options(name)}
 
 
-def _column(name: str, assignments: list[str], retention: float) -> Column:
+def _column(name: str, assignments: list[str], retention: float) -> MethodVariant:
     options = registry.parse_options(name, assignments)
     pruner = registry.create(name, retention, **options)
     label = name + (f":{','.join(f'{key}={_text(value)}' for key, value in options.items())}" if options else "")
-    return Column(label if pruner.name == "none" else f"{label} {retention:g}", pruner)
+    return MethodVariant(label if pruner.name == "none" else f"{label} {retention:g}", pruner)
 
 
 def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def find(made: Sequence[Column], name: str) -> Column:
+def find(made: Sequence[MethodVariant], name: str) -> MethodVariant:
     """The column of a name, or of a method where it has but one. Raises UsageError where there is none or several."""
     found = [column for column in made if name in (column.name, column.name.split(" ")[0])]
     exact = [column for column in found if column.name == name]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from omniqa.pruning.base import MediaTokens
-from omniqa.pruning.guided import AudioGuided, Reading
+from omniqa.pruning.audio_guided import AudioGuided, ClipSegments
+from omniqa.pruning.contract import MediaTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +29,11 @@ class Dash(AudioGuided):
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.15685"
     summary: ClassVar[str] = "segments of the sound; the audio kept in one says how much of its video stays"
 
-    def read(self, tokens: MediaTokens) -> Reading:
+    def segment(self, tokens: MediaTokens) -> ClipSegments:
         """Groups are segments; every second block of a segment is compared with the one before."""
         import torch
 
-        n_audio, n_video, hw = len(tokens.audio), len(tokens.video), tokens.hw
+        n_audio, n_video, tokens_per_grid = len(tokens.audio), len(tokens.video), tokens.tokens_per_grid
         similarity = neighbour_cosines(tokens.audio)
         below = (similarity < _CUT_BELOW).nonzero().flatten() + 1
         audio_ends = segment_ends(below.tolist(), n_audio)
@@ -43,15 +43,15 @@ class Dash(AudioGuided):
         whole = torch.zeros(n_video, dtype=torch.bool)
         starts, compared, block_group = [], [], []
         for group, (start, stop) in enumerate(spans):
-            if n_audio and stop - start < 2 * hw:
+            if n_audio and stop - start < 2 * tokens_per_grid:
                 whole[start:stop] = True
                 continue
-            blocks = torch.arange((stop - start) // hw if hw else 0)
-            starts.append(start + blocks * hw)
+            blocks = torch.arange((stop - start) // tokens_per_grid if tokens_per_grid else 0)
+            starts.append(start + blocks * tokens_per_grid)
             compared.append(blocks % 2 == 1)
             block_group.append(torch.full_like(blocks, group))
         none = torch.arange(0)
-        return Reading(
+        return ClipSegments(
             order=_by_priority(tokens, similarity),
             audio_group=torch.searchsorted(torch.tensor(audio_ends), torch.arange(n_audio), right=True),
             starts=torch.cat([none, *starts]),
@@ -60,7 +60,7 @@ class Dash(AudioGuided):
             whole=whole,
             groups=len(spans),
             rates=lambda rho_v, kept: segment_rates(rho_v, kept, audio_counts),
-            cost=crowding,
+            cost=mean_knn_similarity,
         )
 
 
@@ -85,7 +85,7 @@ def neighbour_cosines(audio: Tensor) -> Tensor:
     """(n_A - 1,) float32: the cosine of each audio token but the first to the one before."""
     import torch
 
-    from omniqa.pruning.selection import cosine
+    from omniqa.pruning.ops import cosine
 
     later, earlier = audio[1:].split(_BLOCK), audio[:-1].split(_BLOCK)
     return torch.cat([cosine(x, y) for x, y in zip(later, earlier, strict=True)])
@@ -120,14 +120,14 @@ def uniqueness(audio: Tensor) -> Tensor:
     return 1 - likeness / likeness.max()
 
 
-def crowding(block: Tensor) -> Tensor:
-    """(b, hw) float32: the mean of each token's highest cosines to others of its block; `block`: (b, hw, d)."""
+def mean_knn_similarity(block: Tensor) -> Tensor:
+    """(b, n) float32: the mean of each token's highest cosines to others of its block; `block`: (b, n, d)."""
     import torch
 
-    from omniqa.pruning.selection import cosines
+    from omniqa.pruning.ops import pairwise_cosine
 
-    hw = block.shape[1]
-    if hw == 1:
+    n = block.shape[1]
+    if n == 1:
         return torch.zeros(block.shape[:2], device=block.device)
-    itself = torch.eye(hw, dtype=torch.bool, device=block.device)
-    return cosines(block, block).masked_fill(itself, -torch.inf).topk(min(_NEIGHBOURS, hw - 1)).values.mean(-1)
+    itself = torch.eye(n, dtype=torch.bool, device=block.device)
+    return pairwise_cosine(block, block).masked_fill(itself, -torch.inf).topk(min(_NEIGHBOURS, n - 1)).values.mean(-1)

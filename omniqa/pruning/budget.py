@@ -1,6 +1,12 @@
-"""Bringing a method's free ratio to the asked retention: bisection on real counts (methods.md, Solving for R)."""
+"""Token counts: a clip's, a plan's, and the ratio that brings a method to the asked retention.
 
-from collections.abc import Callable
+Pure arithmetic, so that `omniqa plan` answers without torch and without weights (methods.md, Solving for R).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from omniqa.errors import UsageError
 
@@ -8,6 +14,77 @@ TOLERANCE = 0.01  # how far the achieved R may be from the asked one
 MAX_RHO_V = 0.95
 SLACK = 1e-6  # counts are integers; anything below this is rounding of R
 _HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class ClipTokens:
+    """The audio and video tokens of a clip before any pruning, as counts.
+
+    n_audio: audio tokens; grids: temporal patches; tokens_per_grid: tokens of one grid, merged 2x2. A modality that
+    the clip lacks has 0. Raises ValueError on counts that no clip has.
+    """
+
+    n_audio: int
+    grids: int
+    tokens_per_grid: int
+
+    def __post_init__(self) -> None:
+        if min(self.n_audio, self.grids, self.tokens_per_grid) < 0 or (self.grids and not self.tokens_per_grid):
+            raise ValueError(
+                f"no clip has {self.n_audio} audio tokens and {self.grids} grids of {self.tokens_per_grid} tokens"
+            )
+
+    @property
+    def n_video(self) -> int:
+        """Video tokens, all grids together."""
+        return self.grids * self.tokens_per_grid
+
+    @property
+    def n(self) -> int:
+        """Audio and video tokens together."""
+        return self.n_audio + self.n_video
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many audio and video tokens each decoder layer will hold.
+
+    clip: the counts before pruning; alive: (L,) tokens that layer 0 … L-1 computes, alive[0] being what the input
+    level leaves.
+    """
+
+    clip: ClipTokens
+    alive: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        """L, the number of decoder layers."""
+        return len(self.alive)
+
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """(L-1,) drops[l] tokens are alive at layer l and no longer at l+1."""
+        return tuple(before - after for before, after in pairwise(self.alive))
+
+    @property
+    def retention(self) -> float:
+        """Mean over layers of the share of tokens alive: the measured R, not the asked one."""
+        return retention(self.alive, self.clip.n)
+
+    @staticmethod
+    def untouched(clip: ClipTokens, layers: int) -> "Plan":
+        """Every token in every layer."""
+        return Plan(clip, (clip.n,) * layers)
+
+
+def floor_count(x: float) -> int:
+    """⌊x + 10⁻⁹⌋, so that (1 - 0.8)·20 = 3.9999999999999996 is four tokens."""
+    return math.floor(x + 1e-9)
+
+
+def retention(alive: Sequence[int], n: int) -> float:
+    """R: mean over the layers of alive tokens / n tokens before pruning. A clip without tokens has lost none: 1."""
+    return sum(alive) / (len(alive) * n) if n else 1.0
 
 
 class Unreachable(UsageError):

@@ -1,8 +1,8 @@
 """The tensor operations that pruning methods are made of (methods.md, building blocks and omnidrop).
 
 Ties break by lower index, everywhere and in one sense: *whichever set an operation chooses* — the tokens to keep in
-`top_k_by` and `temporal_merge`, the tokens to drop in `drop_lowest` and `drop_by_tds` — of equal tokens the one with
-the lower index is chosen first. Sorts are therefore stable, and every result is ascending.
+`topk_indices` and `temporal_merge`, the tokens to drop in `drop_lowest` and `drop_by_tds` — of equal tokens the one
+with the lower index is chosen first. Sorts are therefore stable, and every result is ascending.
 
 Counts are Python integers known ahead and nothing reads a value back from the device, so no operation waits for it.
 """
@@ -12,26 +12,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from omniqa.pruning.schedule import GROUP
+from omniqa.pruning.ttm import GROUP
 
 _BLOCK_ROWS = 4096  # rows that are compared with as many others at a time
-_SAME = 2**-17  # cosines of one vector with itself, by matrix product, are this near to 1
+_SAME = 2**-17  # pairwise_cosine of one vector with itself, by matrix product, are this near to 1
 _BLOCK_GROUPS = 16  # groups of grids that temporal_merge compares at a time: 64 grids, the default clip in one go
 
 
-def thin(m: int, n0: int, device: torch.device | None = None) -> Tensor:
+def subsample_evenly(m: int, n0: int, device: torch.device | None = None) -> Tensor:
     """(m,) long: the evenly spread positions ⌊j·n_0/m⌋ that stay when n_0 tokens are thinned to m <= n_0."""
     if not 0 <= m <= n0:
         raise ValueError(f"{n0} tokens can't be thinned to {m}")
     return torch.arange(m, device=device) * n0 // max(m, 1)
 
 
-def top_k_by(values: Tensor, k: int) -> Tensor:
+def topk_indices(values: Tensor, k: int) -> Tensor:
     """(k,) long: the ascending indices of the k highest of `values` (n,)."""
     return values.argsort(descending=True, stable=True)[:k].sort().values
 
 
-def places_of(mask: Tensor, count: int) -> Tensor:
+def nonzero_static(mask: Tensor, count: int) -> Tensor:
     """(count,) long: the ascending places at which `mask` (n,) bool is True, of which `count` is how many there are.
 
     As mask.nonzero(), whose caller waits for the device to learn that number.
@@ -50,7 +50,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(norms > 0, (x * y).sum(-1) / norms, 0.0)
 
 
-def cosines(x: Tensor, y: Tensor) -> Tensor:
+def pairwise_cosine(x: Tensor, y: Tensor) -> Tensor:
     """(..., m, n) float32: the cosine of every row of `x` (..., m, d) to every row of `y` (..., n, d), as `cosine`.
 
     Exactly 1 where both are the same to the last digits that a matrix product is exact to.
@@ -86,7 +86,7 @@ def most_similar(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     values, indices = [], []
     places = torch.arange(len(y), device=y.device)
     for rows in x.split(_BLOCK_ROWS):
-        similarity = cosines(rows, y)
+        similarity = pairwise_cosine(rows, y)
         values.append(similarity.amax(1))
         # torch.argmax promises no particular one of several.
         indices.append(torch.where(similarity == values[-1][:, None], places, len(y)).amin(1))
@@ -100,37 +100,38 @@ def lowest_of_each(cost: Tensor, k: Tensor) -> Tensor:
 
 
 def keep_of_blocks(
-    video: Tensor, hw: int, starts: Tensor, compared: Tensor, k: Tensor, cost: Callable[[Tensor], Tensor]
+    video: Tensor, size: int, starts: Tensor, compared: Tensor, k: Tensor, cost: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """(n_video,) bool: the tokens that stay of blocks of `hw` tokens, k[b] of block b; False outside the blocks.
+    """(n_video,) bool: the tokens kept of blocks of `size` tokens, k[b] of block b; False outside the blocks.
 
     video: (n_video, d). starts: (blocks,) the first token of each block. compared: (blocks,) bool, the blocks of
-    which the tokens stay that are least similar to those at the same place hw tokens earlier, dropped ones included.
-    cost: of the others the lowest stay; takes (b, hw, d) embeddings to (b, hw) float32.
+    which the tokens stay that are least similar to those at the same place `size` tokens earlier, dropped ones
+    included.
+    cost: of the others the lowest stay; takes (b, size, d) embeddings to (b, size) float32.
     """
     keep = torch.zeros(len(video), dtype=torch.bool, device=video.device)
-    places = torch.arange(hw, device=video.device)
+    places = torch.arange(size, device=video.device)
     for chosen, compare in ((compared, True), (~compared, False)):
-        pairs = zip(starts[chosen].split(_blocks_of(hw)), k[chosen].split(_blocks_of(hw)), strict=True)
+        pairs = zip(starts[chosen].split(_blocks_of(size)), k[chosen].split(_blocks_of(size)), strict=True)
         for first, count in pairs:
             rows = first[:, None] + places
             block = video[rows]
-            costs = cosine(block, video[rows - hw]) if compare else cost(block)
+            costs = cosine(block, video[rows - size]) if compare else cost(block)
             keep[rows] = lowest_of_each(costs, count)
     return keep
 
 
-def _blocks_of(hw: int) -> int:
-    """How many blocks of `hw` tokens are compared at a time."""
-    return max(1, _BLOCK_ROWS // hw)
+def _blocks_of(size: int) -> int:
+    """How many blocks of `size` tokens are compared at a time."""
+    return max(1, _BLOCK_ROWS // size)
 
 
 def temporal_merge(video: Tensor, kept: int) -> Tensor:
     """Temporal token merging (DyCoke, arXiv 2411.15024; methods.md, TTM).
 
-    video: (grids, hw, d) embeddings. Returns (grids, hw) bool, True where a token stays: `kept` of all grids but a
-    group's first. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the
-    same place, of g3 those least similar to g2's, dropped tokens included.
+    video: (grids, tokens_per_grid, d) embeddings. Returns (grids, tokens_per_grid) bool, True where a token stays:
+    `kept` of all grids but a group's first. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens
+    least similar to g0's at the same place, of g3 those least similar to g2's, dropped tokens included.
     """
     # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
     return torch.cat([_merge_groups(block, kept) for block in video.split(_BLOCK_GROUPS * GROUP)])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import MediaTokens
-from omniqa.pruning.guided import AudioGuided, Reading
+from omniqa.pruning.audio_guided import AudioGuided, ClipSegments
+from omniqa.pruning.contract import MediaTokens
 from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class OmniZip(AudioGuided):
         lo = max(0.0, rho_v - 0.35) if rho_v <= 0.75 else 0.40 + 0.5 * (rho_v - 0.75)
         return lo, min(1.0, rho_v + 0.10)
 
-    def read(self, tokens: MediaTokens) -> Reading:
+    def segment(self, tokens: MediaTokens) -> ClipSegments:
         """Groups are chunks, blocks are grids; within a chunk every second one is compared with the one before."""
         import torch
 
@@ -50,19 +50,19 @@ class OmniZip(AudioGuided):
         modality = tokens.modality.cpu()
         groups = int(chunk.max()) + 1
         audio, video = chunk[modality == AUDIO], chunk[modality == VIDEO]
-        of_grid = video[:: tokens.hw].contiguous() if len(video) else video
+        of_grid = video[:: tokens.tokens_per_grid].contiguous() if len(video) else video
         grids = torch.arange(len(of_grid))
         place = grids - torch.searchsorted(of_grid, of_grid)
         audio_counts = audio.bincount(minlength=groups).tolist()
-        video_counts = (of_grid.bincount(minlength=groups) * tokens.hw).tolist()
+        video_counts = (of_grid.bincount(minlength=groups) * tokens.tokens_per_grid).tolist()
 
         def rates(rho_v: float, kept: Sequence[int]) -> list[float]:
             return chunk_rates(rho_v, *self.bounds(rho_v), kept, audio_counts, video_counts)
 
-        return Reading(
+        return ClipSegments(
             order=_by_importance(tokens),
             audio_group=audio,
-            starts=grids * tokens.hw,
+            starts=grids * tokens.tokens_per_grid,
             compared=place % 2 == 1,
             block_group=of_grid,
             whole=torch.zeros(len(video), dtype=torch.bool),
@@ -113,18 +113,18 @@ def chunk_rates(
 
 
 def density_peaks(grid: Tensor) -> Tensor:
-    """(b, hw) float32: density·δ of each token of `grid` (b, hw, d), by DPC-kNN within its own grid (methods.md, 4)."""
+    """(b, n) float32: density·δ of each token of `grid` (b, n, d), by DPC-kNN within its own grid (methods.md, 4)."""
     import torch
 
-    from omniqa.pruning.selection import cosines
+    from omniqa.pruning.ops import pairwise_cosine
 
-    hw = grid.shape[1]
-    if hw == 1:
+    n = grid.shape[1]
+    if n == 1:
         return torch.ones(grid.shape[:2], device=grid.device)
-    similarity = cosines(grid, grid)
+    similarity = pairwise_cosine(grid, grid)
     distance = 1 - (similarity + similarity.mT) / 2  # symmetric to the last digit, so that ties are ties
-    itself = torch.eye(hw, dtype=torch.bool, device=grid.device)
-    nearest = distance.masked_fill(itself, torch.inf).topk(min(_NEIGHBOURS, hw - 1), largest=False).values
+    itself = torch.eye(n, dtype=torch.bool, device=grid.device)
+    nearest = distance.masked_fill(itself, torch.inf).topk(min(_NEIGHBOURS, n - 1), largest=False).values
     density = (-nearest.mean(-1)).exp()
     denser = density[:, None, :] > density[:, :, None]
     to_denser = distance.masked_fill(~denser, torch.inf).amin(-1)

@@ -3,9 +3,9 @@
 A method acts at two places:
 
 - the *input level*, once, before layer 0: which of the n audio and video tokens enter the decoder, and with which
-  embeddings (`Pruner.select_input`);
+  embeddings (`Method.prune_input`);
 - the *layer level*, after each layer but the last: which of the n_l tokens alive at layer l are alive at layer l+1
-  (`Pruner.select_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too; those dropped
+  (`Method.prune_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too; those dropped
   leave before layer l+1. Decoding itself drops nothing.
 
 Text tokens are never dropped and appear nowhere here. Every index counts audio and video tokens alone, from 0, in
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from omniqa.errors import UsageError
+from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.options import options_of
-from omniqa.pruning.schedule import ClipTokens, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +33,7 @@ PlanT = TypeVar("PlanT", bound=Plan)
 
 
 @dataclass(frozen=True)
-class LearnedPart:
+class AuxNetwork:
     """A network of the method's own, and where its weights are looked for, in this order.
 
     method: the method's name, for messages.
@@ -63,8 +63,9 @@ class VideoChoice(ABC):
 
     @abstractmethod
     def keep(self, grids: Tensor) -> Tensor:
-        """(grids, hw) bool: the tokens that stay of `grids` (grids, hw, d): whole windows, the video's last one perhaps
-        shorter.
+        """(grids, tokens_per_grid) bool: the tokens kept of `grids` (grids, tokens_per_grid, d).
+
+        `grids` are whole windows; the video's last one may be shorter.
         """
 
 
@@ -85,28 +86,28 @@ class MediaTokens:
 
     modality: (n,) integer, VIDEO or AUDIO, in sequence order.
     chunk: (n,) long, the 2 s chunk of each token by its time, from 0, in sequence order.
-    hw: tokens of one grid; grid g of the video is rows g·hw … (g+1)·hw - 1 of `video`. Any number where none is there.
+    tokens_per_grid: tokens of one grid; the video's grids follow one another in `video`. Any number if there are none.
     video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence. With `chosen`
         those of the tokens that stayed alone.
     audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
     audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
-        layer; None where the method did not ask for it (Pruner.audio_importance).
+        layer; None where the method did not ask for it (Method.audio_importance).
     time_s: (n,) float64 on the CPU, seconds of each token from the range's start, in sequence order; a grid's is that
         of its first frame. None where nobody knows.
-    learned: the method's own network, float32, for inference; None where it did not ask for one (Pruner.learned).
-    chosen: the video tokens that were chosen already, by Pruner.video_choice; None: all are here.
+    aux_network: the method's own network, float32, for inference; None if it did not ask for one (Method.aux_network).
+    chosen: the video tokens that were chosen already, by Method.video_choice; None: all are here.
 
     Raises ValueError where the shapes contradict each other.
     """
 
     modality: Tensor
     chunk: Tensor
-    hw: int
+    tokens_per_grid: int
     video: Tensor
     audio: Tensor
     audio_importance: Tensor | None = None
     time_s: Tensor | None = None
-    learned: nn.Module | None = None
+    aux_network: nn.Module | None = None
     chosen: ChosenVideo | None = None
 
     def __post_init__(self) -> None:
@@ -115,8 +116,8 @@ class MediaTokens:
             raise ValueError(
                 f"modality {tuple(self.modality.shape)} and chunk {tuple(self.chunk.shape)} are not ({n},)"
             )
-        if self.n_video and (self.hw < 1 or self.n_video % self.hw):
-            raise ValueError(f"{self.n_video} video tokens are no whole number of grids of {self.hw}")
+        if self.n_video and (self.tokens_per_grid < 1 or self.n_video % self.tokens_per_grid):
+            raise ValueError(f"{self.n_video} video tokens are no whole number of grids of {self.tokens_per_grid}")
         if self.audio_importance is not None and self.audio_importance.shape != (len(self.audio),):
             raise ValueError(f"audio_importance {tuple(self.audio_importance.shape)} is not ({len(self.audio)},)")
         if self.time_s is not None and self.time_s.shape != (n,):
@@ -130,19 +131,21 @@ class MediaTokens:
     @property
     def counts(self) -> ClipTokens:
         """These tokens as counts, to plan with."""
-        return ClipTokens(len(self.audio), self.n_video // self.hw if self.hw else 0, self.hw)
+        return ClipTokens(
+            len(self.audio), self.n_video // self.tokens_per_grid if self.tokens_per_grid else 0, self.tokens_per_grid
+        )
 
     def chosen_by(self, choice: VideoChoice) -> Tensor:
         """(n_video,) bool: the video tokens that stay by `choice`. Raises ValueError where another chose before."""
         if self.chosen is None:
-            return choice.keep(self.video.unflatten(0, (-1, self.hw))).flatten()
+            return choice.keep(self.video.unflatten(0, (-1, self.tokens_per_grid))).flatten()
         if self.chosen.choice != choice:
             raise ValueError(f"the video was chosen by {self.chosen.choice}; what {choice} would choose is unknown")
         return self.chosen.keep
 
 
 @dataclass(frozen=True, eq=False)
-class InputSelection:
+class Kept:
     """What enters layer 0.
 
     keep: (m,) long, ascending indices into the n tokens.
@@ -154,10 +157,10 @@ class InputSelection:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerTokens:
+class LayerSignals:
     """The n_l tokens alive at a layer, in sequence order, once that layer has been computed.
 
-    scores: (n_l,) float32, S_i: attention probability from the rows of Pruner.score_rows to token i, averaged over
+    scores: (n_l,) float32, S_i: attention probability from the rows of Method.query_rows to token i, averaged over
         heads and rows, the softmax over all keys that a row sees, text included.
     modality: (n_l,) integer, VIDEO or AUDIO.
     chunk: (n_l,) long.
@@ -171,20 +174,20 @@ class LayerTokens:
 
 
 @dataclass(frozen=True)
-class Pruner(ABC, Generic[PlanT]):
+class Method(ABC, Generic[PlanT]):
     """A pruning method at one retention; its options are its dataclass fields (`omniqa.pruning.options`).
 
     retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
 
-    A method is a frozen dataclass in a module of this package; `omniqa.pruning.registry` finds it there. It sets
+    A method is a frozen dataclass in `omniqa.pruning.methods`; `omniqa.pruning.registry` finds it there. It sets
     `name`, `paper` (a URL) and `summary` (one line), says by `plan` how many tokens go where, and overrides
-    `select_input` or `select_layer` or both. Raises UsageError for an option's value that its type does not allow.
+    `prune_input` or `prune_layer` or both. Raises UsageError for an option's value that its type does not allow.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str]
-    counts_known_ahead: ClassVar[bool] = True
+    exact_plan: ClassVar[bool] = True
     """Whether `plan` is exact. False where the counts depend on the tokens themselves: the plan is then the target."""
 
     retention: float
@@ -206,13 +209,13 @@ class Pruner(ABC, Generic[PlanT]):
         return None
 
     @property
-    def learned(self) -> LearnedPart | None:
-        """The network that MediaTokens.learned must be; None: none is needed."""
+    def aux_network(self) -> AuxNetwork | None:
+        """The network that MediaTokens.aux_network must be; None: none is needed."""
         return None
 
     @property
-    def score_rows(self) -> ScoreRows:
-        """The query rows that LayerTokens.scores averages over.
+    def query_rows(self) -> ScoreRows:
+        """The query rows that LayerSignals.scores averages over.
 
         "prompt": every token after the last audio/video token; "question": the user's words alone; "last": the last
         token of the prompt; "audio": all audio tokens, for a video token those that can see it. A method that scores
@@ -230,21 +233,21 @@ class Pruner(ABC, Generic[PlanT]):
     def video_choice(self, plan: PlanT) -> VideoChoice | None:
         """How the input level chooses video, where it looks at a few grids at a time and the counts alone say the rest.
 
-        `select_input` then asks MediaTokens.chosen_by, and takes tokens with `chosen`: of a long video the tokens that
+        `prune_input` then asks MediaTokens.chosen_by, and takes tokens with `chosen`: of a long video the tokens that
         leave are let go of while it is encoded. None, as here: the method needs all of them.
         """
         return None
 
-    def select_input(self, tokens: MediaTokens, plan: PlanT) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: PlanT) -> Kept:
         """The plan.alive[0] tokens that enter layer 0; here: all of them.
 
         plan: what `plan` returned for tokens.counts.
         """
         import torch
 
-        return InputSelection(torch.arange(len(tokens.modality), device=tokens.modality.device))
+        return Kept(torch.arange(len(tokens.modality), device=tokens.modality.device))
 
-    def select_layer(self, layer: int, alive: LayerTokens, plan: PlanT) -> Tensor:
+    def prune_layer(self, layer: int, alive: LayerSignals, plan: PlanT) -> Tensor:
         """The tokens alive at `layer` that stay alive at layer + 1; here: all of them.
 
         Returns (n_l - plan.drops[layer],) long, ascending positions among the n_l of `alive`. Need not be called,
@@ -255,5 +258,5 @@ class Pruner(ABC, Generic[PlanT]):
         return torch.arange(len(alive.scores), device=alive.scores.device)
 
 
-AnyPruner = Pruner[Any]
+AnyMethod = Method[Any]
 """A method whose kind of plan the caller does not look into."""

@@ -9,10 +9,10 @@ from torch import nn
 from omniqa.errors import ModelError
 from omniqa.model.checkpoint import THINKER, Checkpoint, read_header
 from omniqa.model.thinker import read_tensors
-from omniqa.pruning.base import LearnedPart
+from omniqa.pruning.contract import AuxNetwork
 
 
-def load_learned(part: LearnedPart, checkpoint: Checkpoint, width: int, device: torch.device) -> nn.Module:
+def load_aux_network(part: AuxNetwork, checkpoint: Checkpoint, width: int, device: torch.device) -> nn.Module:
     """The network of `part` for embeddings of `width`, in float32 on `device`, for inference.
 
     Raises ModelError where nobody has weights for it, or where these are not the network's by name and shape; the
@@ -28,7 +28,7 @@ def load_learned(part: LearnedPart, checkpoint: Checkpoint, width: int, device: 
     return network.requires_grad_(False).eval()
 
 
-def _find(part: LearnedPart, checkpoint: Checkpoint) -> tuple[str, dict[str, Path]]:
+def _find(part: AuxNetwork, checkpoint: Checkpoint) -> tuple[str, dict[str, Path]]:
     """Where the weights are, in words, and the file of each by its name there."""
     if part.path is not None:
         path = Path(part.path).expanduser()
@@ -48,13 +48,13 @@ def _find(part: LearnedPart, checkpoint: Checkpoint) -> tuple[str, dict[str, Pat
     )
 
 
-def _of_file(part: LearnedPart, path: Path) -> dict[str, Path]:
+def _of_file(part: AuxNetwork, path: Path) -> dict[str, Path]:
     """The tensors with the prefix where some have it (the file may be a checkpoint's shard), else all."""
     names = list(read_header(part.method, path))
     return dict.fromkeys([name for name in names if _bare(name, part) != name] or names, path)
 
 
-def _bare(name: str, part: LearnedPart) -> str:
+def _bare(name: str, part: AuxNetwork) -> str:
     """A tensor's name in the network: without the prefix, and the hub's before it."""
     short = name.removeprefix(THINKER)
     return short.removeprefix(part.prefix) if short.startswith(part.prefix) else name

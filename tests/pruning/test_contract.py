@@ -8,9 +8,9 @@ import torch
 
 from omniqa.errors import UsageError
 from omniqa.pruning import registry
-from omniqa.pruning.base import MediaTokens
-from omniqa.pruning.omnidrop import OmniDrop
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import MediaTokens
+from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from tests.pruning.clip import media_tokens, run_layers
 
 CLIP = ClipTokens(40, 8, 40)  # every method can bring it to R = 0.4
@@ -25,7 +25,7 @@ def name(request):
 def alive_in_every_layer(pruner, clip):
     tokens = media_tokens(clip, pruner=pruner)
     plan = pruner.plan(tokens.counts, LAYERS)
-    entered = pruner.select_input(tokens, plan).keep
+    entered = pruner.prune_input(tokens, plan).keep
     scores = torch.rand(LAYERS - 1, clip.n, generator=torch.Generator().manual_seed(1))
     return plan, run_layers(pruner, plan, tokens, entered, scores)
 
@@ -34,7 +34,7 @@ def alive_in_every_layer(pruner, clip):
 def test_the_plan_is_what_happens(name, R):
     pruner = registry.create(name, R)
     plan, alive = alive_in_every_layer(pruner, CLIP)
-    if pruner.counts_known_ahead:
+    if pruner.exact_plan:
         assert [len(indices) for indices in alive] == list(plan.alive)
     assert [len(before) - len(after) for before, after in pairwise(alive)] == list(plan.drops)
 
@@ -51,7 +51,7 @@ def test_selections_are_ascending_and_never_bring_a_token_back(name):
 def test_retention_1_touches_nothing(name):
     pruner = registry.create(name, 1.0)
     tokens = media_tokens(CLIP)
-    selection = pruner.select_input(tokens, pruner.plan(CLIP, LAYERS))
+    selection = pruner.prune_input(tokens, pruner.plan(CLIP, LAYERS))
     assert selection.embeddings is None
     _, alive = alive_in_every_layer(pruner, CLIP)
     assert all(len(indices) == CLIP.n for indices in alive)
@@ -88,8 +88,8 @@ def test_tokens_whose_shapes_contradict_each_other_are_refused():
     for wrong in (
         {"modality": tokens.modality[1:]},
         {"chunk": tokens.chunk[1:]},
-        {"hw": 7},
-        {"hw": 0},
+        {"tokens_per_grid": 7},
+        {"tokens_per_grid": 0},
         {"audio_importance": tokens.audio_importance[1:]},
         {"time_s": tokens.time_s[1:]},
     ):

@@ -6,14 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from omniqa.pruning.schedule import ttm_counts
-from omniqa.pruning.selection import cosine, drop_by_tds, drop_lowest, thin, top_k_by
-from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.ops import cosine, drop_by_tds, drop_lowest, subsample_evenly, topk_indices
+from omniqa.pruning.ttm import TemporalMerge, ttm_counts
 from tests.pruning import reference
 
 # Scores in 64ths and λ = 1/4 over power-of-two clips: exact in float32, so that ties are ties for both readings.
 TIED_SCORES = st.lists(st.integers(0, 8).map(lambda i: i / 64), min_size=1, max_size=30)
-# Signed unit vectors and (±1, ±1, ±1, ±1): their cosines are 0, ±1/2, ±1, exactly.
+# Signed unit vectors and (±1, ±1, ±1, ±1): their pairwise_cosine are 0, ±1/2, ±1, exactly.
 EXACT_VECTORS = st.sampled_from([
     *((sign * (i == 0), sign * (i == 1), sign * (i == 2), sign * (i == 3)) for i in range(4) for sign in (1, -1)),
     *((1, a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1)),
@@ -34,24 +33,24 @@ def seeded(seed):
 
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_thinning_is_the_formula(m, more):
-    positions = thin(m, m + more).tolist()
+    positions = subsample_evenly(m, m + more).tolist()
     assert positions == reference.thin(m, m + more)
     assert len(set(positions)) == m
 
 
 def test_thinning_can_not_add():
     with pytest.raises(ValueError, match="thinned"):
-        thin(5, 4)
+        subsample_evenly(5, 4)
 
 
 @given(TIED_SCORES, st.data())
 def test_top_k_with_ties(values, data):
     k = data.draw(st.integers(0, len(values)))
-    assert top_k_by(torch.tensor(values), k).tolist() == reference.top_audio(values, k)
+    assert topk_indices(torch.tensor(values), k).tolist() == reference.top_audio(values, k)
 
 
 def test_of_equal_values_the_first_are_chosen():
-    assert top_k_by(torch.zeros(1000), 3).tolist() == [0, 1, 2]
+    assert topk_indices(torch.zeros(1000), 3).tolist() == [0, 1, 2]
     assert drop_lowest(torch.zeros(1000), 997).tolist() == [997, 998, 999]
 
 
@@ -67,9 +66,9 @@ def test_merging_random_grids(grids, rho):
 
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 6), st.floats(0, 1), st.data())
-def test_merging_grids_full_of_ties(grids, hw, rho, data):
-    tokens = data.draw(st.lists(EXACT_VECTORS, min_size=grids * hw, max_size=grids * hw))
-    video = torch.tensor(tokens, dtype=torch.float32).reshape(grids, hw, 4)
+def test_merging_grids_full_of_ties(grids, tokens_per_grid, rho, data):
+    tokens = data.draw(st.lists(EXACT_VECTORS, min_size=grids * tokens_per_grid, max_size=grids * tokens_per_grid))
+    video = torch.tensor(tokens, dtype=torch.float32).reshape(grids, tokens_per_grid, 4)
     assert merge(video, rho).tolist() == reference.ttm(video.tolist(), rho)
 
 

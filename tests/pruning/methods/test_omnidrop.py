@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from omniqa.errors import UsageError
-from omniqa.pruning.omnidrop import OmniDrop
-from omniqa.pruning.schedule import ClipTokens
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from omniqa.sequence.units import AUDIO
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, run_layers
@@ -31,15 +31,15 @@ OPTIONS = {
 
 
 def survivors(method, tokens, plan, scores):
-    entered = method.select_input(tokens, plan).keep
+    entered = method.prune_input(tokens, plan).keep
     return [alive.tolist() for alive in run_layers(method, plan, tokens, entered, scores)]
 
 
 def slow_survivors(clip, tokens, layers, R, scores, tds=True, guidance="text", lam=0.2, **options):
-    counts = reference.omnidrop(clip.n_audio, clip.grids, clip.hw, layers, R, guidance=guidance, **options)
+    counts = reference.omnidrop(clip.n_audio, clip.grids, clip.tokens_per_grid, layers, R, guidance=guidance, **options)
     modality = tokens.modality.tolist()
     entered = reference.omnidrop_input(
-        modality, clip.hw, tokens.video.tolist(), tokens.audio_importance.tolist(), counts
+        modality, clip.tokens_per_grid, tokens.video.tolist(), tokens.audio_importance.tolist(), counts
     )
     return reference.omnidrop_layers(
         modality, tokens.chunk.tolist(), entered, scores.tolist(), counts, tds=tds, guidance=guidance, lam=lam
@@ -99,9 +99,9 @@ def test_embeddings_enter_unchanged_and_bfloat16_ones_are_compared_in_float32():
     low = dataclasses.replace(tokens, video=tokens.video.bfloat16(), audio=tokens.audio.bfloat16())
     high = dataclasses.replace(tokens, video=low.video.float())
     plan = method.plan(clip, 8)
-    selection = method.select_input(low, plan)
+    selection = method.prune_input(low, plan)
     assert selection.embeddings is None
-    assert selection.keep.equal(method.select_input(high, plan).keep)
+    assert selection.keep.equal(method.prune_input(high, plan).keep)
 
 
 def test_what_the_encoder_must_provide():
@@ -116,14 +116,14 @@ def test_importance_that_is_needed_and_missing_is_said():
     tokens, method = media_tokens(clip), OmniDrop(0.3)
     without = dataclasses.replace(tokens, audio_importance=None)
     with pytest.raises(ValueError, match="audio_importance"):
-        method.select_input(without, method.plan(clip, 8))
-    assert len(OmniDrop(0.8).select_input(without, OmniDrop(0.8).plan(clip, 8)).keep) == clip.n
+        method.prune_input(without, method.plan(clip, 8))
+    assert len(OmniDrop(0.8).prune_input(without, OmniDrop(0.8).plan(clip, 8)).keep) == clip.n
 
 
 def test_which_rows_score():
-    assert OmniDrop(0.3).score_rows == "prompt"
-    assert OmniDrop(0.3, query_scope="question").score_rows == "question"
-    assert OmniDrop(0.3, guidance="audio").score_rows == "audio"
+    assert OmniDrop(0.3).query_rows == "prompt"
+    assert OmniDrop(0.3, query_scope="question").query_rows == "question"
+    assert OmniDrop(0.3, guidance="audio").query_rows == "audio"
 
 
 @pytest.mark.parametrize("options", [{"beta": -1.0}, {"lam": -0.1}, {"t_mid": -0.5}, {"l_div": -1}])

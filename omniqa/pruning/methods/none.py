@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from omniqa.pruning.base import Pruner
-from omniqa.pruning.schedule import ClipTokens, Plan
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.contract import Method
 
 
 @dataclass(frozen=True)
-class NoPruning(Pruner[Plan]):
+class NoPruning(Method[Plan]):
     """Drops nothing, whatever retention is asked; plan.retention is 1."""
 
     name: ClassVar[str] = "none"

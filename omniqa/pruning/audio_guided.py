@@ -1,7 +1,8 @@
 """What omnizip and dash have in common: audio is chosen first, and says how much video stays where.
 
-The audio tokens that stay are dominant ones and anchors (`anchors.py`). The video is pruned in *blocks* of hw tokens;
-blocks belong to *groups*, stretches of time, and the audio kept in a group sets the rate of its blocks.
+The audio tokens that stay are dominant ones and anchors (`anchors.py`). The video is pruned in *blocks*, each of
+as many tokens as a grid; blocks belong to *groups*, stretches of time, and the audio kept in a group sets the rate of
+its blocks.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from omniqa.errors import UsageError
-from omniqa.pruning.base import AudioAttention, InputSelection, MediaTokens, Pruner
-from omniqa.pruning.ratio import solve_ratios
-from omniqa.pruning.schedule import ClipTokens, Plan, floor_count
+from omniqa.pruning.budget import ClipTokens, Plan, floor_count, solve_ratios
+from omniqa.pruning.contract import AudioAttention, Kept, MediaTokens, Method
 from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """A clip as such a method sees it; tensors on the CPU.
+class ClipSegments:
+    """A clip cut into groups and blocks; tensors on the CPU.
 
     order: (n_A,) long, the audio tokens by descending priority. audio_group: (n_A,) long.
     starts: (blocks,) long, the first video token of each block; compared: (blocks,) bool, blocks compared with the
     block before; block_group: (blocks,) long. whole: (n_V,) bool, video tokens that stay whatever the rate.
     groups: how many there are.
     rates: from ρ_v and the audio tokens kept in each group, the share of video to drop in each group.
-    cost: of the blocks not compared, which tokens go last; see selection.keep_of_blocks.
+    cost: of the blocks not compared, which tokens go last; see ops.keep_of_blocks.
     """
 
     order: Tensor
@@ -48,10 +48,10 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class AudioGuided(Pruner[Plan]):
+class AudioGuided(Method[Plan]):
     """A method that chooses audio first and prunes video by it, at ratios ρ_a and ρ_v; ρ_v is solved for R."""
 
-    counts_known_ahead = False
+    exact_plan = False
 
     rho_audio: Annotated[float, "share of audio that leaves, anchors aside; solved too where rho_v can't do"] = 0.45
     rho_v: Annotated[float | None, "how strongly video is pruned; none: solved for R"] = None
@@ -78,10 +78,10 @@ class AudioGuided(Pruner[Plan]):
         return Plan(clip, (round(self.retention * clip.n),) * layers)
 
     @abstractmethod
-    def read(self, tokens: MediaTokens) -> Reading:
+    def segment(self, tokens: MediaTokens) -> ClipSegments:
         """The clip's groups, blocks and audio priorities."""
 
-    def select_input(self, tokens: MediaTokens, plan: Plan) -> InputSelection:
+    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
         """Dominant audio and anchors, others merged into these, and the video that the audio leaves room for.
 
         Raises Unreachable, a UsageError, where no ratio comes near to R.
@@ -89,19 +89,21 @@ class AudioGuided(Pruner[Plan]):
         import torch
 
         if self.retention == 1 or not len(tokens.modality):
-            return super().select_input(tokens, plan)
+            return super().prune_input(tokens, plan)
         if len(tokens.audio) and tokens.audio_importance is None:
             raise ValueError(f"{self.name} needs MediaTokens.audio_importance, as its property audio_importance says")
-        from omniqa.pruning.selection import keep_of_blocks
+        from omniqa.pruning.ops import keep_of_blocks
 
-        reading = self.read(tokens)
-        choice, per_block = self._solve(reading, tokens.counts)
+        segments = self.segment(tokens)
+        choice, per_block = self._solve(segments, tokens.counts)
         device = tokens.modality.device
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
-        kept_video = reading.whole.to(device)
-        if len(reading.starts):
-            starts, compared, k = reading.starts.to(device), reading.compared.to(device), per_block.to(device)
-            kept_video = kept_video | keep_of_blocks(tokens.video, tokens.hw, starts, compared, k, reading.cost)
+        kept_video = segments.whole.to(device)
+        if len(segments.starts):
+            starts, compared, k = segments.starts.to(device), segments.compared.to(device), per_block.to(device)
+            kept_video = kept_video | keep_of_blocks(
+                tokens.video, tokens.tokens_per_grid, starts, compared, k, segments.cost
+            )
         keep[tokens.modality == VIDEO] = kept_video
         kept_audio = choice.kept.to(device)
         keep[tokens.modality == AUDIO] = torch.zeros(len(tokens.audio), dtype=torch.bool, device=device).index_fill_(
@@ -109,35 +111,37 @@ class AudioGuided(Pruner[Plan]):
         )
         indices = keep.nonzero().flatten()
         if not len(choice.anchors):
-            return InputSelection(indices)
+            return Kept(indices)
         embeddings = tokens.video.new_empty(len(indices), tokens.audio.shape[1])
         modality = tokens.modality[indices]
         audio = tokens.audio[kept_audio]
         audio[torch.searchsorted(kept_audio, choice.anchors.to(device))] = self._merged(tokens, choice)
         embeddings[modality == VIDEO], embeddings[modality == AUDIO] = tokens.video[kept_video], audio
-        return InputSelection(indices, embeddings)
+        return Kept(indices, embeddings)
 
     def _merged(self, tokens: MediaTokens, choice: AudioChoice) -> Tensor:
         from omniqa.pruning.anchors import merge_into_anchors
 
         return merge_into_anchors(tokens.audio, tokens.video, choice, self.g)
 
-    def _solve(self, reading: Reading, clip: ClipTokens) -> tuple[AudioChoice, Tensor]:
+    def _solve(self, segments: ClipSegments, clip: ClipTokens) -> tuple[AudioChoice, Tensor]:
         """The audio choice and the tokens to keep of each block, at the ratios that come nearest to R."""
         import torch
 
         from omniqa.pruning.anchors import choose_audio
 
-        blocks = reading.block_group.bincount(minlength=reading.groups).tolist()
-        whole = int(reading.whole.sum())
+        blocks = segments.block_group.bincount(minlength=segments.groups).tolist()
+        whole = int(segments.whole.sum())
 
         @lru_cache(maxsize=4)
         def audio_at(rho_audio: float) -> tuple[AudioChoice, list[int]]:
-            choice = choose_audio(reading.order, rho_audio, self.anchors)
-            return choice, reading.audio_group[choice.kept].bincount(minlength=reading.groups).tolist()
+            choice = choose_audio(segments.order, rho_audio, self.anchors)
+            return choice, segments.audio_group[choice.kept].bincount(minlength=segments.groups).tolist()
 
         def per_group(rho_audio: float, rho_v: float) -> list[int]:
-            return [floor_count((1 - rate) * clip.hw) for rate in reading.rates(rho_v, audio_at(rho_audio)[1])]
+            return [
+                floor_count((1 - rate) * clip.tokens_per_grid) for rate in segments.rates(rho_v, audio_at(rho_audio)[1])
+            ]
 
         def total(rho_audio: float, rho_v: float) -> int:
             video = sum(count * k for count, k in zip(blocks, per_group(rho_audio, rho_v), strict=True))
@@ -147,4 +151,4 @@ class AudioGuided(Pruner[Plan]):
             rho_audio, rho_v = solve_ratios(self.name, self.retention, clip.n, self.rho_audio, total)
         else:
             rho_audio, rho_v = self.rho_audio, self.rho_v
-        return audio_at(rho_audio)[0], torch.tensor(per_group(rho_audio, rho_v))[reading.block_group]
+        return audio_at(rho_audio)[0], torch.tensor(per_group(rho_audio, rho_v))[segments.block_group]

@@ -1,23 +1,21 @@
-"""How many tokens stay, where: token counts at the input level, PLP over the layers, and the budget solver.
+"""OmniDrop's schedule: token counts at the input level, PLP over the layers, and the solver that lands on R.
 
-Pure arithmetic on counts, so that `omniqa plan` answers without torch and without weights. The rules are those of
-docs/methods.md; OmniDrop is arXiv 2605.14458, TTM is DyCoke's temporal token merging.
+Pure arithmetic on counts, without torch. The rules are those of docs/methods.md; OmniDrop is arXiv 2605.14458.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 from omniqa.errors import UsageError
-from omniqa.pruning.ratio import SLACK, bisect, nearest
+from omniqa.pruning.budget import SLACK, ClipTokens, Plan, bisect, floor_count, nearest
+from omniqa.pruning.ttm import ttm_counts
 
 Curve = Literal["sigmoid", "exp"]
 Guidance = Literal["text", "audio"]
 ScheduleKind = Literal["exact", "paper"]
 
-GROUP = 4  # grids in a TTM group
 _MIN_LAYERS = 4
 _MAX_RATE = 0.9  # PLP never drops more than this share after one layer
 
@@ -28,65 +26,6 @@ PAPER_ROWS: dict[tuple[int, float], tuple[float, float, float, int]] = {
     (36, 0.3): (0.0, 0.15, 0.5, 19),
     (36, 0.2): (0.02, 0.5, 0.55, 19),
 }
-
-
-@dataclass(frozen=True)
-class ClipTokens:
-    """The audio and video tokens of a clip before any pruning, as counts.
-
-    n_audio: audio tokens; grids: temporal patches; hw: tokens of one grid, merged 2x2. A modality that the clip
-    lacks has 0. Raises ValueError on counts that no clip has.
-    """
-
-    n_audio: int
-    grids: int
-    hw: int
-
-    def __post_init__(self) -> None:
-        if min(self.n_audio, self.grids, self.hw) < 0 or (self.grids and not self.hw):
-            raise ValueError(f"no clip has {self.n_audio} audio tokens and {self.grids} grids of {self.hw} tokens")
-
-    @property
-    def n_video(self) -> int:
-        """Video tokens, all grids together."""
-        return self.grids * self.hw
-
-    @property
-    def n(self) -> int:
-        """Audio and video tokens together."""
-        return self.n_audio + self.n_video
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many audio and video tokens each decoder layer will hold.
-
-    clip: the counts before pruning; alive: (L,) tokens that layer 0 … L-1 computes, alive[0] being what the input
-    level leaves.
-    """
-
-    clip: ClipTokens
-    alive: tuple[int, ...]
-
-    @property
-    def layers(self) -> int:
-        """L, the number of decoder layers."""
-        return len(self.alive)
-
-    @property
-    def drops(self) -> tuple[int, ...]:
-        """(L-1,) drops[l] tokens are alive at layer l and no longer at l+1."""
-        return tuple(before - after for before, after in pairwise(self.alive))
-
-    @property
-    def retention(self) -> float:
-        """Mean over layers of the share of tokens alive: the measured R, not the asked one."""
-        return retention(self.alive, self.clip.n)
-
-    @staticmethod
-    def untouched(clip: ClipTokens, layers: int) -> "Plan":
-        """Every token in every layer."""
-        return Plan(clip, (clip.n,) * layers)
 
 
 @dataclass(frozen=True)
@@ -133,17 +72,6 @@ class ScheduleOptions:
     l_div: int | None = None
 
 
-def floor_count(x: float) -> int:
-    """⌊x + 10⁻⁹⌋, so that (1 - 0.8)·20 = 3.9999999999999996 is four tokens."""
-    return math.floor(x + 1e-9)
-
-
-def ttm_counts(grids: int, hw: int, rho: float) -> tuple[int, ...]:
-    """(grids,) tokens that TTM at rate `rho` keeps of each grid: all of a group's first, ⌊(1-ρ)·hw⌋ of the others."""
-    kept = floor_count((1 - rho) * hw)
-    return tuple(kept if grid % GROUP else hw for grid in range(grids))
-
-
 def plp(
     p_init: float, p_final: float, t_mid: float, layers: int, beta: float = 20.0, curve: Curve = "sigmoid"
 ) -> tuple[float, ...]:
@@ -180,11 +108,6 @@ def alive_counts(n0: int, drops: Sequence[int]) -> tuple[int, ...]:
     for k in drops:
         alive.append(alive[-1] - k)
     return tuple(alive)
-
-
-def retention(alive: Sequence[int], n: int) -> float:
-    """R: mean over the layers of alive tokens / n tokens before pruning. A clip without tokens has lost none: 1."""
-    return sum(alive) / (len(alive) * n) if n else 1.0
 
 
 def nominal_t(retention: float) -> float:
@@ -271,7 +194,7 @@ class _InputLevel:
     def at(cls, clip: ClipTokens, share_audio: float, share_video: float) -> "_InputLevel":
         # TTM drops from three grids of four, so a share needs ρ = (1 - share)/0.75; below a quarter ρ stays at 1.
         rho = min(1.0, (1 - share_video) / 0.75)
-        keep_video = sum(ttm_counts(clip.grids, clip.hw, rho))
+        keep_video = sum(ttm_counts(clip.grids, clip.tokens_per_grid, rho))
         return cls(share_audio, share_video, rho, round(share_audio * clip.n_audio), keep_video)
 
     @property
