@@ -78,6 +78,7 @@ class MediaSummary:
     windows_reused: the share of all vision windows that --reuse-static took from the grid before.
     jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
     hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
+    pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
     """
 
     duration_s: float
@@ -92,6 +93,7 @@ class MediaSummary:
     windows_reused: float = 0.0
     jumps: tuple[ClockJump, ...] = ()
     hdr: str | None = None
+    pixel_aspect: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

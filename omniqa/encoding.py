@@ -174,6 +174,7 @@ def _pairs(frames: np.ndarray) -> Iterator[np.ndarray]:
 
 def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
     times = clip.frame_times
+    picture = clip.info.video if times else None
     return MediaSummary(
         duration_s=float(clip.end - clip.start),
         frames=len(times),
@@ -186,5 +187,6 @@ def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
         grids_reused=grids.grids_reused,
         windows_reused=grids.windows_reused,
         jumps=tuple(ClockJump(float(jump.at), float(jump.by)) for jump in clip.info.clock.jumps),
-        hdr=clip.info.video.hdr if clip.info.video and times else None,
+        hdr=picture.hdr if picture else None,
+        pixel_aspect="{}:{}".format(*picture.pixel_aspect.as_integer_ratio()) if picture else None,
     )

@@ -20,7 +20,7 @@ COLUMNS = (
     "timing_s.time_to_first_token", "timing_s.total",
     "memory.device", "memory.peak_rss_bytes", "memory.peak_device_bytes", "media.duration_s", "media.frames",
     "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "media.grids", "media.grids_reused",
-    "media.windows_reused", "media.jumps", "media.hdr", "evidence", "settings",
+    "media.windows_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "evidence", "settings",
 )  # fmt: skip
 _FIELDS = "fields"
 _BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8

@@ -37,6 +37,7 @@ from omniqa.media.access import (
 from omniqa.media.clock import STEADY, Clock, believable
 from omniqa.media.colour import ColourTags
 from omniqa.media.download import place
+from omniqa.media.geometry import PixelAspect
 from omniqa.media.watch import beat
 from omniqa.memory import is_out_of_memory, out_of_memory
 
@@ -89,12 +90,14 @@ class Timed(NamedTuple):
         end: likewise.
         frame: av.VideoFrame or av.AudioFrame, as was asked for.
         colour: what the file says of a picture's colours.
+        pixel_aspect: a picture's pixels' width by their height.
     """
 
     start: Fraction
     end: Fraction
     frame: Any
     colour: ColourTags = ColourTags()
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @contextmanager
@@ -402,15 +405,24 @@ def prepare(stream: Stream) -> None:
 
 def on_clock(frames: Iterator[Frame], stream: Stream, zero: Fraction) -> Iterator[Timed]:
     """Frames with their times, in seconds from `zero` on."""
-    end, colour = Fraction(0), ColourTags()
-    tick, step = time_base(stream), spacing(stream)
-    in_container = ColourTags.of(stream.codec_context) if isinstance(stream, VideoStream) else colour
+    end, tick, step = Fraction(0), time_base(stream), spacing(stream)
+    pictures = _Pictures(stream) if isinstance(stream, VideoStream) else None
     for frame in frames:
         # Raw streams carry no timestamps: there, each frame follows the one before.
         start = end if frame.pts is None else frame.pts * tick - zero
         if isinstance(frame, av.AudioFrame):
             end = start + Fraction(frame.samples, frame.sample_rate)
-        else:
+            yield Timed(start, end, frame)
+        elif pictures is not None:
             end = start + lasting(frame.duration, tick, step)
-            colour = ColourTags.of(frame).within(in_container)
-        yield Timed(start, end, frame, colour)
+            yield pictures.timed(start, end, frame)
+
+
+class _Pictures:
+    """What a stream says of its pictures. Made before its decoder starts, which may forget the container's word."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._colour, self._aspect = ColourTags.of(stream.codec_context), PixelAspect(stream)
+
+    def timed(self, start: Fraction, end: Fraction, frame: av.VideoFrame) -> Timed:
+        return Timed(start, end, frame, ColourTags.of(frame).within(self._colour), self._aspect.of(frame))

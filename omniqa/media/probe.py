@@ -32,6 +32,7 @@ from omniqa.media.container import (
     zero_of,
 )
 from omniqa.media.download import held
+from omniqa.media.geometry import believed, display_size, shown_size
 from omniqa.media.watch import watched
 
 # Raw streams have no table of contents: FFmpeg guesses their length from the bit rate, often wrongly.
@@ -55,12 +56,13 @@ class VideoStream:
     Attributes:
         start: when the first frame is shown.
         end: when the last frame stops being shown.
-        width: as displayed, after rotation; pixels are taken as square.
+        width: as displayed, with square pixels, after rotation.
         height: likewise.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which the stored picture is turned to be shown (mirroring
             is applied to frames, too, and reads as 180 here).
         frame_rate: mean frames per second, None where the file does not tell.
         codec: FFmpeg's name of the decoder.
+        pixel_aspect: the stored pixels' width by their height.
         hdr: "pq", "hlg" or "bt2020", if its colours are converted to ordinary ones (`omniqa.media.colour`).
     """
 
@@ -71,6 +73,7 @@ class VideoStream:
     rotation: int
     frame_rate: Fraction | None
     codec: str
+    pixel_aspect: Fraction = Fraction(1)
     hdr: str | None = None
 
 
@@ -202,14 +205,13 @@ def _probe_video(path: str | Path, access: Access, spans: dict[int, Span]) -> Vi
         if not isinstance(stream, av.VideoStream) or span is None:
             return None
         rate = stream.average_rate or stream.guessed_rate
-        codec, width, height = stream.codec_context.name, stream.width, stream.height
+        codec, aspect = stream.codec_context.name, believed(stream.sample_aspect_ratio)
+        height, width = display_size(stream.height, stream.width, aspect)
     first, turns, hdr = _first_frame(path, "video", access), 0, None
     if first is not None:
-        frame, hdr = first.frame, first.colour.hdr
-        width, height, turns = frame.width, frame.height, round(-frame.rotation / 90) % 4
-    if turns % 2:
-        width, height = height, width
-    return VideoStream(*span, width, height, 90 * turns, rate, codec, hdr) if width and height else None
+        aspect, hdr, turns = first.pixel_aspect, first.colour.hdr, round(-first.frame.rotation / 90) % 4
+        height, width = shown_size(first.frame, aspect)
+    return VideoStream(*span, width, height, 90 * turns, rate, codec, aspect, hdr) if width and height else None
 
 
 def _probe_audio(path: str | Path, access: Access, spans: dict[int, Span]) -> AudioStream | None:

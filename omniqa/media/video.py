@@ -3,15 +3,16 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 
 from omniqa.media.colour import ColourTags, mapped, needs_mapping, rgb
 from omniqa.media.container import Damage, Timed, is_damage
+from omniqa.media.geometry import Size, fitted_size, is_turned, padded, shown_size, upright
 from omniqa.media.probe import MediaInfo, opening
 from omniqa.media.resize import resize
 from omniqa.media.seeking import frames_for
@@ -21,7 +22,7 @@ _FIRST_FRAME_GRACE = Fraction(1, 10)
 
 
 def read_frames(
-    source: MediaInfo | str | Path, times: Iterable[Fraction], size: tuple[int, int], damage: Damage | None = None
+    source: MediaInfo | str | Path, times: Iterable[Fraction], size: Size, damage: Damage | None = None
 ) -> Iterator[tuple[Fraction, np.ndarray]]:
     """The frame shown at each time: the last one that begins at or before it.
 
@@ -32,7 +33,7 @@ def read_frames(
     Args:
         source: the media file.
         times: in seconds on the file's clock, rising.
-        size: (height, width) to resize to.
+        size: (height, width) to resize to. The file's first frame fills it; frames of another shape are fitted in.
         damage: takes down what could not be decoded.
 
     Yields:
@@ -45,7 +46,7 @@ def read_frames(
     waiting = deque(times)
     if not waiting:
         return
-    damage = damage if damage is not None else Damage()
+    damage, canvas = damage if damage is not None else Damage(), _Canvas(size, _box(source))
     shown: _Shown | None = None
     with closing(frames_for(path, tuple(waiting), damage, access, clock)) as frames:
         for timed in frames:
@@ -54,22 +55,22 @@ def read_frames(
             elif timed.start < shown.timed.start:  # a stray frame, from before what is on screen
                 continue
             if shown is not None:
-                yield from _until(timed.start, waiting, shown, size, damage)
+                yield from _until(timed.start, waiting, shown, canvas, damage)
             if not waiting:
                 return
             shown = _Shown(timed)
     if shown is not None:
-        yield from _until(shown.timed.end, waiting, shown, size, damage)
+        yield from _until(shown.timed.end, waiting, shown, canvas, damage)
 
 
 def _until(
-    end: Fraction, waiting: deque[Fraction], shown: "_Shown", size: tuple[int, int], damage: Damage
+    end: Fraction, waiting: deque[Fraction], shown: "_Shown", canvas: "_Canvas", damage: Damage
 ) -> Iterator[tuple[Fraction, np.ndarray]]:
     """The times before `end`, each with the frame on screen; a frame that can't be converted counts as damage."""
     while waiting and waiting[0] < end:
         time = waiting.popleft()
         try:
-            picture = shown.picture(size)
+            picture = shown.picture(canvas)
         except (av.error.FFmpegError, ValueError) as error:
             if not is_damage(error):
                 raise
@@ -78,27 +79,29 @@ def _until(
             yield time, picture
 
 
-def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Turn, and mirror, a picture (H, W, 3) as the frame's display matrix asks; quarter turns only."""
-    a, b, c, d = _display_matrix(frame)
-    if is_turned(frame):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+def _box(source: MediaInfo | str | Path) -> Size | None:
+    video = source.video if isinstance(source, MediaInfo) else None
+    return (video.height, video.width) if video else None
 
 
-def is_turned(frame: av.VideoFrame) -> bool:
-    """Whether a frame is shown on its side: its height as stored is its width as shown."""
-    a, b, _, _ = _display_matrix(frame)
-    return abs(b) > abs(a)
+@dataclass
+class _Canvas:
+    """What all pictures are drawn on.
 
+    Attributes:
+        size: (height, width).
+        box: the size at which the file's first frame is shown, which fills it; of a file that was not probed, that of
+            the first frame drawn.
+    """
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Where the stored point (x, y) is shown: (a, b, c, d) of x' = a x + c y, y' = b x + d y, in fixed point."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
-    return a, b, c, d
+    size: Size
+    box: Size | None
+
+    def drawn(self, timed: Timed) -> np.ndarray:
+        """A frame's picture, uint8 (height, width, 3)."""
+        shown = shown_size(timed.frame, timed.pixel_aspect)
+        self.box = self.box or shown
+        return padded(_drawn(timed.frame, timed.colour, fitted_size(shown, self.box, self.size)), self.size)
 
 
 class _Shown:
@@ -108,17 +111,18 @@ class _Shown:
         self.timed = timed
         self._picture: np.ndarray | None = None
 
-    def picture(self, size: tuple[int, int]) -> np.ndarray:
+    def picture(self, canvas: _Canvas) -> np.ndarray:
         if self._picture is None:
-            self._picture = _drawn(self.timed.frame, self.timed.colour, size)
+            self._picture = canvas.drawn(self.timed)
         return self._picture
 
 
-def _drawn(frame: av.VideoFrame, colour: ColourTags, size: tuple[int, int]) -> np.ndarray:
+def _drawn(frame: av.VideoFrame, colour: ColourTags, size: Size) -> np.ndarray:
     """The picture of a frame, upright and at a size: uint8 RGB (height, width, 3)."""
     if not needs_mapping(frame, colour):
         return resize(upright(rgb(frame, colour), frame), size)
-    stored = size[::-1] if is_turned(frame) else size
+    height, width = size
+    stored = (width, height) if is_turned(frame) else size
     return np.ascontiguousarray(upright(mapped(frame, colour, stored), frame))
 
 

@@ -49,6 +49,7 @@ SCHEMA = {
         "windows_reused",
         "jumps",
         "hdr",
+        "pixel_aspect",
     },
     "evidence": list,
 }
@@ -86,6 +87,7 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "windows_reused": 0.0,
         "jumps": [],
         "hdr": None,
+        "pixel_aspect": "1:1",
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

@@ -7,7 +7,8 @@ import pytest
 
 from omniqa.media import runs, seeking
 from omniqa.media.container import Damage, timed_frames
-from omniqa.media.video import read_frames, upright
+from omniqa.media.geometry import upright
+from omniqa.media.video import read_frames
 from tests.media.clips import Audio, Video, real_clip, tone, write_clip
 
 SIZE = (48, 64)

@@ -117,7 +117,7 @@ def test_frames_that_change_size_on_the_way_all_come_out_alike(tmp_path):
     path = tmp_path / "both.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     frames = dict(read_frames(path, [Fraction(1, 2), Fraction(3, 2)], SIZE))
-    assert [(frame.shape, index_of(frame)) for frame in frames.values()] == [((*SIZE, 3), 12)] * 2
+    assert [(frame.shape, index_of(frame[:, 24:60])) for frame in frames.values()] == [((*SIZE, 3), 12)] * 2
 
 
 @pytest.fixture(scope="module")
