@@ -3,13 +3,15 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.eval.clips import VIDEO_SUFFIXES
+from omniqa.file_state import FileState, file_state
 from omniqa.media.access import is_address
 
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | {
@@ -91,6 +93,12 @@ def listed(pieces: Iterable[bytes], zero: bool) -> list[str]:
     """The names in a list, one a line; zero: one up to each NUL, as `find -print0` writes them."""
     names = b"".join(pieces).split(b"\0" if zero else b"\n")
     return [os.fsdecode(name) for name in names if name]
+
+
+def files_now(clips: Iterable[Clip]) -> Callable[[str], FileState | None]:
+    """A function that gives the file of one of these clips, by the clip's name, as it is when it is first asked for."""
+    paths = {clip.name: clip.path for clip in clips}
+    return cache(lambda name: file_state(paths[name]) if name in paths else None)
 
 
 def named_as_media(clip: Clip) -> bool:

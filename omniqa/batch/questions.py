@@ -5,11 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omniqa import terminal
-from omniqa.batch.clips import Clip, one_spelling
+from omniqa.batch.clips import MEDIA_SUFFIXES, Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
@@ -17,6 +18,8 @@ from omniqa.sequence.template import check_length
 from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")
+_ENDS = "?!.…\uff1f\uff01\u3002\u061f"  # of a question or a sentence, Chinese and Arabic ones among them
+_NEARLY = 0.8  # share of a name's characters that agree with those of a file
 _OWN = ("video", "question", "id")  # fields with a meaning; all others are carried through
 
 
@@ -63,6 +66,24 @@ def for_all(clips: Iterable[Clip], texts: Sequence[str]) -> list[Task]:
             raise UsageError(f"A question {wrong}.")
     questions = tuple(Question(text, text) for text in texts)
     return [Task(clip, questions) for clip in clips]
+
+
+def reads_like_question(text: str) -> bool:
+    """Whether an argument that could be a video's name is a question: no such file, and several words or a sentence.
+
+    What is named as media, lies in a folder that exists, or nearly has the name of a file here, is a mistyped name.
+    """
+    words = text.split()
+    if os.path.lexists(text) or is_address(text) or not words or (len(words) == 1 and words[0][-1] not in _ENDS):
+        return False
+    folder, name = os.path.split(text)
+    if Path(name).suffix.lower() in MEDIA_SUFFIXES or (folder and os.path.isdir(folder)):
+        return False
+    try:
+        here = os.listdir()
+    except OSError:  # a folder that can't be listed has no names to compare with
+        here = []
+    return not get_close_matches(text, here, n=1, cutoff=_NEARLY)
 
 
 def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Task]:

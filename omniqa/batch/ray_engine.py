@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from omniqa.batch.rows import Asked
 from omniqa.batch.run import Asker, Batch, Todo
 from omniqa.errors import ModelError, OmniqaError, UsageError
+from omniqa.file_state import file_state
 from omniqa.lines import Row
 
 if TYPE_CHECKING:
@@ -211,13 +213,14 @@ def go_on(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None
 
 def _lines(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None]:
     before = len(batch.results.known)
-    for together in (
-        _TOGETHER,
-        1,
-    ):  # where actors were killed again and again, each clip by itself shows which one does
-        todos = list(batch.missing())
-        if todos:
-            yield from _round(batch, todos, load, actors, together)
+    todos = list(batch.missing())
+    if todos:
+        yield from _round(batch, todos, load, actors, _TOGETHER)
+    # Where actors were killed again and again, each clip by itself shows which one does.
+    todos = list(batch.missing())
+    files = {todo.clip.path: file_state(todo.clip.path) for todo in todos}
+    if todos:
+        yield from _round(batch, todos, load, actors, 1)
     lost = list(batch.missing())
     if lost and len(batch.results.known) == before:
         raise ModelError("All Ray actors were killed before they answered anything; memory may have run out.")
@@ -225,7 +228,8 @@ def _lines(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, Non
         for id, question in todo.asked:
             error = f"{todo.clip.path} was given up: whichever process was asked about it was killed."
             assert batch.results.model is not None  # of the lines that came
-            yield batch.asker.failed(todo.clip, id, question, error, batch.results.model)
+            asked = Asked(todo.clip, id, question, files[todo.clip.path])
+            yield batch.asker.failed(asked, error, batch.results.model)
 
 
 def _round(

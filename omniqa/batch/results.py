@@ -2,9 +2,10 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType, TracebackType
@@ -15,6 +16,7 @@ from omniqa.batch.clips import Shard
 from omniqa.batch.rows import Known, known
 from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
+from omniqa.file_state import FileState
 from omniqa.lines import Layout, LineStore, Row, line_of, write_line
 from omniqa.terminal import for_file
 
@@ -24,7 +26,10 @@ class Results:
 
     settings: the name of this run's settings, in every line.
     known: lines with them that are there, by id.
+    changed: how many files have changed since lines were written about them; these lines are gone.
     """
+
+    changed = 0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = runfile.name_of(settings)
@@ -58,6 +63,7 @@ class ResultFile(Results):
     """Lines in a file, with its run file beside it, open for one run at a time.
 
     append: lines with other settings may be there. retry: failures with these settings are taken out first.
+    now: the file of a clip, by its name, as it is now. Lines that answer for another one are taken out, too.
     Raises UsageError where the file can't be written, or holds other results.
     """
 
@@ -71,20 +77,38 @@ class ResultFile(Results):
         asked: dict[str, Any],
         append: bool = False,
         retry: bool = False,
+        now: Callable[[str], FileState | None] = lambda video: None,
     ) -> None:
         super().__init__(settings)
-        self._store = LineStore(path, layout, known)
+        self._read = partial(known, now=now)
+        self._store = LineStore(path, layout, self._read)
         try:
             self._check_ids(layout)
             before = self._before(shard, append)
             self._run_file = replace(before, shard=str(shard), asked=asked).claimed(path, settings, append)
             self._run_file.write(path)
-            if retry:
-                self._store.drop(lambda row: row["settings"] == self.settings and known(row).failed)
+            self._drop(retry)
         except BaseException:
             self.close()
             raise
         self.known = {line.id: line for line in self._store.rows if line.settings == self.settings}
+
+    def _drop(self, retry: bool) -> None:
+        """Take out lines with these settings that answer for other files than are there, and failures if asked to."""
+        if not any(line.settings == self.settings and (line.stale or retry) for line in self._store.rows):
+            return
+        changed = set()
+
+        def unwanted(row: Row) -> bool:
+            line = self._read(row)
+            if line.settings != self.settings:
+                return False
+            if line.stale:
+                changed.add(row["video"])
+            return line.stale or (retry and line.failed)
+
+        self._store.drop(unwanted)
+        self.changed = len(changed)
 
     def _check_ids(self, layout: Layout) -> None:
         """Whether no question has two lines with the same settings. Raises UsageError, which names the second."""

@@ -2,12 +2,13 @@
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from omniqa.batch.clips import Clip
 from omniqa.batch.questions import Question
+from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.lines import Row
 
 if TYPE_CHECKING:
@@ -19,13 +20,26 @@ FAILED = "failed"
 _STATUSES = (OK, FEWER_FRAMES, FAILED)
 
 
+class Asked(NamedTuple):
+    """A question about a clip. file: the clip's file as it was right before it was decoded."""
+
+    clip: Clip
+    id: str
+    question: Question
+    file: FileState | None
+
+
 class Known(NamedTuple):
-    """What is kept in memory of a line. video and error: of a failure, else None."""
+    """What is kept in memory of a line.
+
+    stale: it answers for another file than the one that is there. video and error: of a failure, else None.
+    """
 
     id: str
     settings: str
     model: str
     failed: bool
+    stale: bool
     video: str | None
     error: str | None
 
@@ -42,36 +56,39 @@ class Failure(NamedTuple):
     video: str
 
 
-def answered(clip: Clip, id: str, question: Question, answer: "Answer", settings: str, had_frames: int | None) -> Row:
+def answered(asked: Asked, answer: "Answer", settings: str, had_frames: int | None) -> Row:
     """The line of an answer: what `ask --json` prints, and more.
 
     settings: their name in the run file. had_frames: how many there were when memory ran out, if it did.
     """
-    status, row = OK, replace(answer, video=clip.name).to_dict()
+    status, row = OK, replace(answer, video=asked.clip.name).to_dict()
     if had_frames is not None:
         status, media = FEWER_FRAMES, row["media"]
         media["warnings"].append(f"Memory ran out with {had_frames} frames; answered from {media['frames']}.")
-    return _head(id, status, None) | row | {"fields": dict(question.fields), "settings": settings}
+    return _head(asked, status, None) | row | _tail(asked, settings)
 
 
-def failed(
-    clip: Clip, id: str, question: Question, error: str, model: str, method: str, target: float, settings: str
-) -> Row:
+def failed(asked: Asked, error: str, model: str, method: str, target: float, settings: str) -> Row:
     """The line of a question that has no answer, with the same fields."""
     nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
     retention: Row = {"target": target, "achieved": None, "audio": None, "video": None, "per_layer": []}
-    asked = {"video": clip.name, "question": question.text, "answer": None, "model": model, "method": method}
-    carried = {"fields": dict(question.fields), "settings": settings}
-    return _head(id, FAILED, error) | asked | {"retention": retention} | nothing | carried
+    names = {"video": asked.clip.name, "question": asked.question.text, "answer": None, "model": model}
+    how = {"method": method, "retention": retention}
+    return _head(asked, FAILED, error) | names | how | nothing | _tail(asked, settings)
 
 
-def _head(id: str, status: str, error: str | None) -> Row:
-    return {"id": id, "status": status, "error": error}
+def _head(asked: Asked, status: str, error: str | None) -> Row:
+    return {"id": asked.id, "status": status, "error": error}
 
 
-def known(row: Row) -> Known:
+def _tail(asked: Asked, settings: str) -> Row:
+    return as_field(asked.file) | {"fields": dict(asked.question.fields), "settings": settings}
+
+
+def known(row: Row, now: Callable[[str], FileState | None] = lambda video: None) -> Known:
     """What to keep of a line, be it of JSON or of a table, where all cells are text.
 
+    now: the file of a clip, by its name, as it is now; None if it does not matter.
     Raises ValueError, with the reason, for a line that is no result of a batch.
     """
     for name in ("id", "status", "settings", "model", "video"):
@@ -81,7 +98,8 @@ def known(row: Row) -> Known:
         raise ValueError(f"its status is {row['status']!r:.60}, not one of {', '.join(_STATUSES)}")
     failed = row["status"] == FAILED
     video, error = (row["video"], str(row.get("error"))) if failed else (None, None)
-    return Known(row["id"], sys.intern(row["settings"]), sys.intern(row["model"]), failed, video, error)
+    stale = is_stale(row, now(row["video"]))
+    return Known(row["id"], sys.intern(row["settings"]), sys.intern(row["model"]), failed, stale, video, error)
 
 
 def causes(failures: Iterable[Known]) -> list[Failure]:

@@ -14,6 +14,7 @@ from omniqa.batch.questions import Question, Task
 from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.faults import FaultStreak
+from omniqa.file_state import FileState, file_state
 from omniqa.foreseen import expected_tokens
 from omniqa.lines import Row
 from omniqa.media.sampling import Sampling
@@ -42,15 +43,21 @@ class Todo(NamedTuple):
 class _Asking:
     """A clip that is being asked about. left: what has no line yet.
 
+    file: the clip's file as it was right before it was decoded.
     frames: how many are looked at, 0 until it is known. had_frames: how many there were when memory ran out, if it did.
     fault: that the model computed no numbers, if it did not.
     """
 
     clip: Clip
     left: deque[tuple[str, Question]]
+    file: FileState | None
     frames: int = 0
     had_frames: int | None = None
     fault: NotFiniteError | None = None
+
+    def about(self, id: str, question: Question) -> rows.Asked:
+        """One of its questions."""
+        return rows.Asked(self.clip, id, question, self.file)
 
 
 @dataclass
@@ -77,32 +84,34 @@ class Asker:
         and so is a fault of the model at several clips in a row.
         """
 
-        def prepare(todo: Todo, check: Callable[[], None]) -> "Ready":
-            return _prepare(qa, todo.clip, self.sampling, check)
+        def prepare(item: tuple[Todo, FileState | None], check: Callable[[], None]) -> "Ready":
+            return _prepare(qa, item[0].clip, self.sampling, check)
 
-        with closing(ahead(todos, prepare, self.prefetch)) as clips:
-            for todo, take in clips:
-                yield from self._of_clip(qa, todo, take)
+        # Each is looked at right before its thread begins: what is written to it from then on makes it another file.
+        seen = ((todo, file_state(todo.clip.path)) for todo in todos)
+        with closing(ahead(seen, prepare, self.prefetch)) as clips:
+            for (todo, file), take in clips:
+                yield from self._of_clip(qa, _Asking(todo.clip, deque(todo.asked), file), take)
 
-    def failed(self, clip: Clip, id: str, question: Question, error: str, model: str) -> Row:
+    def failed(self, asked: rows.Asked, error: str, model: str) -> Row:
         """The line of a question that has no answer."""
-        return rows.failed(clip, id, question, error, model, self.pruner.name, self.pruner.target, self.settings)
+        return rows.failed(asked, error, model, self.pruner.name, self.pruner.target, self.settings)
 
-    def _of_clip(self, qa: "OmniQA", todo: Todo, take: Callable[[], "Ready"]) -> Iterator[Row]:
-        asking = _Asking(todo.clip, deque(todo.asked))
+    def _of_clip(self, qa: "OmniQA", asking: _Asking, take: Callable[[], "Ready"]) -> Iterator[Row]:
         try:
             try:
                 yield from self._answers(qa, asking, lambda: self._waited_for(take))
             except OutOfMemoryError:
-                asking.frames = asking.frames or _expected_frames(todo.clip, self.sampling)
+                asking.frames = asking.frames or _expected_frames(asking.clip, self.sampling)
                 if asking.frames <= _FEWEST_FRAMES:
                     raise
             if asking.left:  # here, what the first attempt held is free
                 asking.had_frames, asking.frames = asking.frames, max(_FEWEST_FRAMES, asking.frames // 2)
+                asking.file = file_state(asking.clip.path)
                 fewer = replace(self.sampling, max_frames=asking.frames)
-                yield from self._answers(qa, asking, lambda: _prepare(qa, todo.clip, fewer))
+                yield from self._answers(qa, asking, lambda: _prepare(qa, asking.clip, fewer))
         except NoMedia:
-            self.left_out[todo.clip.path] = None
+            self.left_out[asking.clip.path] = None
         except CLIP_ERRORS as error:
             tried = f" Tried with {asking.had_frames} and {asking.frames} frames." if asking.had_frames else ""
             yield from self._failures(qa, asking, f"{error}{tried}")
@@ -147,14 +156,14 @@ class Asker:
             raise
         except NotFiniteError as error:
             asking.fault = error
-            return self.failed(asking.clip, id, question, str(error), qa.name)
+            return self.failed(asking.about(id, question), str(error), qa.name)
         except CLIP_ERRORS as error:
-            return self.failed(asking.clip, id, question, str(error), qa.name)
-        return rows.answered(asking.clip, id, question, answer, self.settings, asking.had_frames)
+            return self.failed(asking.about(id, question), str(error), qa.name)
+        return rows.answered(asking.about(id, question), answer, self.settings, asking.had_frames)
 
     def _failures(self, qa: "OmniQA", asking: _Asking, error: str) -> Iterator[Row]:
         for id, question in asking.left:
-            yield self.failed(asking.clip, id, question, error, qa.name)
+            yield self.failed(asking.about(id, question), error, qa.name)
 
 
 @dataclass

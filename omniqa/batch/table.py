@@ -20,8 +20,12 @@ COLUMNS = (
     "timing_s.time_to_first_token", "timing_s.total",
     "memory.device", "memory.peak_rss_bytes", "memory.peak_device_bytes", "media.duration_s", "media.frames",
     "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "media.grids", "media.grids_reused",
-    "media.windows_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "evidence", "settings",
+    "media.windows_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "file.bytes", "file.mtime_s", "evidence",
+    "settings",
 )  # fmt: skip
+_LATER = {  # columns that tables of 0.1.0 may lack
+    "timing_s.import", "media.jumps", "media.hdr", "media.pixel_aspect", "file.bytes", "file.mtime_s",
+}  # fmt: skip
 _FIELDS = "fields"
 _BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8
 
@@ -51,6 +55,13 @@ class Table:
                 return cls(next(csv.reader(file, strict=True), ()))
             except csv.Error as error:
                 raise UsageError(f"Line 1 of {path} names no columns ({error}).") from error
+
+    def like(self, path: Path) -> "Table":
+        """This layout without columns that the table of an older version, which goes on, does not have."""
+        if not path.is_file() or not path.stat().st_size:
+            return self
+        there = set(Table.of(path).columns)
+        return Table([name for name in self.columns if name in there or name not in _LATER])
 
     def encode(self, row: Row) -> bytes:
         """The row's line; what a row has no value for stays empty."""

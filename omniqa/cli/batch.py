@@ -15,7 +15,7 @@ import typer
 from omniqa import terminal
 from omniqa.batch import questions as asking
 from omniqa.batch import ray_engine, rows, runfile
-from omniqa.batch.clips import Clip, Shard, find, listed, named_as_media
+from omniqa.batch.clips import Clip, Shard, files_now, find, listed, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
@@ -41,7 +41,7 @@ def batch(
         list[str] | None,
         typer.Argument(
             help="Videos, folders of videos, or - for a list of names on stdin; then the question, unless it comes "
-            "with -Q or --questions.",
+            "with -Q or --questions. With -Q, the last word counts as a question, too, if it reads like one.",
             metavar="VIDEO|FOLDER|-… [QUESTION]",
             autocompletion=values.complete_file,
         ),
@@ -180,6 +180,8 @@ def batch(
         run = Batch(mine, Asker(pruner, sampling, decoding, results.settings, prefetch), results)
         if results.known:
             console.note(_known(results))
+        if results.changed:
+            console.note(console.asked_again(results.changed))
         if not run.anything_left():
             results.finish()
         elif pool is None:
@@ -205,18 +207,20 @@ def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: 
     if questions is not None and more:
         raise UsageError("Questions come with --questions or with -Q, not with both.")
     *names, last = arguments or [""]
-    if questions is not None or more:
+    if questions is not None or (more and not asking.reads_like_question(last)):
         names = arguments
     elif not names:
         raise UsageError("Give videos and, after them, a question; or questions with -Q or --questions.")
     elif os.path.exists(last):
         raise UsageError(f"The last argument is the question, and {last} is a file. Give the question after it.")
+    else:
+        more = [last, *more]
     if STDIN in names and questions == Path(STDIN):
         raise UsageError("Videos and questions can't both come from stdin.")
     if zero and STDIN not in names:
         raise UsageError("-0 is for names on stdin: give - as well.")
     if questions is None:
-        return asking.for_all(_clips(names, zero), more or [last])
+        return asking.for_all(_clips(names, zero), more)
     folder = names[0] if len(names) == 1 and os.path.isdir(names[0]) else None
     return asking.from_file(questions, _clips(names, zero) if names else [], folder)
 
@@ -225,7 +229,8 @@ def _clips(names: list[str], zero: bool) -> list[Clip]:
     for name in names:
         if name != STDIN and not os.path.exists(name) and not is_address(name):
             raise MediaError(
-                f"{name} was not found. A question needs quotes; with -Q or --questions, all arguments are videos."
+                f"{name} was not found. A question needs quotes. With --questions all arguments are videos; with -Q "
+                "the last may be a question: it has spaces or ends in a question mark."
             )
     given = [inner for name in names for inner in (listed(terminal.stdin_pieces(), zero) if name == STDIN else [name])]
     clips = find(given)
@@ -246,7 +251,9 @@ def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> Layout:
         return JSON_LINES
     if chosen != "csv":
         raise UsageError(f"--format is jsonl or csv, not {chosen!r}.")
-    return Table.with_fields(dict.fromkeys(name for task in tasks for asked in task.questions for name in asked.fields))
+    names = dict.fromkeys(name for task in tasks for asked in task.questions for name in asked.fields)
+    table = Table.with_fields(names)
+    return table if out is None else table.like(out)
 
 
 def _results(
@@ -263,7 +270,8 @@ def _results(
     if out.exists() and not out.is_file() and not out.is_dir():  # a pipe, a device
         return Stream(os.open(out, os.O_WRONLY), str(out), layout, settings)
     asked = runfile.summary(tasks)
-    return ResultFile(out, layout, settings, shard=shard, asked=asked, append=append, retry=retry)
+    now = files_now(task.clip for task in tasks)
+    return ResultFile(out, layout, settings, shard=shard, asked=asked, append=append, retry=retry, now=now)
 
 
 @dataclass

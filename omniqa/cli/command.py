@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     ),
     "batch": (
         'omniqa batch sample_media "What happens?" --model nano -o /tmp/answers.jsonl',
-        'omniqa batch sample_media/hello.mp4 -Q "What is said?" --model nano',
+        'omniqa batch sample_media/hello.mp4 "What is said?" -Q "What happens?" --model nano',
         'omniqa batch sample_media "What happens?" --model nano --format csv --end 2s',
     ),
     "merge": (

@@ -100,6 +100,13 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
+def asked_again(files: int) -> str:
+    """That so many files have changed since lines were written about them."""
+    if files == 1:
+        return "1 file has changed since it was asked about; it is asked about again"
+    return f"{files} files have changed since they were asked about; they are asked about again"
+
+
 def print_json(value: Any) -> None:
     """One JSON object, one line, on stdout. JSON escapes what a terminal must not get, or can't show."""
     text = json_output.dumps(value, ascii_only=False)

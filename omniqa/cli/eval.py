@@ -19,7 +19,7 @@ from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.report import as_csv, report
-from omniqa.eval.run import Run, checked
+from omniqa.eval.run import Run, checked, drop_changed
 from omniqa.lines import LineStore, claim, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.pruning import variants
@@ -176,6 +176,8 @@ def evaluate(
     with _folder(out) as folder:
         claim(folder, settings)
         with LineStore(folder / "results.jsonl", keep=checked) as store:
+            if changed := drop_changed(store, chosen.clips):
+                console.note(console.asked_again(changed))
             run = Run(questions, chosen.clips, columns, decoding, store, hint)
             if run.missing():
                 _answer(run, load_model(loading, encoding), out)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from omniqa.errors import MediaError
+from omniqa.file_state import FileState, file_state
 from omniqa.media.access import is_address
 from omniqa.media.sampling import Sampling
 
@@ -25,6 +26,10 @@ class Clips(Protocol):
         """Frames and sound of a clip; pixels: the model's own bounds. Raises MediaError where it can't be used."""
         ...
 
+    def file(self, clip: str) -> FileState | None:
+        """The file of a clip as it is now; None if it is drawn, an address, or not to be found."""
+        ...
+
 
 @dataclass(frozen=True)
 class Files:
@@ -39,6 +44,13 @@ class Files:
 
         where = clip if self._is_address(clip) else self.find(clip)
         return sample_clip(where, self.sampling.within(pixels))
+
+    def file(self, clip: str) -> FileState | None:
+        """The file of a clip as it is now; None if it is an address, or not to be found."""
+        try:
+            return None if self._is_address(clip) else file_state(self.find(clip))
+        except MediaError:  # said when the clip is sampled
+            return None
 
     def find(self, clip: str) -> Path:
         """The file at this path below the folder; else the one of this name anywhere below it, or of this stem.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from omniqa.errors import UsageError
 from omniqa.eval.questions import Question
+from omniqa.file_state import FileState
 from omniqa.media.sampling import Sampling, smart_resize
 from omniqa.media.timeline import frame_spacing, sample_times
 
@@ -88,6 +89,10 @@ class NanoClips:
         return SampledClip(
             MediaInfo(f"nano {clip}", "arrays", end, video, audio), Fraction(0), end, frames, times, sound
         )
+
+    def file(self, clip: str) -> FileState | None:
+        """None: clips are drawn."""
+        return None
 
     def _frames(self, script: "Script", pixels: tuple[int, int]) -> tuple["np.ndarray", tuple[Fraction, ...]]:
         """Pictures at the model's size, an even number; where that is one too many, the last comes twice."""

@@ -10,6 +10,7 @@ from omniqa.eval.clips import Clips
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
 from omniqa.faults import FaultStreak
+from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.lines import LineStore
 from omniqa.model.decoding import Decoding
 from omniqa.pruning.budget import Unreachable
@@ -72,6 +73,13 @@ class Run:
     def _of_clip(
         self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, MethodVariant]], streak: FaultStreak
     ) -> Iterator[Row]:
+        file = self.clips.file(clip)  # before it is decoded: what is written to it from now on makes it another one
+        for row in self._rows_of_clip(qa, clip, pairs, streak):
+            yield row | as_field(file)
+
+    def _rows_of_clip(
+        self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, MethodVariant]], streak: FaultStreak
+    ) -> Iterator[Row]:
         try:
             video = qa.encode(self.clips.sample(clip, qa.pixels))
         except CLIP_ERRORS as error:
@@ -114,12 +122,23 @@ class Run:
         }
 
 
+def drop_changed(store: LineStore, clips: Clips) -> int:
+    """Take out all lines about clips whose files have changed since; gives the number of these clips."""
+    now: dict[str, FileState | None] = {row["clip"]: None for row in store.rows}
+    now |= {clip: clips.file(clip) for clip in now}
+    changed = {row["clip"] for row in store.rows if is_stale(row, now[row["clip"]])}
+    if changed:
+        store.drop(lambda row: is_stale(row, now[row["clip"]]))
+    return len(changed)
+
+
 def checked(row: Row) -> Row:
     """A line of results as it is. Raises ValueError, with the reason, for one that is none."""
     wanted = _FAILED | ({"error": (str,)} if "error" in row else _ANSWERED)
     for name, kinds in wanted.items():
         if name not in row or not isinstance(row[name], kinds):
             raise ValueError(f"it is no result of an evaluation, for {name!r} is missing or of another kind")
+    is_stale(row, None)  # raises for a file that is none
     return row
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import omniqa
 from omniqa.batch import runfile
-from omniqa.batch.clips import Shard, find
+from omniqa.batch.clips import Shard, files_now, find
 from omniqa.batch.questions import for_all
 from omniqa.batch.results import ResultFile
 from omniqa.batch.run import Asker, Batch
@@ -49,8 +49,10 @@ def start(media, tmp_path):
         pruner = registry.create("omnidrop", 0.4)
         decoding = Decoding(tokens)
         settings = runfile.make_settings("nano", "auto", pruner, sampling, decoding)
-        options = {"shard": Shard(), "asked": runfile.summary(tasks)} | options
-        opened.append(ResultFile(path or tmp_path / "out.jsonl", JSON_LINES, settings, **options))
+        now = files_now(task.clip for task in tasks)
+        options = {"shard": Shard(), "asked": runfile.summary(tasks), "now": now} | options
+        layout = options.pop("layout", JSON_LINES)
+        opened.append(ResultFile(path or tmp_path / "out.jsonl", layout, settings, **options))
         mine = [task for task in tasks if options["shard"].takes(task.clip.name)]
         return Batch(mine, Asker(pruner, sampling, decoding, opened[0].settings, prefetch), opened[0])
 

@@ -95,6 +95,11 @@ def test_a_pipe_in_place_of_a_run_file_or_settings_is_refused_at_once(results, t
         {"settings": 1},
         {"model": None},
         {"video": None, "status": "failed"},
+        {"file": 3},
+        {"file": {}},
+        {"file": {"bytes": -1, "mtime_s": 0}},
+        {"file": {"bytes": True, "mtime_s": 0}},
+        {"file": {"bytes": 1, "mtime_s": "1"}},
     ],
 )
 def test_a_line_that_is_no_result_is_named(results, line):
@@ -131,7 +136,7 @@ def test_settings_of_an_evaluation_of_no_use_are_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "line", [{}, {"question": "1"}, {"column": None}, {"error": 5}, {"said": 4}, {"achieved": "x"}]
+    "line", [{}, {"question": "1"}, {"column": None}, {"error": 5}, {"said": 4}, {"achieved": "x"}, {"file": [1]}]
 )
 def test_a_line_that_is_no_answer_of_an_evaluation_is_named(tmp_path, line):
     good = {"question": 1, "clip": "a", "column": "none", "error": "gone"}
@@ -141,5 +146,5 @@ def test_a_line_that_is_no_answer_of_an_evaluation_is_named(tmp_path, line):
     bad = {} if not line else (good if "error" in line else whole) | line
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (good, whole, bad)))
-    with pytest.raises(UsageError, match=r"Line 3 of .* no result of an evaluation"):
+    with pytest.raises(UsageError, match=r"Line 3 of .* (no result of an evaluation|its 'file')"):
         LineStore(path, keep=checked)

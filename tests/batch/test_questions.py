@@ -5,7 +5,7 @@ import json
 import pytest
 
 from omniqa.batch.clips import Clip
-from omniqa.batch.questions import for_all, from_file
+from omniqa.batch.questions import for_all, from_file, reads_like_question
 from omniqa.errors import UsageError
 
 CLIPS = [Clip("a.mp4", "a.mp4"), Clip("b.mp4", "b.mp4")]
@@ -35,6 +35,38 @@ def test_ids_depend_on_name_and_text_alone_and_are_all_different():
 def test_ids_stay_as_they_are():
     """The same in every version: results of a year ago are gone on with."""
     assert ids(for_all(CLIPS[:1], ["What?", "What?"])) == ["bbbf8a4e5caa0afe", "08cc1ee8a3dac399"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "question"),
+    [
+        ("What is seen?", True),
+        ("What?", True),
+        ("Describe the clip", True),
+        ("Erzähle.", True),
+        ("谁在说话\uff1f", True),
+        ("من هو؟", True),
+        ("Is 3/4 of it red?", True),
+        ("Which is it: a.mp4 or b.mp4?", True),
+        ("x" * 300 + " y", True),
+        ("gone", False),
+        ("gone.mp4", False),
+        ("my gone clip.mp4", False),
+        ("clips/my gone clip", False),
+        ("my holiday clip", False),
+        ("holidays?", False),
+        ("there already?", False),
+        ("https://example.org/what is seen?", False),
+        ("", False),
+        (" ", False),
+    ],
+)
+def test_a_question_among_videos_is_told_from_a_mistyped_name(tmp_path, monkeypatch, argument, question):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clips", "my holiday clips", "holidays"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there already?").touch()
+    assert reads_like_question(argument) is question
 
 
 def test_questions_that_name_their_videos(write, tmp_path):

@@ -67,7 +67,7 @@ def test_lines_are_what_ask_prints_and_more(start, qa, media, tmp_path):
         )
         expected = answer.to_dict() | TIMES
         assert {name: row[name] for name in expected} | TIMES == expected
-        assert set(row) - set(expected) == {"id", "status", "error", "fields", "settings"}
+        assert set(row) - set(expected) == {"id", "status", "error", "file", "fields", "settings"}
         assert (row["status"], row["error"]) == ("ok", None)
         assert set(row["timing_s"]) == set(answer.stats.timing_s)
 
@@ -145,8 +145,8 @@ def test_a_broken_clip_fails_by_itself_and_is_tried_again_when_asked_to(start, q
     assert rows[0]["answer"] is None
     assert set(rows[0]) == set(rows[-1])
 
-    broken.write_bytes((media / "a.mp4").read_bytes())
     assert list(start(names).go_on(qa)) == [], "a failure is a result, too"
+    broken.write_bytes((media / "a.mp4").read_bytes())
     again = list(start(names, retry=True).go_on(qa))
     assert [row["status"] for row in again] == ["ok"] * 2 + ["failed"] * 2
     ids = [row["id"] for row in lines(tmp_path / "out.jsonl")]

@@ -113,6 +113,24 @@ def test_the_same_command_goes_on_where_it_ended(batch, media, tmp_path):  # noq
     assert [row["retention"]["target"] for row in rows(out.read_text())] == [0.3] * 3 + [0.5] * 3
 
 
+def test_files_that_have_changed_are_asked_about_again_with_a_note(batch, media, tmp_path):  # noqa: F811
+    clips, out = tmp_path / "clips", tmp_path / "out.csv"
+    clips.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (clips / name).write_bytes((media / "a.mp4").read_bytes())
+    assert batch(clips, "What?", "-o", out)[0] == 0
+    for name in ("a.mp4", "b.mp4"):
+        os.utime(clips / name, (0, 0))
+    code, _, err = batch(clips, "What?", "-o", out)
+    assert code == 0
+    assert "2 files have changed since they were asked about; they are asked about again" in err
+    assert "2 answers about 2 clips" in err
+    with out.open(newline="") as file:
+        assert [(row["file.bytes"], float(row["file.mtime_s"])) for row in csv.DictReader(file)] == [
+            (str((media / "a.mp4").stat().st_size), 0)
+        ] * 2
+
+
 def test_failures_are_told_by_cause_and_asked_again_when_wanted(batch, media, tmp_path):  # noqa: F811
     broken = ("one [b]1.mp4", "two 2\n\udcff.mp4")
     for name in broken:
@@ -142,6 +160,12 @@ def test_questions_from_a_file_carry_their_fields_through(batch, media, tmp_path
     assert (first["id"], first["video"]) == ("q1", "a.mp4")
     assert first["fields"] == {"answer": "red", "task": "seeing, plainly"}
     assert (second["id"], second["fields"]) == ("q2", {})
+
+
+def test_a_question_and_further_ones_go_together(batch, media):  # noqa: F811
+    code, out, err = batch(media / "a.mp4", "What is seen?", "-Q", "Who?", "-Q", "Where")
+    assert code == 0, err
+    assert [row["question"] for row in rows(out)] == ["What is seen?", "Who?", "Where"]
 
 
 def test_csv_holds_the_same_and_is_gone_on_with(batch, media, tmp_path):  # noqa: F811
@@ -331,7 +355,11 @@ def test_on_a_terminal_there_is_a_bar(command, tmp_path):
         (["What?"], 2, "Give videos"),
         (["CLIPS"], 2, "Give videos"),
         (["CLIPS", "CLIPS/a.mp4"], 2, "Give the question after it"),
-        (["CLIPS", "What?", "-Q", "Who?"], 3, "What? was not found"),
+        (["What is seen?", "-Q", "Who?"], 2, "Give videos"),
+        (["CLIPS", "What", "-Q", "Who?"], 3, "What was not found. A question needs quotes"),
+        (["CLIPS", "What?", "--questions", "x.jsonl"], 3, "What? was not found"),
+        (["CLIPS", "my clip.mp4", "-Q", "Who?"], 3, "my clip.mp4 was not found"),
+        (["CLIPS", "CLIPS/my clip", "-Q", "Who?"], 3, "my clip was not found"),
         (["gone.mp4", "What?"], 3, "gone.mp4 was not found"),
         (["CLIPS", " "], 2, "empty"),
         (["CLIPS", "-Q", "What?", "--questions", "x.jsonl"], 2, "not with both"),

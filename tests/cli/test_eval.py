@@ -148,6 +148,22 @@ def test_clips_are_looked_for_in_media(evaluate, questions, tmp_path):
     assert "--media" in err
 
 
+def test_a_clip_that_has_changed_is_asked_about_again_with_a_note(evaluate, tmp_path):
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"{name}.mp4", Video([grey(i, 112, 112) for i in range(20)], 10), Audio(tone(2.0)))
+    asked = [{"video": f"{name}.mp4", "question": "What is heard?", "answer": "a tone"} for name in ("a", "b")]
+    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    arguments = (tmp_path / "set.jsonl", "-o", tmp_path / "out", "--fps", 1)
+    assert evaluate(*arguments)[0] == 0
+    first = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "b.mp4").read_bytes())
+    code, _, err = evaluate(*arguments)
+    assert (code, "1 file has changed since it was asked about" in err) == (0, True)
+    kept, again = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert kept == first[1]
+    assert json.loads(again)["file"] != json.loads(first[0])["file"]
+
+
 def test_a_track_that_a_clip_lacks_is_its_failure(evaluate, questions):
     code, out, _ = evaluate(questions, "--audio-track", 2, "--json")
     assert code == 6
