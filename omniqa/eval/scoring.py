@@ -1,28 +1,59 @@
 """Whether an answer in free text is the right one."""
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from omniqa.eval.questions import LETTERS, Question
+from omniqa.eval.words import normalise, strip_markup
 
-_ARTICLES = {"a", "an", "the"}
-_NUMBERS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+__all__ = ["Score", "normalise", "parse_letter", "score"]
 
-_MARKUP = re.compile(r"\\(?:boxed|text)\{([^{}]*)\}|[*_`$]")
-_ENDS = r"""(?=\s*(?:$|[.](?!\w)|[):\],;!"'\n]))"""  # a small letter is one, and no article or word, where this follows
-_IN_FRONT = re.compile(rf"\W*(?:([A-Z])(?=\W*$|\s*[.):\]\n]|\s+[-\u2013]\s|,(?!\s*\w\b))|([a-z]){_ENDS})")
-_LETTER = rf"""[>(\["']?(?:([A-Z])(?![\w'])|([a-z]){_ENDS})"""
-_ANSWER_IS = re.compile(
-    rf"(?i:\b(?:answer|letter)(?:\s+(?:is|would\s+be|should\s+be|must\s+be))?\s*:?\s*(?:(?:option|choice)\s+)?){_LETTER}"
+_OTHER_SCRIPT = r"[^\W\d_A-Za-zÀ-ɏḀ-ỿ]"  # a letter that is not Latin
+_SPACELESS = r"([\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af])"  # Chinese, Japanese, Korean: words without spaces between
+
+# A lone letter beside another script: "答案是B", "정답은 B입니다".
+_BESIDE = re.compile(
+    rf"(?<={_OTHER_SCRIPT})(?=[A-Za-z](?![\w'])|[A-Za-z]{_OTHER_SCRIPT})"
+    rf"|(?<=(?<![A-Za-z0-9])[A-Za-z])(?={_OTHER_SCRIPT})"
 )
-_NAMED = re.compile(rf"(?i:\b(?:option|choice)(?:\s+is)?\s*:?\s*){_LETTER}")
+# Cyrillic and Greek capitals that look like Latin ones. Options are shown with Latin letters, so the one that looks the
+# same is meant, not the third of the Cyrillic alphabet. Many are words as well, so punctuation or the end must follow.
+_LOOK_ALIKE = re.compile(r"(?<!\w)[АВЕСНІКМОРТХΑΒΕΗΙΚΜΝΟΡΤΧ](?=\s*(?:$|[.):\],;!?\"'»\n]|[-–—]\s))")
+_LATIN = str.maketrans("АВЕСНІКМОРТХΑΒΕΗΙΚΜΝΟΡΤΧ", "ABECHIKMOPTXABEHIKMNOPTX")
+
+# A small letter is a letter, and no article or word, in front of these.
+_ENDS = rf"""(?=\s*(?:$|[.](?!\w)|[):\],;!"'\n。、](?!=)|{_OTHER_SCRIPT}))"""
+_BEFORE = r"(?<![\w°$€£¥#+\\/])(?<!\w')(?<!\d )"  # the C of 25 °C, of 25 C and of /C are no letters
+_AFTER = r"(?![\w+#♯♭°%*^=&@$€£¥/\\-]|'(?!d[iıuü]r\b)\w)"  # nor those of C++, A+ and I'm; that of Turkish "B'dir" is
+_SMALL = "[a-zà-öø-ÿ]"
+_IN_FRONT = re.compile(
+    rf"\W*{_BEFORE}(?:([A-Z]){_AFTER}(?=\W*$|\s*[.):\]\n。]|\s+[-–—]\s|[,、](?!\s*\w\b))|([a-z]){_ENDS})"
+)
+_OR = r"or|and|oder|und|ou|et|o|y|e|или|и|或|和|と|또는"
+_NOT_SEVERAL = rf"""(?!\s*(?:(?:{_OR}|/)\s*[(\["']?[A-Z](?!\w)|[,、]\s*[A-Z](?=\W*$|[,、]|\s+(?:{_OR})\b)))"""
+_LETTER = rf"""[>(\["']?(?:([A-Z]){_AFTER}{_NOT_SEVERAL}|([a-z]){_ENDS})"""
+
+_OPTION = (
+    r"option|choice|choix|opci[oó]n|op[cç][aã]o|opzione|вариант|pilihan|seçenek|lựa\s+chọn|"
+    r"选项|選項|選択肢|보기|선택지|الخيار|विकल्प"
+)
+_ANSWER = (
+    r"answer|letter|respuesta|réponse|antwort|resposta|risposta|antwoord|odpowiedź|cevap|jawaban(?:nya)?|đáp\s+án|"
+    r"ответ|відповідь|उत्तर|الإجابة|الجواب|答案|选择?|選擇?|答え|正解|正答|回答|정답|답"
+)
+_IS = (
+    r"is|would\s+be|should\s+be|must\s+be|es|est|ist|wäre|lautet|é|è|to|adalah|là|это|है|هي|هو|"
+    r"应该是|應該是|应是|應是|是|为|為|は|が|은|는|이|가"
+)
+_WORD = rf"(?:\b|(?<={_OTHER_SCRIPT}))"  # where a word may begin
+# At most one word stands between, and an article: "the answer here is B", "la respuesta correcta es la B".
+_ANSWER_IS = re.compile(
+    rf"(?i:{_WORD}(?:{_ANSWER})(?:(?:\s+\w+)?\s*{_WORD}(?:{_IS})(?!{_SMALL}))?\s*[:=]?\s*"
+    rf"(?-i:(?:the|la|el|le|die|das|der|a|o)\s+)?(?:(?:{_OPTION})\s+)?){_LETTER}"
+)
+_NAMED = re.compile(rf"(?i:(?:{_OPTION})(?:\s+is)?\s*:?\s*){_LETTER}")
 _STANDING = re.compile(  # "A" and "I" are mostly words where others follow
-    r"(?<![\w'])(?:([B-HJ-Z])|([AI])(?! (?!or\b|and\b|is\b|because\b)[a-z]))(?![\w'])|[(\[]([a-z])[)\]]"
+    rf"{_BEFORE}(?:([B-HJ-Z])|([AI])(?! (?!or\b|and\b|is\b|because\b){_SMALL})){_AFTER}|[(\[]([a-z])[)\]]"
 )
 
 
@@ -47,28 +78,37 @@ def score(question: Question, answer: str) -> Score:
     return Score(letter, letter == question.answer)
 
 
-def normalise(text: str) -> str:
-    """Words in small letters, without punctuation and articles, zero to twenty as digits.
-
-    "The  red circle." and "a Red Circle" are the same. Points and commas inside a number: 3.5 stays, 1,000 is 1000.
-    """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
-    text = re.sub(r"(?<!\d)[.]|[.](?!\d)|[^\w.]|_", " ", text)
-    words = [_DIGITS.get(word, word) for word in text.split()]
-    return " ".join([word for word in words if word not in _ARTICLES] or words)  # "A" may be all there is to say
-
-
 def parse_letter(answer: str, options: tuple[str, ...]) -> str | None:
     """The letter that an answer in free text means; None where it means none, or several.
 
-    In this order: a letter alone or in front ("b", "(B)", "B. star"); an option's text and nothing else; the last "the
-    answer is B"; the one option that is named ("option B") or whose text is in the answer; the one letter in it.
+    In this order: an option's text as it stands; a letter alone or in front ("b", "(B)", "B. star"); an option's text
+    and nothing else; the last "the answer is B", in some twenty languages; the one option that is named ("option B") or
+    whose text is in the answer; the one letter in it.
     """
-    text = _MARKUP.sub(lambda match: match[1] or "", unicodedata.normalize("NFKC", answer)).strip()
+    if letter := _as_it_stands(answer, options):
+        return letter
+    words = strip_markup(answer)
+    text = _LOOK_ALIKE.sub(lambda match: match[0].translate(_LATIN), _BESIDE.sub(" ", words))
+    readings = (
+        (_in_front, text), (_whole_text, words), (_answer_is, text), (_named, text), (_text_within, words),
+        (_standing, text),
+    )  # fmt: skip
     letters = LETTERS[: len(options)]
-    readings = (_in_front, _whole_text, _answer_is, _named, _text_within, _standing)
-    return next((letter for read in readings if (letter := read(text, options)) and letter in letters), None)
+    return next((letter for read, said in readings if (letter := read(said, options)) and letter in letters), None)
+
+
+def _as_it_stands(answer: str, options: tuple[str, ...]) -> str | None:
+    """An option's text, sign for sign; if that is a lone letter, it rather names an option."""
+    if re.fullmatch("[a-z]", normalise(answer)):
+        return None
+    for form in (str.strip, _exact_words):
+        if letter := _only({letter for letter, option in _lettered(options) if form(option) == form(answer)}):
+            return letter
+    return None
+
+
+def _exact_words(text: str) -> str:
+    return " ".join(strip_markup(text).casefold().split()).rstrip(".。 ")
 
 
 def _in_front(text: str, options: tuple[str, ...]) -> str | None:
@@ -77,13 +117,13 @@ def _in_front(text: str, options: tuple[str, ...]) -> str | None:
         return _upper(match)
     # "B star" is the letter with its option's text; "A star" may be no more than a star.
     head, _, rest = text.partition(" ")
-    named = dict(zip(LETTERS, options, strict=False)).get(head.upper())
+    named = dict(_lettered(options)).get(head.upper())
     return head.upper() if named is not None and normalise(rest) == normalise(named) else None
 
 
 def _whole_text(text: str, options: tuple[str, ...]) -> str | None:
     said = normalise(text)
-    return _only({letter for letter, option in zip(LETTERS, options, strict=False) if normalise(option) == said != ""})
+    return _only({letter for letter, option in _lettered(options) if normalise(option) == said != ""})
 
 
 def _answer_is(text: str, options: tuple[str, ...]) -> str | None:
@@ -97,19 +137,28 @@ def _named(text: str, options: tuple[str, ...]) -> str | None:
 
 def _text_within(text: str, options: tuple[str, ...]) -> str | None:
     """The one option in the answer; of "circle" and "red circle" the longer, if that is what is said."""
-    said = f" {normalise(text)} "
-    spoken = {letter: normalise(option) for letter, option in zip(LETTERS, options, strict=False)}
-    within = {letter: words for letter, words in spoken.items() if words and f" {words} " in said}
+    said = _spaced(text)
+    within = {letter: words for letter, option in _lettered(options) if (words := _spaced(option)) in said and words}
     longest = {
         letter
         for letter, words in within.items()
-        if not any(words != other and f" {words} " in f" {other} " for other in within.values())
+        if not any(words != other and words in other for other in within.values())
     }
     return _only(longest)
 
 
+def _spaced(text: str) -> str:
+    """The normalised words, each between spaces; a character is a word where a script has no spaces."""
+    words = re.sub(_SPACELESS, r" \1 ", normalise(text)).split()
+    return f" {' '.join(words)} " if words else ""
+
+
 def _standing(text: str, options: tuple[str, ...]) -> str | None:
     return _only({_upper(match) for match in _STANDING.finditer(text)} & set(LETTERS[: len(options)]))
+
+
+def _lettered(options: tuple[str, ...]) -> list[tuple[str, str]]:
+    return list(zip(LETTERS, options, strict=False))
 
 
 def _upper(match: re.Match[str]) -> str:

@@ -1,6 +1,8 @@
 """Answers in free text are understood as a reader would."""
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import normalise, parse_letter, score
@@ -96,6 +98,25 @@ def test_more_than_four_options_have_letters():
         ("red circle, beep; blue star, bell", "Red circle, beep. Blue star, bell."),
         ("1,000", "1000"),
         ("ﬁsh", "fish"),
+        ("minus five", "-5"),
+        ("−5", "-5"),
+        ("–5", "-5"),
+        ("－５", "-5"),
+        ("٥", "5"),
+        (".5", "0.5"),
+        ("$1,000", "$1000"),
+        ("5 €", "€5"),
+        ("5 dollars", "$5"),
+        ("$-5", "-$5"),
+        ("50 percent", "50%"),
+        ("５０％", "50 %"),
+        ("5 degrees Celsius", "5℃"),
+        ("½", "1/2"),
+        ("10：30.", "10:30"),
+        ("**-5**", "-5"),
+        ("$-5$", "-5"),
+        ("a T-shirt", "T shirt"),
+        ("\u200fstar\u200f", "star"),
     ],
 )
 def test_short_answers_that_are_the_same(one, other):
@@ -103,10 +124,144 @@ def test_short_answers_that_are_the_same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("A", ""), ("A", "the"), ("3.5", "35"), ("red circle", "red circles"), ("5", "0.5")]
-)
+    ("one", "other"),
+    [
+        ("A", ""), ("A", "the"), ("3.5", "35"), ("red circle", "red circles"), ("5", "0.5"),
+        ("-5", "5"), ("+5", "-5"), ("±5", "5"), ("$5", "5"), ("$5", "€5"), ("5%", "5"), ("5°", "5"), ("5°C", "5°F"),
+        (".5", "5"), ("5²", "52"), ("5½", "51/2"), ("10:30", "10.30"), ("10:30", "1030"), ("1/2", "12"), ("3-5", "35"),
+        ("1,0005", "10005"), ("<5", ">5"), ("C++", "C"), ("C#", "C"), ("C♯", "C"), ("A+", "A-"), ("i++", "i--"),
+        ("*p", "&p"), ("foo_bar", "foobar"), ("x == y", "x != y"), ("?", "!"), ("+", "-"), ("→", "←"), ("कि", "का"),
+    ],
+)  # fmt: skip
 def test_short_answers_that_differ(one, other):
     assert normalise(one) != normalise(other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("-8", ("94107", "-8", "8"), "B"),
+        ("8", ("94107", "-8", "8"), "C"),
+        ("It is -8.", ("94107", "-8", "8"), "B"),
+        ("x = −8", ("94107", "-8", "8"), "B"),
+        ("**-8**", ("94107", "-8", "8"), "B"),
+        ("It is minus five.", ("5", "-5", "6"), "B"),
+        ("It was −5 °C.", ("5°C", "-5°C", "15°C"), "B"),
+        ("$5", ("5", "$5"), "B"),
+        ("$5$", ("5", "$5"), "A"),
+        ("It costs 5 dollars", ("5", "$5"), "B"),
+        ("50%", ("50", "50%"), "B"),
+        ("At 10:30.", ("10.30", "10:30"), "B"),
+        ("It is written in C++.", ("Java", "C", "C++", "C#"), "C"),
+        ("C#", ("Java", "C", "C++", "C#"), "D"),
+        ("C++", ("Java", "Python", "Go", "Rust"), None),
+        ("The answer is C++", ("Java", "Python", "Go", "Rust"), None),
+        ("It is 25 °C outside", ("hot", "warm", "cold", "icy"), None),
+        ("The blood group is O-.", ("A+", "A-", "B+", "O-"), "D"),
+        ("A-", ("A+", "A-", "B+", "O-"), "B"),
+        ("MB", ("Mb", "MB"), "B"),
+        ("from 3 to 5", ("35", "3-5", "3", "5"), None),
+        ("他是A型血", ("O型", "A型", "B型"), "B"),
+        ("是深红色的", ("红色", "深红色"), "B"),
+        ("빨간색입니다", ("파란색", "빨간색"), "B"),
+    ],
+)
+def test_signs_and_symbols_are_part_of_what_is_said(answer, options, letter):
+    assert parse_letter(answer, options) == letter
+
+
+NUMBERS = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", "-", "+", "±", "<", ">", "~"]),
+        st.sampled_from(["", "$", "€", "£"]),
+        st.sampled_from(["0", "5", "50", "0.5", "10:30", "10.30", "1/2", "5-50"]),
+        st.sampled_from(["", "%", "°", "°C", "°F"]),
+    ),
+)
+CODE = st.sampled_from(
+    ["C", "C++", "C#", "F#", "c--", "i++", "&p", "*p", "p", "a==b", "a!=b", "a<b", "a>b", "ab", "a_b"]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(NUMBERS | CODE, min_size=2, max_size=6, unique_by=str.casefold), st.data())
+def test_options_that_differ_only_by_signs_are_told_apart(options, data):
+    said = data.draw(st.sampled_from(options))
+    assume(not said.isalpha())  # a letter alone is a letter
+    right = "ABCDEF"[options.index(said)]
+    assert parse_letter(said, tuple(options)) == right
+    assert parse_letter(f"The answer is {said}.", tuple(options)) == right
+    assert all(score(Question(0, "clip", "?", one), other).correct == (one == other)
+               for one in options for other in options)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.text(max_size=30))
+def test_any_text_is_a_right_answer_to_itself(text):
+    assert score(Question(0, "clip", "?", text), text).correct
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=5, unique_by=str.strip), st.data())
+def test_any_option_said_word_for_word_gives_its_letter(options, data):
+    said = data.draw(st.sampled_from(options))
+    assume(len(normalise(said)) > 1 or not normalise(said).isalpha())  # a letter alone is a letter
+    assert parse_letter(said, tuple(options)) == "ABCDE"[options.index(said)]
+
+
+@settings(deadline=None)
+@given(st.lists(NUMBERS | CODE | st.sampled_from(["red", "circle", "five", "a"]), min_size=1, max_size=4))
+def test_case_spaces_and_punctuation_around_change_nothing(words):
+    said = " ".join(words)
+    assume("*" not in said)  # stars around it would be Markdown's
+    for form in (f"  {said}.\n", said.swapcase(), f"“{said}”", f"**{said}**", said.replace(" ", ",  ")):
+        assert normalise(form) == normalise(said)
+
+
+# In every language a letter is said alone or within brackets, in bold, in full width.
+SENTENCES = (
+    "{}", "{}.", "{}。", "{}:", "The answer is {}.", "答案是{}", "答案：{}", "正确答案是{}。", "选{}", "选择{}。",
+    "应该是{}", "应选{}", "{}选项", "選擇{}", "答えは{}です", "正解は{}です。", "{}だと思います",
+    "정답은 {}입니다", "정답: {}", "답은 {}이다.", "{}번", "Ответ: {}", "Правильный ответ — {}.",
+    "Ответ: вариант {}", "La respuesta es {}", "La respuesta correcta es la {}.", "La réponse est {}.",
+    "La bonne réponse est la {}", "Die richtige Antwort ist {}.", "Antwort: {}", "A resposta correta é {}",
+    "La risposta è {}.", "Het antwoord is {}", "Odpowiedź: {}", "Cevap: {}", "Jawabannya adalah {}.",
+    "Đáp án là {}", "الإجابة هي {}", "الجواب: \u200f{}\u200f", "उत्तर {} है", "คำตอบคือ{}", "Απάντηση: {}",
+)  # fmt: skip
+WRITTEN = ("{}", "({})", "**{}**", "“{}”", "`{}`", "【{}】")
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+@pytest.mark.parametrize("written", WRITTEN)
+def test_letters_in_other_languages(sentence, written):
+    for letter in "ABCD":
+        for form in (letter, chr(ord(letter) + 0xFEE0)):  # full width
+            said = sentence.format(written.format(form))
+            assert parse_letter(said, ("红色", "蓝色", "绿色", "黄色")) == letter, said
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("Ответ: В", "B"),  # Cyrillic letters from here on
+        ("С", "C"),
+        ("А) потому что", "A"),
+        ("Ответ: В, потому что светит", "B"),
+        ("В видео показан круг", None),
+        ("Ответ: Б", None),
+        ("Απάντηση: Β", "B"),  # Greek
+    ],
+)
+def test_a_letter_that_looks_like_a_latin_one_is_read_as_it_looks_unless_it_is_a_word(answer, letter):
+    assert parse_letter(answer, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "answer", ["答案是A或B", "选B和C", "The answer is A or B", "答案不是A，是B", "O círculo vermelho", "A água"]
+)
+def test_two_letters_or_a_word_are_no_letter(answer):
+    assert parse_letter(answer, OPTIONS) is None
 
 
 def test_an_answer_without_a_letter_is_wrong_and_unparsed():
