@@ -92,8 +92,8 @@ class OmniQA:
         self,
         video: Video | EncodedVideo,
         question: str,
-        method: str = "omnidrop",
-        retention: float = 0.3,
+        method: str | AnyMethod = "omnidrop",
+        retention: float | None = None,
         *,
         options: dict[str, Any] | None = None,
         sampling: Sampling | None = None,
@@ -101,10 +101,11 @@ class OmniQA:
     ) -> Answer:
         """Answer one question about a file, a sampled clip, or a video encoded earlier.
 
-        method, retention, options: how tokens are dropped, see `omniqa.pruning`. sampling: which frames and what
+        method, retention (0.3), options: how tokens are dropped, see `omniqa.pruning`; or a method's instance, which
+        has its own retention and options. sampling: which frames and what
         sound are taken; not allowed for what is sampled already. Raises the errors of omniqa.errors.
         """
-        pruner = registry.create(method, retention, **options or {})
+        pruner = registry.resolve(method, retention, options)
         return next(self.ask_all(video, [question], pruner, sampling=sampling, decoding=decoding))
 
     def ask_all(

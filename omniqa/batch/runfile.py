@@ -16,6 +16,7 @@ from omniqa.lines import differences, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.user_file import fingerprint
 
 Settings = dict[str, Any]
 _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
@@ -126,6 +127,7 @@ def make_settings(
     """All that answers depend on, flat, as JSON gives it back. Devices may differ."""
     options = {f"set {name}": value for name, value in asdict(pruner).items() if name != "retention"}
     own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
+    own |= {"method_file": digest} if (digest := fingerprint(pruner)) else {}
     settings = own | {"retention": pruner.target} | options | sampling.settings | asdict(decoding)
     settings |= {} if reuse_static is None else {"reuse_static": reuse_static}
     return json.loads(json_output.dumps(settings))

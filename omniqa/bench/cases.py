@@ -45,13 +45,12 @@ class Case:
 
 
 def make_cases(
-    methods: Sequence[str] = (), retentions: Sequence[float] = (), settings: Sequence[str] = ()
+    methods: Sequence[str | AnyMethod] = (), retentions: Sequence[float] = (), settings: Sequence[str] = ()
 ) -> tuple[Case, ...]:
     """Full tokens first, then method by method each retention, none of them twice.
 
     methods: empty for every registered one. retentions: empty for RETENTIONS. settings: options. Methods and options
     are written as for `omniqa eval`, see pruning.variants, whose UsageErrors this raises.
     """
-    required = {FULL, *(method.partition(":")[0] for method in methods)}
-    made = method_variants([FULL, *(methods or registry.methods())], retentions or RETENTIONS, settings)
-    return tuple(Case(column.pruner, column.pruner.name in required) for column in made)
+    made = method_variants([FULL, *(methods or registry.names())], retentions or RETENTIONS, settings)
+    return tuple(Case(column.pruner, bool(methods) or column.pruner.name == FULL) for column in made)

@@ -170,6 +170,7 @@ def evaluate(
         "sampling": sampling.settings,
         "decoding": asdict(decoding),
         **({} if encoding.reuse_static is None else {"reuse_static": encoding.reuse_static}),
+        **variants.method_files(columns),
         "hint": hint,
         "version": __version__,
     }

@@ -27,7 +27,7 @@ def methods(
 
     The floor is the lowest retention that a method reaches, here on one minute of 448x252 with sound in the 7B model.
     """
-    found = [_described(one) for one in ([name] if name is not None else registry.methods())]
+    found = [_described(one) for one in ([name] if name is not None else registry.names())]
     if as_json:
         console.print_json(found)
     elif name is None:
@@ -59,7 +59,7 @@ def _show(method: dict[str, Any]) -> None:
 def _described(name: str) -> dict[str, Any]:
     method = registry.get(name)
     return {
-        "name": name,
+        "name": method.name,
         "summary": method.summary,
         "paper": method.paper,
         "floor": f"{_floor(name):.2f}",

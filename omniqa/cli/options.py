@@ -22,7 +22,7 @@ from omniqa.pruning.variants import MethodVariant, method_variants
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"
-METHODS = ", ".join(registry.methods())
+METHODS = ", ".join(registry.names())
 
 Model = Annotated[
     str | None,
@@ -146,7 +146,8 @@ class Dropping:
     method: Annotated[
         str,
         typer.Option(
-            help=f"How tokens are dropped: {METHODS}; also with options, as omnidrop:tds=false.",
+            help=f"How tokens are dropped: {METHODS}; also with options, as omnidrop:tds=false. FILE.py:Class is "
+            "a method of your own.",
             metavar="METHOD",
             autocompletion=values.complete_method,
             envvar="OMNIQA_METHOD",

@@ -1,4 +1,8 @@
-"""The methods by name. A method is found because its file or folder lies in `methods/`: there is no list to edit.
+"""The methods by name. There is no list to edit; a method is found in one of three places:
+
+- `methods/`, where its file or folder lies;
+- an installed package, whose entry point in the group `omniqa.methods` names its class;
+- a user's own file, as `FILE.py:Class`.
 
 Methods import torch inside their functions only, so nothing here imports it either.
 """
@@ -6,16 +10,31 @@ Methods import torch inside their functions only, so nothing here imports it eit
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from omniqa.errors import UsageError
+from omniqa.errors import UsageError, first_line
 from omniqa.pruning import methods as package
-from omniqa.pruning.contract import AnyMethod, Method
+from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.options import Option, options_of
+from omniqa.pruning.user_file import check_class, is_file_spec, is_method, load_from_file
+
+GROUP = "omniqa.methods"  # of entry points
+
+
+def names() -> tuple[str, ...]:
+    """Every method's name: the package's own by their modules, then installed ones, which are not loaded for this."""
+    return (*own_methods(), *sorted(_entry_points().keys() - own_methods().keys()))
 
 
 def methods() -> dict[str, type[AnyMethod]]:
-    """Every method's class by its name, in alphabetical order of their modules."""
+    """Every method's class by its name, in the order of `names`. Raises UsageError as `get` does."""
+    return {name: get(name) for name in names()}
+
+
+def own_methods() -> dict[str, type[AnyMethod]]:
+    """The package's own methods by name, in alphabetical order of their modules."""
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     classes = [value for module in modules for value in vars(module).values() if _is_of(value, module.__name__)]
@@ -24,17 +43,50 @@ def methods() -> dict[str, type[AnyMethod]]:
 
 def _is_of(value: object, module: str) -> bool:
     """Whether `value` is a method that was made in `module` or, for a folder, below it."""
-    if not (isinstance(value, type) and issubclass(value, Method) and "name" in vars(value)):
-        return False
-    return value.__module__ == module or value.__module__.startswith(f"{module}.")
+    return is_method(value) and f"{value.__module__}.".startswith(f"{module}.")
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def get(name: str) -> type[AnyMethod]:
-    """The class of the method called `name`; UsageError, with the known names, where there is none."""
-    known = methods()
-    if name not in known:
-        raise UsageError(f"There is no pruning method {name!r}; the methods are {', '.join(known)}.")
-    return known[name]
+    """The class of the method called `name`, or of `FILE.py:Class`.
+
+    Raises:
+        UsageError: no method is called so; a file or package holds none; or its name is one of omniqa's own.
+    """
+    own = own_methods()
+    if is_file_spec(name):
+        return _not_taken(load_from_file(name), own, name)
+    installed = _entry_points().get(name)
+    if installed is not None:
+        return _not_taken(_load(installed), own, installed.value)
+    if name not in own:
+        raise UsageError(
+            f"There is no pruning method {name!r}; the methods are {', '.join(names())}. "
+            "A method of your own is written FILE.py:Class."
+        )
+    return own[name]
+
+
+def _not_taken(method: type[AnyMethod], own: dict[str, type[AnyMethod]], where: str) -> type[AnyMethod]:
+    if method.name in own:
+        raise UsageError(f"{where} is called {method.name!r}, as a method of omniqa's own. Give it another name.")
+    return method
+
+
+def _load(point: EntryPoint) -> type[AnyMethod]:
+    where = f"The method {point.name} ({point.value})"
+    try:
+        found = point.load()
+    except Exception as error:
+        raise UsageError(f"{where} can't be imported ({type(error).__name__}: {first_line(error)}).") from error
+    method = check_class(found, where)
+    if method.name != point.name:
+        raise UsageError(f"{where} calls itself {method.name!r}; its entry point must have that name.")
+    return method
 
 
 def options(name: str) -> tuple[Option, ...]:
@@ -51,6 +103,21 @@ def create(name: str, retention: float, **options: Any) -> AnyMethod:
     for key in options:
         _find(name, key)
     return method(retention, **options)
+
+
+def resolve(
+    method: str | AnyMethod, retention: float | None = None, options: dict[str, Any] | None = None
+) -> AnyMethod:
+    """A method by name, at 0.3 unless `retention` says otherwise; or `method` itself if it is an instance.
+
+    Raises:
+        UsageError: as `create`; an instance is given together with a retention or options.
+    """
+    if isinstance(method, str):
+        return create(method, 0.3 if retention is None else retention, **options or {})
+    if retention is not None or options:
+        raise UsageError("The method is an instance already: its retention and options are its own.")
+    return method
 
 
 def parse_options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
