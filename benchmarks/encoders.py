@@ -40,13 +40,12 @@ class TheirModules:
     """transformers' encoders as transformers runs them, loaded apart from those that omniqa drives."""
 
     def __init__(self, qa: OmniQA) -> None:
-        from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
+        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
         checkpoint, self._device, self._dtype = qa.thinker.checkpoint, qa.thinker.device, qa.thinker.dtype
-        config = AutoConfig.from_pretrained(checkpoint.folder)
         load: Any = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained
         weights = {"state_dict": read_tensors(checkpoint.tensors), "dtype": self._dtype}
-        module = load(None, config=getattr(config, "thinker_config", config), **weights).to(self._device)
+        module = load(None, config=checkpoint.config.for_transformers(), **weights).to(self._device)
         parts = {path.split(".")[-1]: part for path, part in module.named_modules()}
         self._visual, self._audio_tower = parts["visual"], parts["audio_tower"]
 

@@ -37,6 +37,7 @@ from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa.model.attention import select_attention
 from omniqa.model.audio import AudioEncoder
 from omniqa.model.cache import KVCache
+from omniqa.model.config import read_config
 from omniqa.model.decoder import Decoder, Prompt
 from omniqa.model.rate import matmul_rate
 from omniqa.model.steps import CAPTURE_AFTER, Steps
@@ -161,7 +162,7 @@ def _bytes(tensors: Any) -> int:
 
 def shape_of(model: Model) -> ModelShape:
     """What the model's work is counted by."""
-    return ModelShape.of_config(model.config.to_dict())
+    return ModelShape.of_config(read_config(json.loads(model.config.to_json_string()))[1])
 
 
 def copy_rate(model: Model) -> float:

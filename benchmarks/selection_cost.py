@@ -33,6 +33,7 @@ from omniqa import errors
 from omniqa.model.attention import select_attention
 from omniqa.model.audio import AudioEncoding
 from omniqa.model.cache import KVCache
+from omniqa.model.checkpoint import HUB_3B
 from omniqa.model.decoder import Decoder, Prompt
 from omniqa.model.rate import matmul_rate
 from omniqa.model.work import ModelShape
@@ -215,7 +216,7 @@ def main() -> None:
 
 
 def report(lines: list[Line], clip: ClipTokens, rate: float, prefill: float, arguments: argparse.Namespace) -> None:
-    shape = ModelShape.of_config({"text_config": SHAPE})
+    shape = ModelShape.of(HUB_3B)
     floor = shape.prefill([HEAD_TEXT + QUESTION + clip.n_audio + clip.n_video] * LAYERS) / rate
     source = "given" if arguments.prefill_seconds else "estimated from two layers"
     print(

@@ -138,8 +138,10 @@ class Model:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.device = torch.device(device)
-        self.processor = Qwen2_5OmniProcessor.from_pretrained(name)
-        self.thinker = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, dtype=dtype).to(self.device)
+        safe = {"trust_remote_code": False}
+        self.processor = Qwen2_5OmniProcessor.from_pretrained(name, **safe)
+        load: Any = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained
+        self.thinker = load(name, dtype=dtype, **safe).to(self.device)
         # Where the two encoders are differs from version to version.
         parts = {path.split(".")[-1]: part for path, part in self.thinker.named_modules()}
         encoders = {"vision_encoder": parts["visual"], "audio_encoder": parts["audio_tower"]}

@@ -1,5 +1,6 @@
 """Reading a pruning method's own network: from a file that the user named, from the checkpoint, or from beside it."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,10 +21,11 @@ def load_aux_network(part: AuxNetwork, checkpoint: Checkpoint, width: int, devic
     """
     where, stored = _find(part, checkpoint)
     tensors = read_tensors(stored)
-    weights = {_bare(name, part): tensor.to(device, torch.float32) for name, tensor in tensors.items()}
+    stored_weights = {_bare(name, part): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         network = part.make(width)
-    _check(f"{where}: {part.prefix}", network.state_dict(), weights)
+    _check(f"{where}: {part.prefix}", network.state_dict(), stored_weights)
+    weights = {name: tensor.to(device, torch.float32) for name, tensor in stored_weights.items()}
     network.load_state_dict(weights, assign=True)
     return network.requires_grad_(False).eval()
 
@@ -32,14 +34,14 @@ def _find(part: AuxNetwork, checkpoint: Checkpoint) -> tuple[str, dict[str, Path
     """Where the weights are, in words, and the file of each by its name there."""
     if part.path is not None:
         path = Path(part.path).expanduser()
-        if not path.is_file():
+        if not path.exists():
             raise ModelError(f"{part.method}: there is no file {path} to read --set {part.option} from.")
         return str(path), _of_file(part, path)
     among = {name: path for name, path in checkpoint.added.items() if _bare(name, part) != name}
     if among:
         return checkpoint.name, among
     beside = checkpoint.folder / part.file
-    if beside.is_file():
+    if os.path.lexists(beside):
         return str(beside), _of_file(part, beside)
     raise ModelError(
         f"{part.method} needs trained weights that do not come with {checkpoint.name}: it holds no {part.prefix}* "
@@ -68,6 +70,8 @@ def _check(where: str, expected: Mapping[str, torch.Tensor], found: Mapping[str,
             raise ModelError(
                 f"{where}{name} is {list(found[name].shape)}, where this model needs {list(tensor.shape)}."
             )
+        if not found[name].is_floating_point():
+            raise ModelError(f"{where}{name} is of {str(found[name].dtype).removeprefix('torch.')}, not of floats.")
     unknown = sorted(found.keys() - expected.keys())
     if unknown:
         raise ModelError(f"{where}{unknown[0]} is none of the weights that are needed.")

@@ -4,34 +4,35 @@ Only the Thinker is needed. Of a hub checkpoint, only the shards that hold a `th
 and of those only the Thinker's tensors are read.
 """
 
-import json
-import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from omniqa.errors import ModelError, OutOfMemoryError
 from omniqa.media.sampling import PIXELS
-from omniqa.sequence.units import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
+from omniqa.model.config import END_TOKENS, THINKER, ThinkerConfig, as_ids, read_config
+from omniqa.model.hub import CONFIG, HUB_3B, HUB_7B, NANO, ModelFiles, cached, check_name, files_of
+from omniqa.model.preprocessor import check_preprocessor, read_pixel_bounds
+from omniqa.model.reading import read_json
+from omniqa.model.tensors import FLOATS, StoredTensor, read_header, stray_layer, thinker_tensors
+from omniqa.model.tokenizer import TOKENIZERS
+from omniqa.typed_json import WrongEntry, entry, mapping_of, quotable, record
 
-HUB_7B = "Qwen/Qwen2.5-Omni-7B"
-HUB_3B = "Qwen/Qwen2.5-Omni-3B"
+__all__ = [
+    "HUB_3B", "HUB_7B", "NANO", "THINKER", "Checkpoint", "cached", "check_name", "decoder_layers", "default_model",
+    "find_checkpoint", "pixel_bounds", "read_header", "require_memory", "thinker_config",
+]  # fmt: skip
+
 KNOWN_LAYERS = {HUB_7B: 28, HUB_3B: 36}
-NANO = "nano"  # the checkpoint that comes with the package
-_NANO_FOLDER = Path(__file__).parents[1] / "nano" / "checkpoint"
 # The 7B Thinker is 17.9 GB in bfloat16; the rest is room for activations and the KV cache of a long clip.
 GPU_BYTES_FOR_7B = 22 * 1024**3
 
+PREPROCESSOR = "preprocessor_config.json"
 PIXEL_BOUNDS = "video_preprocessor_config.json"
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-TOKENIZERS = (("tokenizer.json", "tokenizer_config.json"), ("vocab.json", "merges.txt", "tokenizer_config.json"))
-THINKER = "thinker."  # what the names of its tensors begin with, in a Thinker saved alone by transformers too
-_PARTS = ("model.", "visual.", "audio_tower.", "lm_head.")  # its own tensors, after that
-ARCHITECTURES = {"qwen2_5_omni": THINKER, "qwen2_5_omni_thinker": ""}
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_OPTIONAL = (PREPROCESSOR, PIXEL_BOUNDS, GENERATION)  # small files that a checkpoint may lack
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Checkpoint:
 
     name: what the user called it.
     folder: where its files are.
+    config: the Thinker's configuration.
+    end_tokens: ids that end an answer, as its files say.
     tensors: the Thinker's tensors, hub name → shard file.
     elements: how many numbers they hold together.
     stored_bytes: their size as stored.
@@ -49,31 +52,44 @@ class Checkpoint:
 
     name: str
     folder: Path
+    config: ThinkerConfig
+    end_tokens: frozenset[int]
     tensors: dict[str, Path]
     elements: int
     stored_bytes: int
     added: dict[str, Path]
 
 
+@dataclass(frozen=True)
+class _Generation:
+    """generation_config.json."""
+
+    eos_token_id: int | tuple[int, ...] | None = entry(END_TOKENS, None)
+
+
+def _shard_name(value: object) -> str:
+    """Reads the name of a file beside the index: nothing that leads elsewhere."""
+    if (
+        not isinstance(value, str)
+        or not value.endswith(".safetensors")
+        or value.startswith(".")
+        or not PurePosixPath(value).name == PureWindowsPath(value).name == value
+    ):
+        shown = f'"{quotable(value)}"' if isinstance(value, str) else "no text"
+        raise WrongEntry(f"is {shown}, not the name of a safetensors file in the folder")
+    return value
+
+
+@dataclass(frozen=True)
+class _Index:
+    """model.safetensors.index.json: the shard of each tensor."""
+
+    weight_map: dict[str, str] = entry(mapping_of(_shard_name))
+
+
 def default_model(gpu_bytes: int | None) -> str:
     """The hub id to use where the user names none: 7B on a GPU (`gpu_bytes` in all) that fits it, else 3B."""
     return HUB_7B if gpu_bytes is not None and gpu_bytes >= GPU_BYTES_FOR_7B else HUB_3B
-
-
-def cached(model: str) -> bool:
-    """Whether the hub's local cache holds (at least the configuration of) `model`."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)
-
-
-def _is_here(model: str, file: str) -> bool:
-    """Whether a file of a model needs no download."""
-    if _folder(model) is not None:
-        return True
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(model, file), str)
 
 
 def decoder_layers(model: str) -> int:
@@ -83,26 +99,21 @@ def decoder_layers(model: str) -> int:
     """
     if model in KNOWN_LAYERS:
         return KNOWN_LAYERS[model]
-    return thinker_config(model)["text_config"]["num_hidden_layers"]
+    return thinker_config(model).text_config.num_hidden_layers
 
 
-def thinker_config(model: str) -> dict[str, Any]:
+def thinker_config(model: str) -> ThinkerConfig:
     """The Thinker's part of a model's configuration. Raises ModelError as find_checkpoint does."""
-    config = _read_json(model, _locator(model), "config.json")
-    _check_architecture(model, config)
-    return config.get("thinker_config", config)
+    return read_json(model, _required(model, files_of(model), CONFIG), read_config)[1]
 
 
 def pixel_bounds(model: str) -> tuple[int, int]:
-    """Fewest and most pixels of a frame: a folder's own, as transformers reads them, or the published models'.
+    """Fewest and most pixels of a frame: the model's own, as transformers reads them, or the published models'.
 
-    Raises ModelError for a file that is not JSON.
+    Raises ModelError for a malformed file.
     """
-    folder = _folder(model)
-    if folder is None or not (folder / PIXEL_BOUNDS).exists():
-        return PIXELS
-    size = _read_json(model, _locator(model), PIXEL_BOUNDS).get("size", {})
-    return size.get("shortest_edge", PIXELS[0]), size.get("longest_edge", PIXELS[1])
+    path = files_of(model).here(PIXEL_BOUNDS)
+    return PIXELS if path is None else read_json(model, path, read_pixel_bounds)
 
 
 def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: None) -> Checkpoint:
@@ -110,31 +121,33 @@ def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: No
 
     on_step: gets the name of each step that may take long, as it begins.
 
-    Raises ModelError where there is no such model, it has another architecture, or files are missing or cut short.
+    Raises ModelError where there is no such model, it has another architecture, or files are missing, cut short or
+    malformed.
     """
     on_step(f"looking up {model}")
-    locate = _locator(model)
-    return _check(model, _located(model, locate, "config.json").parent, locate, on_step)
-
-
-def check_name(model: str) -> None:
-    """Raise ModelError unless `model` is a folder, NANO, or looks like a hub id."""
-    if _folder(model) is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise ModelError(f"There is no folder {model}, and it is not a hub id such as {HUB_7B}.")
-
-
-def _folder(model: str) -> Path | None:
-    folder = _NANO_FOLDER if model == NANO else Path(model).expanduser()
-    return folder if folder.is_dir() else None
-
-
-def _locator(model: str) -> Callable[[str], Path]:
-    """How to find a file of `model`, a folder or a hub id."""
-    check_name(model)
-    folder = _folder(model)
-    if folder is not None:
-        return lambda name: folder / name
-    return lambda name: _hub_file(model, name)
+    files = files_of(model)
+    optional = files.here if files.here(CONFIG) else files.find  # what was downloaded earlier needs no network
+    path = _required(model, files, CONFIG)
+    prefix, config = read_json(model, path, read_config)
+    read: dict[str, Path] = {file: found for file in _OPTIONAL if (found := optional(file))}
+    if PREPROCESSOR in read:
+        read_json(model, read[PREPROCESSOR], check_preprocessor)
+    if PIXEL_BOUNDS in read:
+        read_json(model, read[PIXEL_BOUNDS], read_pixel_bounds)
+    generation = read_json(model, read[GENERATION], record(_Generation)) if GENERATION in read else _Generation()
+    shards, stored = _stored_tensors(model, files, prefix, on_step)
+    _fetch_tokenizer(model, files)
+    own = _own_tensors(model, config, shards, stored)
+    return Checkpoint(
+        name=model,
+        folder=path.parent,
+        config=config,
+        end_tokens=config.end_tokens | as_ids(generation.eos_token_id),
+        tensors={tensor: shards[tensor] for tensor in own},
+        elements=sum(stored[tensor].elements for tensor in own),
+        stored_bytes=sum(stored[tensor].stored_bytes for tensor in own),
+        added={tensor: shard for tensor, shard in shards.items() if tensor not in own},
+    )
 
 
 def require_memory(checkpoint: Checkpoint, item_bytes: int, available: int, where: str) -> None:
@@ -147,134 +160,74 @@ def require_memory(checkpoint: Checkpoint, item_bytes: int, available: int, wher
         )
 
 
-def _hub_file(repo: str, name: str) -> Path:
-    """The file from the hub's local cache, downloaded first where it is not there."""
-    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # its retries; what comes of them is told below
-    cached = try_to_load_from_cache(repo, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(hf_hub_download(repo, name))
-    except errors.GatedRepoError as error:
-        raise ModelError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(f"The hub has no model {repo} (or it is private: log in with `hf auth login`).") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise FileNotFoundError(f"the hub's {repo} has no such file") from error
-    except OSError as error:  # no network, offline mode, a server's error: all of them are
-        raise ModelError(
-            f"{repo} is not in the local cache and can't be downloaded ({type(error).__name__}). "
-            f"Connect to the network once, or give --model a folder."
-        ) from error
+def _required(name: str, files: ModelFiles, file: str) -> Path:
+    path = files.find(file)
+    if path is None:
+        raise ModelError(f"{name} lacks {file}. Download the checkpoint again; omniqa reads safetensors only.")
+    return path
 
 
-def _check(name: str, folder: Path, locate: Callable[[str], Path], on_step: Callable[[str], None]) -> Checkpoint:
-    prefix = _check_architecture(name, _read_json(name, locate, "config.json"))
-    shard_of = _shards(name, locate, prefix)
+def _stored_tensors(
+    name: str, files: ModelFiles, prefix: str, on_step: Callable[[str], None]
+) -> tuple[dict[str, Path], dict[str, StoredTensor]]:
+    """The Thinker's tensors, and those that stand among them: the shard of each, and what its header says."""
+    shard_of = _shards(name, files, prefix)
     shards: dict[str, Path] = {}
     for number, shard in enumerate(wanted := sorted(set(shard_of.values())), 1):
-        if not _is_here(name, shard):
+        if not files.here(shard):
             on_step(f"downloading shard {number} of {len(wanted)} of {name}")
-        shards[shard] = _located(name, locate, shard)
+        shards[shard] = _required(name, files, shard)
     headers = {shard: read_header(name, path) for shard, path in shards.items()}
-    missing = [tensor for tensor, shard in shard_of.items() if tensor not in headers[shard]]
-    if missing:
-        raise ModelError(f"{name}: {shard_of[missing[0]]} lacks the tensor {missing[0]} that the index puts there.")
-    _fetch_tokenizer(name, locate)
-    own = {tensor: shard for tensor, shard in shard_of.items() if tensor.removeprefix(THINKER).startswith(_PARTS)}
-    sizes = [_size(headers[shard][tensor]) for tensor, shard in own.items()]
-    return Checkpoint(
-        name=name,
-        folder=folder,
-        tensors={tensor: shards[shard] for tensor, shard in own.items()},
-        elements=sum(elements for elements, _ in sizes),
-        stored_bytes=sum(stored for _, stored in sizes),
-        added={tensor: shards[shard] for tensor, shard in shard_of.items() if tensor not in own},
+    for tensor, shard in shard_of.items():
+        if tensor not in headers[shard]:
+            raise ModelError(f"{name}: {shard} lacks the tensor {quotable(tensor)} that the index puts there.")
+    return (
+        {tensor: shards[shard] for tensor, shard in shard_of.items()},
+        {tensor: headers[shard][tensor] for tensor, shard in shard_of.items()},
     )
 
 
-def _check_architecture(name: str, config: dict[str, Any]) -> str:
-    """Check the configuration; give the prefix of the Thinker's tensors."""
-    kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ModelError(f"{name} is a {kind or 'model of unknown type'}; omniqa runs Qwen2.5-Omni (qwen2_5_omni).")
-    if "quantization_config" in config:
-        raise ModelError(f"{name} is quantised, which omniqa can't run yet. Use the bfloat16 checkpoint.")
-    thinker = config.get("thinker_config", config)
-    clock = (thinker.get("position_id_per_seconds", 25), thinker.get("seconds_per_chunk", 2))
-    if clock != (POSITIONS_PER_SECOND, SECONDS_PER_CHUNK):
-        raise ModelError(f"{name} counts {clock[0]} positions a second in chunks of {clock[1]} s, not 25 in 2 s.")
-    return ARCHITECTURES[kind]
-
-
-def _shards(name: str, locate: Callable[[str], Path], prefix: str) -> dict[str, str]:
+def _shards(name: str, files: ModelFiles, prefix: str) -> dict[str, str]:
     """The Thinker's tensors, and those that stand among them, name → shard file name."""
-    try:
-        weight_map = _read_json(name, locate, INDEX)["weight_map"]
-    except FileNotFoundError:
-        header = read_header(name, _located(name, locate, SINGLE))
-        weight_map = dict.fromkeys(header, SINGLE)
+    index = files.here(INDEX) or (None if files.here(SINGLE) else files.find(INDEX))
+    if index is not None:
+        weight_map = read_json(name, index, record(_Index)).weight_map
+    else:
+        weight_map = dict.fromkeys(read_header(name, _required(name, files, SINGLE)), SINGLE)
     thinker = {tensor: shard for tensor, shard in weight_map.items() if tensor.startswith(prefix)}
     if not thinker:
         raise ModelError(f"{name} holds no {prefix}* tensors: it is not a whole Qwen2.5-Omni checkpoint.")
     return thinker
 
 
-def _located(name: str, locate: Callable[[str], Path], file: str) -> Path:
-    try:
-        path = locate(file)
-        if path.exists():
-            return path
-    except FileNotFoundError as error:
-        raise ModelError(f"{name} lacks {file}: {error}.") from error
-    raise ModelError(f"{name} lacks {file}. Download the checkpoint again; omniqa reads safetensors only.")
+def _own_tensors(
+    name: str, config: ThinkerConfig, shards: dict[str, Path], stored: dict[str, StoredTensor]
+) -> list[str]:
+    """The tensors that the configuration asks for. Raises ModelError unless each is there, in its shape, as floats."""
+    named = {
+        tensor.removeprefix(THINKER): tensor for tensor in stored
+    }  # a Thinker saved alone may have the prefix, too
+    own = []
+    for bare, shape in thinker_tensors(config):
+        tensor = named.pop(bare, None)
+        if tensor is None:
+            raise ModelError(f"{name} lacks the tensor {bare}, which {CONFIG} asks for.")
+        found, shard = stored[tensor], shards[tensor].name
+        if found.shape != shape:
+            raise ModelError(
+                f"{name}: {shard}: {tensor} is {list(found.shape)}; it does not fit the configuration, which makes it "
+                f"{list(shape)}."
+            )
+        if found.dtype not in FLOATS:
+            raise ModelError(f"{name}: {shard}: {tensor} is stored as {found.dtype}; omniqa reads {', '.join(FLOATS)}.")
+        own.append(tensor)
+    stray = stray_layer(named)
+    if stray is not None:
+        raise ModelError(f"{name} holds the tensor {quotable(stray)}, a layer that {CONFIG} does not have.")
+    return own
 
 
-def _fetch_tokenizer(name: str, locate: Callable[[str], Path]) -> None:
+def _fetch_tokenizer(name: str, files: ModelFiles) -> None:
     """Make sure that the tokenizer's files are on disk: one self-contained file, or the older pair."""
-    for files in TOKENIZERS:
-        try:
-            if all(locate(file).exists() for file in files):
-                return
-        except FileNotFoundError:
-            continue  # this checkpoint has the other set, or none
-    raise ModelError(f"{name} has no tokenizer ({' or '.join(' with '.join(files) for files in TOKENIZERS)}).")
-
-
-def _read_json(name: str, locate: Callable[[str], Path], file: str) -> dict[str, Any]:
-    """Read a JSON file. Raises FileNotFoundError for a missing index, ModelError otherwise."""
-    try:
-        text = (locate(file) if file == INDEX else _located(name, locate, file)).read_text(encoding="utf-8")
-        return json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{name}: {file} is not valid JSON. Download the checkpoint again.") from error
-
-
-def read_header(name: str, path: Path) -> dict[str, Any]:
-    """Read a safetensors header: tensor → dtype, shape, offsets. Raises ModelError if the file is cut short."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= size - 8:
-            raise ModelError(f"{name}: {path.name} is not a safetensors file, or is cut short. Download it again.")
-        try:
-            header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ModelError(f"{name}: {path.name} has a broken header. Download it again.") from error
-    header.pop("__metadata__", None)
-    end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    if size < end:
-        raise ModelError(f"{name}: {path.name} has {size} of {end} bytes: it is cut short. Download it again.")
-    return header
-
-
-def _size(tensor: dict[str, Any]) -> tuple[int, int]:
-    """Elements and stored bytes of a tensor, from its header entry."""
-    stored = tensor["data_offsets"][1] - tensor["data_offsets"][0]
-    if tensor["dtype"] not in ITEM_BYTES:
-        raise ModelError(f"Weights are stored as {tensor['dtype']}; omniqa reads {', '.join(ITEM_BYTES)}.")
-    return stored // ITEM_BYTES[tensor["dtype"]], stored
+    if not any(all(files.find(file) for file in kind) for kind in TOKENIZERS):
+        raise ModelError(f"{name} has no tokenizer ({' or '.join(' with '.join(kind) for kind in TOKENIZERS)}).")

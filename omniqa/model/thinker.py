@@ -10,12 +10,13 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from omniqa.errors import ModelError
+from omniqa.errors import ModelError, first_line
 from omniqa.memory import is_out_of_memory
 from omniqa.model.checkpoint import Checkpoint, require_memory
+from omniqa.model.tokenizer import load_tokenizer
 from omniqa.model.widen import float32_is_faster, widen
 from omniqa.sequence.template import ChatTemplate
 
@@ -63,7 +64,7 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
     their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are computed in
     float32 where the CPU is faster at that.
-    Raises ModelError for tensors that are missing or of another shape, OutOfMemoryError where they can't fit.
+    Raises ModelError for a tokenizer that can't be used, OutOfMemoryError where the weights can't fit.
     """
     from transformers.utils import logging
 
@@ -71,14 +72,14 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     logging.disable_progress_bar()
     dtype = dtype or _stored_dtype(checkpoint)
     _require_memory(checkpoint, device, dtype)
-    config = _thinker_config(checkpoint)
+    tokenizer = load_tokenizer(checkpoint.name, checkpoint.folder, checkpoint.config.text_config.vocab_size)
+    template = ChatTemplate.of(tokenizer)
+    config = checkpoint.config.for_transformers()
+    _check_ids(checkpoint.name, config, template)
     module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
     if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
         widen(module)
     inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
-    tokenizer = _load_tokenizer(checkpoint)
-    template = ChatTemplate.of(tokenizer)
-    _check_ids(checkpoint.name, config, template)
     return Thinker(
         module=module,
         decoder=inner.language_model if inner else module.model,
@@ -88,7 +89,7 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
         config=config,
         tokenizer=tokenizer,
         template=template,
-        eos=_eos(config, template),
+        eos=checkpoint.end_tokens | {template.special.im_end},
         checkpoint=checkpoint,
     )
 
@@ -104,54 +105,39 @@ def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
         require_memory(checkpoint, dtype.itemsize, psutil.virtual_memory().available, "host")
 
 
-def _thinker_config(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.folder)
-    return getattr(config, "thinker_config", config)
-
-
 def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     module: Any
     report: dict[str, Any]
     config._attn_implementation = "sdpa"
-    try:
-        module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
-            None, config=config, state_dict=read_tensors(checkpoint.tensors), dtype=dtype, output_loading_info=True
-        )
-    except RuntimeError as error:  # transformers' way to say that shapes differ
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"{checkpoint.name}: the weights do not fit the configuration. {error}") from error
+    module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
+        None, config=config, state_dict=read_tensors(checkpoint.tensors), dtype=dtype, output_loading_info=True
+    )
     missing = sorted(report["missing_keys"])
-    if missing:
+    if missing:  # this version of transformers has more of them than omniqa knows of
         raise ModelError(f"{checkpoint.name} lacks {len(missing)} tensors of the Thinker, {missing[0]} among them.")
     return module
 
 
 def read_tensors(stored: Mapping[str, Path]) -> dict[str, torch.Tensor]:
-    """Tensors by name, each from the file that `stored` says, and still mapped there."""
+    """Tensors by name, each from the file that `stored` says, and still mapped there.
+
+    Raises ModelError for a file that safetensors does not read, though its header was found to be right.
+    """
     by_shard: dict[Path, list[str]] = {}
     for name, path in stored.items():
         by_shard.setdefault(path, []).append(name)
     tensors: dict[str, torch.Tensor] = {}
     for path, names in by_shard.items():
-        with safe_open(path, framework="pt") as shard:
-            tensors |= {name: shard.get_tensor(name) for name in names}
+        try:
+            with safe_open(path, framework="pt") as shard:
+                tensors |= {name: shard.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(f"{path.parent}: {path.name} can't be read ({first_line(error)}).") from error
     return tensors
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder)
-    except (OSError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"{checkpoint.name}: the tokenizer can't be read. {error}") from error
 
 
 def _check_ids(name: str, config: Any, template: ChatTemplate) -> None:
@@ -162,10 +148,3 @@ def _check_ids(name: str, config: Any, template: ChatTemplate) -> None:
             f"{name}: the tokenizer numbers audio and video {special.audio} and {special.video}, "
             f"the configuration {config.audio_token_id} and {config.video_token_id}."
         )
-
-
-def _eos(config: Any, template: ChatTemplate) -> frozenset[int]:
-    """Ids that end an answer. A Thinker loaded alone has none in its generation configuration."""
-    configured = getattr(config, "eos_token_id", None) or config.get_text_config().eos_token_id
-    ids = configured if isinstance(configured, list) else [] if configured is None else [configured]
-    return frozenset([*ids, template.special.im_end])

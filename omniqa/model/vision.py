@@ -15,12 +15,11 @@ from torch import Tensor
 
 from omniqa.media.sampling import CELL
 from omniqa.model.attention import Attention, rotate
+from omniqa.model.preprocessor import IMAGE_MEAN, IMAGE_STD
 from omniqa.model.still import StillWindows
 from omniqa.model.upload import upload
 from omniqa.model.windows import FRAMES, MERGE, WindowGroup, WindowOrder, window_order
 
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH = 14
 BATCH_PATCHES = 8192
 CPU_PATCHES = 2048  # on a CPU at most: it is slower where what lies between two products leaves its caches

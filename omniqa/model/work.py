@@ -4,11 +4,12 @@ Two operations for each product and sum of matrices and attention; the rest of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, thinker_config
+from omniqa.model.config import ThinkerConfig
 from omniqa.pruning.budget import Plan
 
 _TEXT_SHAPES = {HUB_7B: (3584, 18944, 28, 4), HUB_3B: (2048, 11008, 16, 2)}
@@ -42,16 +43,16 @@ class ModelShape:
         return cls.of_config(thinker_config(model))
 
     @classmethod
-    def of_config(cls, config: dict[str, Any]) -> "ModelShape":
-        """By the Thinker's configuration, a dictionary as in config.json."""
-        text, vision, audio = (config.get(f"{part}_config", {}) for part in ("text", "vision", "audio"))
+    def of_config(cls, config: ThinkerConfig) -> "ModelShape":
+        """By the Thinker's configuration."""
+        text = config.text_config
         return cls(
-            width=text["hidden_size"],
-            mlp=text["intermediate_size"],
-            heads=text["num_attention_heads"],
-            kv_heads=text["num_key_value_heads"],
-            vision=_VISION | vision,
-            audio=_AUDIO | audio,
+            width=text.hidden_size,
+            mlp=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.kv_heads,
+            vision=asdict(config.vision_config),
+            audio=asdict(config.audio_config),
         )
 
     def work(self, plan: Plan, text: int) -> dict[str, float]:

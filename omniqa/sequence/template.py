@@ -11,6 +11,10 @@ SYSTEM_PROMPT = (
     "and visual inputs, as well as generating text and speech."
 )
 
+SPECIAL_TEXTS = {
+    "im_start": "<|im_start|>", "im_end": "<|im_end|>", "audio": "<|AUDIO|>", "audio_bos": "<|audio_bos|>",
+    "audio_eos": "<|audio_eos|>", "video": "<|VIDEO|>", "vision_bos": "<|vision_bos|>", "vision_eos": "<|vision_eos|>",
+}  # fmt: skip
 QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
 
 
@@ -36,21 +40,11 @@ class SpecialTokens:
     @classmethod
     def of(cls, tokenizer: Any) -> "SpecialTokens":
         """Look every token up by its text. Raises ModelError naming those the tokenizer lacks."""
-        texts = {
-            "im_start": "<|im_start|>",
-            "im_end": "<|im_end|>",
-            "audio": "<|AUDIO|>",
-            "audio_bos": "<|audio_bos|>",
-            "audio_eos": "<|audio_eos|>",
-            "video": "<|VIDEO|>",
-            "vision_bos": "<|vision_bos|>",
-            "vision_eos": "<|vision_eos|>",
-        }
         vocabulary = tokenizer.get_vocab()
-        missing = [text for text in texts.values() if text not in vocabulary]
+        missing = [text for text in SPECIAL_TEXTS.values() if text not in vocabulary]
         if missing:
             raise ModelError(f"The tokenizer lacks {', '.join(missing)}: it is not a Qwen2.5-Omni tokenizer.")
-        return cls(**{name: vocabulary[text] for name, text in texts.items()})
+        return cls(**{name: vocabulary[text] for name, text in SPECIAL_TEXTS.items()})
 
 
 @dataclass(frozen=True)

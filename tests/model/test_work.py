@@ -18,9 +18,9 @@ def test_the_published_models_are_known_without_their_files(model):
 
 
 def test_a_folders_configuration_is_read(checkpoint):
-    text = thinker_config(str(checkpoint))["text_config"]
+    text = thinker_config(str(checkpoint)).text_config
     shape = ModelShape.of(str(checkpoint))
-    assert (shape.width, shape.kv_heads) == (text["hidden_size"], text["num_key_value_heads"])
+    assert (shape.width, shape.kv_heads) == (text.hidden_size, text.kv_heads)
 
 
 def test_retention_changes_the_prefill_alone_and_nearly_in_proportion():
