@@ -215,7 +215,7 @@ def _own_tensors(
         found, shard = stored[tensor], shards[tensor].name
         if found.shape != shape:
             raise ModelError(
-                f"{name}: {shard}: {tensor} is {list(found.shape)}; it does not fit the configuration, which makes it "
+                f"{name}: the weights do not fit the configuration: in {shard}, {tensor} is {list(found.shape)}, not "
                 f"{list(shape)}."
             )
         if found.dtype not in FLOATS:

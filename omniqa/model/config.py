@@ -9,7 +9,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omniqa.sequence.units import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
-from omniqa.typed_json import WrongEntry, either, entry, flag, list_of, number, only, optional, record, text, whole
+from omniqa.typed_json import (
+    WrongEntry,
+    either,
+    entry,
+    flag,
+    list_of,
+    number,
+    only,
+    optional,
+    quotable,
+    record,
+    text,
+    whole,
+)
 
 THINKER = "thinker."  # what the names of its tensors begin with, in a Thinker saved alone by transformers too
 ARCHITECTURES = {"qwen2_5_omni": THINKER, "qwen2_5_omni_thinker": ""}
@@ -190,7 +203,7 @@ def read_config(value: Any) -> tuple[str, ThinkerConfig]:
     """
     kind = record(_Kind)(value)
     if kind.model_type not in ARCHITECTURES:
-        raise ValueError(f"it is of a {kind.model_type[:40]}; omniqa runs Qwen2.5-Omni (qwen2_5_omni)")
+        raise ValueError(f"it is a {quotable(kind.model_type)}; omniqa runs Qwen2.5-Omni (qwen2_5_omni)")
     if kind.quantization_config is not None:
         raise ValueError("the weights are quantised, which omniqa can't run yet. Use the bfloat16 checkpoint")
     inside = "thinker_config" in value

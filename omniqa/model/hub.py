@@ -167,7 +167,7 @@ def _reason(repo: str, error: Any, with_token: bool) -> str:
         return f"{repo} can't be downloaded: the hub answers with error {status}. Try again later."
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
-            f"{repo} is not all in the local cache, and the hub is switched off (HF_HUB_OFFLINE). Unset that once, or "
+            f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE). Unset that once, or "
             f"give --model a folder.{did_you_mean(repo)}"
         )
     if getattr(error, "errno", None) in _FULL:
@@ -175,6 +175,6 @@ def _reason(repo: str, error: Any, with_token: bool) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{repo} can't be downloaded into {constants.HF_HUB_CACHE} ({error.strerror})."
     return (
-        f"{repo} is not all in the local cache, and {constants.ENDPOINT} can't be reached or broke off "
+        f"{repo} is not in the local cache (or not all of it), and {constants.ENDPOINT} can't be reached or broke off "
         f"({type(error).__name__}). Connect to the network and try again, or give --model a folder.{did_you_mean(repo)}"
     )
