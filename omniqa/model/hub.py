@@ -167,8 +167,8 @@ def _reason(repo: str, error: Any, with_token: bool) -> str:
         return f"{repo} can't be downloaded: the hub answers with error {status}. Try again later."
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
-            f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE). Unset that once, or "
-            f"give --model a folder.{did_you_mean(repo)}"
+            f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE). "
+            f"Unset that once, or give --model a folder.{did_you_mean(repo)}"
         )
     if getattr(error, "errno", None) in _FULL:
         return f"{repo} can't be downloaded: the disk of {constants.HF_HUB_CACHE} is full. Free some, or set HF_HOME."
