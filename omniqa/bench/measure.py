@@ -12,7 +12,7 @@ import torch
 
 from omniqa.bench.cases import Case, Rounds
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
-from omniqa.bench.run import Run, Runner, kl_divergence
+from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
 from omniqa.engine import EncodedVideo, OmniQA, Progress
 from omniqa.errors import ModelError, OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
@@ -53,9 +53,10 @@ def bench(
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
         line.attempt(lambda pruner: pruner.plan(counts, qa.thinker.layers))
-    _run_in_turn(Runner(qa, encoded, question, rounds.new_tokens), lines, rounds, progress)
-
+    runner = Runner(qa, encoded, question, rounds.new_tokens)
+    _run_in_turn(runner, lines, rounds, progress)
     full = lines[0].runs[0] if lines[0].runs else None
+    divergences = _divergences(runner, lines, full.through_end(qa.thinker.eos)) if full else {}
     measured = next((line.runs[0] for line in lines if line.runs), None)
     if measured is None:
         raise OutOfMemoryError(lines[0].note)
@@ -75,7 +76,7 @@ def bench(
         video_tokens=counts.n_video,
         media=encoded.summary,
         encoding=encoding,
-        rows=tuple(line.row(qa, full) for line in lines if not line.refusal),
+        rows=tuple(line.row(qa, full, divergences.get(line.pruner)) for line in lines if not line.refusal),
         left_out=tuple(dict.fromkeys(LeftOut(line.asked.name, line.refusal) for line in lines if line.refusal)),
     )
 
@@ -117,6 +118,19 @@ def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progr
             progress("measure", (number * len(lines) + place) / total)
 
 
+def _divergences(runner: Runner, lines: Sequence["_Line"], answer: Sequence[int]) -> dict[AnyMethod, float]:
+    """Each method's mean KL from full tokens, the first of the lines, along full tokens' answer."""
+    full = lines[0].attempt(lambda pruner: runner.follow(pruner, answer))
+    divergences = {lines[0].pruner: 0.0}
+    for line in lines:
+        if full is None or line.pruner in divergences:
+            continue
+        divergence = line.attempt(lambda pruner: kl_divergence(full, runner.follow(pruner, answer)))
+        if divergence is not None:
+            divergences[line.pruner] = divergence
+    return divergences
+
+
 class _Line:
     """A case while it is measured.
 
@@ -155,7 +169,7 @@ class _Line:
             self.pruner = replace(self.pruner, retention=error.nearest)
         return action(self.pruner)
 
-    def row(self, qa: OmniQA, full: Run | None) -> Row:
+    def row(self, qa: OmniQA, full: Run | None, kl: float | None) -> Row:
         """The line of the table."""
         given = {option.name: getattr(self.asked, option.name) for option in options_of(type(self.asked))}
         defaults = {option.name: option.default for option in options_of(type(self.asked))}
@@ -165,11 +179,11 @@ class _Line:
             asked=self.asked.target,
             target=self.pruner.target,
             note=self.note,
-            measured=_summary(qa, self.runs, full) if self.runs else None,
+            measured=_summary(qa, self.runs, full, kl) if self.runs else None,
         )
 
 
-def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None) -> Measured:
+def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None) -> Measured:
     """Several runs of one method as one; what is the same in all is the first's."""
     first, eos = runs[0], qa.thinker.eos
     answer = first.answer(eos)
@@ -187,7 +201,8 @@ def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None) -> Measured:
         peak_device_bytes=_highest(run.peak_device_bytes for run in runs),
         answer=_text(qa, answer),
         same_answer=answer == full.answer(eos) if full else None,
-        kl=kl_divergence(full.logits, first.logits) if full else None,
+        first_difference=first_difference(full.answer(eos), answer) if full else None,
+        kl=kl,
     )
 
 

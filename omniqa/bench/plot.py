@@ -44,7 +44,7 @@ def save_plot(report: Report, path: Path) -> None:
     if full:
         time.axhline(full.pruned_prefill.median, color="black", linestyle="--", label="full tokens")
     time.set(xlabel="retention achieved", ylabel="input pruning and prefill, s", ylim=(0, None))
-    agreement.set(xlabel="retention achieved", ylabel="KL(full ‖ method), first token, nats")
+    agreement.set(xlabel="retention achieved", ylabel="KL(full ‖ method), mean along the answer, nats")
     agreement.set_title("hollow: another answer than with full tokens", fontsize="small")
     if all(got.kl for line in _lines(report).values() for got in line):
         agreement.set_yscale("log")

@@ -41,7 +41,9 @@ class Measured:
     peak_rss_bytes: most resident memory in this row's runs; None where the system can't start that count anew.
     peak_device_bytes: most allocated on the GPU; None on the CPU. Both hold the weights and the encoded clip.
     answer: the greedy answer. same_answer: whether its tokens are those of full tokens.
-    kl: KL(full ‖ method) of the first token's distribution, in nats. Both None where full tokens were not measured.
+    first_difference: the first token, counted from 1, in which it differs from full tokens' answer; None if none does.
+    kl: mean KL(full ‖ method) over the tokens of full tokens' answer, which both are fed, in nats. All three are None
+    where full tokens were not measured.
     """
 
     achieved: float
@@ -56,6 +58,7 @@ class Measured:
     peak_device_bytes: int | None
     answer: str
     same_answer: bool | None
+    first_difference: int | None
     kl: float | None
 
 
@@ -175,7 +178,11 @@ class Report:
                 "time_to_first_token": self.first_token_speedup(got),
             },
             "memory": {"peak_rss_bytes": got.peak_rss_bytes, "peak_device_bytes": got.peak_device_bytes},
-            "agreement": {"same_answer": got.same_answer, "kl_nats": got.kl},
+            "agreement": {
+                "same_answer": got.same_answer,
+                "first_difference": got.first_difference,
+                "kl_nats": got.kl,
+            },
             "answer": got.answer,
         }
 

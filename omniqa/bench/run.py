@@ -1,15 +1,18 @@
-"""One run of one method: its times, its memory, its tokens, and what it thinks of the first token."""
+"""One run of one method: its times, its memory, its tokens, and its distributions along a given answer."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise, takewhile, zip_longest
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from omniqa.engine import EncodedVideo, OmniQA, Prefilled
 from omniqa.model.decoding import Decoding
 from omniqa.model.generate import generate
+from omniqa.model.steps import Steps
 from omniqa.pruning.contract import AnyMethod
 from omniqa.sequence.units import AUDIO
 from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
@@ -26,7 +29,6 @@ class Run:
     where there is none.
     peak_rss_bytes, peak_device_bytes: of this run alone; None where that can't be told.
     tokens: all that were generated, the end token and what comes after it included.
-    logits: (vocabulary,) float64, of the first token, on the CPU.
     """
 
     achieved: float
@@ -40,11 +42,14 @@ class Run:
     peak_rss_bytes: int | None
     peak_device_bytes: int | None
     tokens: tuple[int, ...]
-    logits: Tensor
 
     def answer(self, eos: frozenset[int]) -> tuple[int, ...]:
         """The tokens before the first of `eos`."""
         return tuple(takewhile(lambda token: token not in eos, self.tokens))
+
+    def through_end(self, eos: frozenset[int]) -> tuple[int, ...]:
+        """The answer with its end token, if that was generated: every token that the model chose for it."""
+        return self.tokens[: len(self.answer(eos)) + 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +90,28 @@ class Runner:
             peak_rss_bytes=peak_rss_bytes() if rss_is_ours else None,
             peak_device_bytes=peak_device_bytes(device),
             tokens=tuple(tokens),
-            logits=prefilled.result.logits.double().cpu(),
         )
+
+    def follow(self, pruner: AnyMethod, tokens: Sequence[int]) -> Tensor:
+        """Prefill with the method, then feed it `tokens` whatever it would say itself (teacher forcing).
+
+        Args:
+            pruner: the method.
+            tokens: another run's answer, at least one token.
+
+        Returns:
+            Logits (len(tokens), vocabulary), float32, on the CPU. Row i is the distribution of tokens[i] after those
+            before it.
+
+        Raises:
+            OmniQAError: as Prefiller.prefill.
+        """
+        clock = StageClock(self.qa.thinker.device)
+        prefilled = self.qa.prefiller.prefill(self.video, self.question, pruner, len(tokens), clock)
+        step = Steps(self.qa.decoder, prefilled.cache, prefilled.layout.next_position)
+        rows = [prefilled.result.logits.cpu()]
+        rows += [step(token).to("cpu", copy=True) for token in tokens[:-1]]  # the next step overwrites its logits
+        return torch.stack(rows)
 
     def _generate(self, prefilled: Prefilled) -> tuple[list[int], list[float]]:
         """Token ids, and when each was chosen: the device has then ended, for choosing reads what it computed."""
@@ -108,6 +133,13 @@ def reset_rss_peak() -> bool:
 
 
 def kl_divergence(full: Tensor, other: Tensor) -> float:
-    """KL(full ‖ other) in nats of the distributions that two rows of logits (vocabulary,), float64, stand for."""
-    p, q = full.log_softmax(-1), other.log_softmax(-1)
-    return max(0.0, float((p.exp() * (p - q)).sum()))  # rounding can take it below 0, where it never is
+    """KL(full ‖ other) in nats of the distributions that logits (…, vocabulary) stand for, mean over rows."""
+    p, q = full.double().log_softmax(-1), other.double().log_softmax(-1)
+    divergences = (p.exp() * (p - q)).sum(-1)
+    return float(divergences.clamp(min=0).mean())  # rounding can take one below 0, where it never is
+
+
+def first_difference(full: Sequence[int], other: Sequence[int]) -> int | None:
+    """The first place, counted from 1, at which two answers' tokens differ or one has ended; None if they are equal."""
+    pairs = enumerate(zip_longest(full, other), start=1)
+    return next((place for place, (ours, theirs) in pairs if ours != theirs), None)

@@ -195,9 +195,13 @@ def _cells(report: "Report", row: "Row") -> tuple[str, ...]:
         _times(report.prefill_speedup(got)),
         _times(report.first_token_speedup(got)),
         UNKNOWN if memory is None else f"{memory / 1e9:.2f}",
-        UNKNOWN if got.same_answer is None else "same" if got.same_answer else "another",
+        UNKNOWN if got.same_answer is None else _agreement(got.first_difference),
         UNKNOWN if got.kl is None else f"{got.kl:.3g}",
     )
+
+
+def _agreement(first_difference: int | None) -> str:
+    return "same" if first_difference is None else f"differs at {first_difference}"
 
 
 def _seconds(seconds: float) -> str:

@@ -8,15 +8,16 @@ import torch
 from omniqa.bench.cases import Case, Rounds, make_cases
 from omniqa.bench.measure import bench
 from omniqa.bench.report import Spread
-from omniqa.bench.run import CLEAR_REFS, Runner, kl_divergence, reset_rss_peak
+from omniqa.bench.run import CLEAR_REFS, Runner, first_difference, kl_divergence, reset_rss_peak
 from omniqa.engine import OmniQA
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
 from omniqa.model.decoding import Decoding
+from omniqa.model.steps import Steps
 from omniqa.prefilling import Prefiller
 from omniqa.pruning import registry
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
-from omniqa.stats import peak_rss_bytes
+from omniqa.stats import StageClock, peak_rss_bytes
 from tests.model.clips import make_clip
 
 QUESTION = "What happens?"
@@ -88,18 +89,51 @@ def test_figures_equal_those_of_asking(measure, qa, clip):
         )
 
 
-def test_agreement_is_of_the_first_tokens_distribution_and_of_the_greedy_answer(measure, qa, clip):
+def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa, clip):
+    """Against each token computed on its own: a new prefill, the answer's tokens so far, one more step."""
     got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
     video = qa.encode(clip)
-    full, random = (
-        Runner(qa, video, QUESTION, 4).run(registry.create(name, 0.2)).logits.softmax(-1) for name in ("none", "random")
-    )
-    pairs = zip(full.tolist(), random.tolist(), strict=True)
-    assert got.kl == pytest.approx(sum(p * math.log(p / q) for p, q in pairs), rel=1e-6)
+    answer = Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.thinker.eos)
+    assert len(answer) > 1
+
+    def distribution(name, before):
+        """Of the token after `before`."""
+        result = qa.prefiller.prefill(video, QUESTION, registry.create(name, 0.2), 8, StageClock(qa.thinker.device))
+        logits, step = result.result.logits, Steps(qa.decoder, result.cache, result.layout.next_position)
+        for token in before:
+            logits = step(token)
+        return logits.double().softmax(-1).tolist()
+
+    divergences = []
+    for place in range(len(answer)):
+        full, random = (distribution(name, answer[:place]) for name in ("none", "random"))
+        divergences.append(sum(p * math.log(p / q) for p, q in zip(full, random, strict=True)))
+    assert got.kl == pytest.approx(sum(divergences) / len(answer), rel=1e-3)
+    assert got.kl != pytest.approx(divergences[0], rel=0.01), "more than the first token's"
     assert got.kl > 0
+
+
+def test_the_answer_is_compared_token_by_token(measure, qa, clip):
+    got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
     short = Decoding(ONCE.new_tokens)
-    answers = [qa.ask(clip, QUESTION, name, 0.2, decoding=short).token_ids for name in ("none", "random")]
-    assert got.same_answer == (answers[0] == answers[1])
+    full, pruned = (qa.ask(clip, QUESTION, name, 0.2, decoding=short).token_ids for name in ("none", "random"))
+    assert got.same_answer == (full == pruned)
+    assert got.first_difference == first_difference(full, pruned)
+
+
+@pytest.mark.parametrize(
+    ("full", "other", "place"),
+    [
+        ([1, 2], [1, 2], None),
+        ([1, 2], [3, 2], 1),
+        ([1, 2], [1, 3], 2),
+        ([1, 2], [1], 2),
+        ([1], [1, 2], 2),
+        ([], [1], 1),
+    ],
+)
+def test_answers_differ_where_the_tokens_do_or_one_ends(full, other, place):
+    assert first_difference(full, other) == place
 
 
 def test_kl_is_not_symmetric_and_never_negative():
@@ -109,12 +143,14 @@ def test_kl_is_not_symmetric_and_never_negative():
     logits = torch.randn(1000, dtype=torch.float64)
     assert kl_divergence(logits, logits + 5) == pytest.approx(0, abs=1e-12)
     assert kl_divergence(logits, logits + 5) >= 0
+    rows = torch.stack([even, uneven]), torch.stack([uneven, uneven])
+    assert kl_divergence(*rows) == pytest.approx(0.25 * math.log(4 / 3)), "the mean over rows"
 
 
 def test_runs_take_turns(measure, prefills):
     report = measure(["random", "omnidrop"], [0.5, 0.3], Rounds(repeats=1, warmup=1, new_tokens=2))
     turn = [("none", 1.0), ("random", 0.5), ("random", 0.3), ("omnidrop", 0.5), ("omnidrop", 0.3)]
-    assert prefills == 2 * turn
+    assert prefills == 3 * turn, "twice, then along full tokens' answer"
     assert [(row.method, row.asked) for row in report.rows] == turn
 
 
@@ -146,7 +182,8 @@ def test_a_retention_out_of_reach_is_measured_at_the_nearest_once_and_says_so(me
         assert row.measured.achieved == pytest.approx(floor, abs=0.002)
         assert "no nearer than 0.3333" in row.note
     assert rows["fastv", 0.2].measured == rows["fastv", 0.1].measured
-    assert [name for name, _ in prefills] == ["none", "fastv", "dycoke"]
+    measured = ["none", "fastv", "dycoke"]
+    assert [name for name, _ in prefills] == 2 * measured
 
 
 def test_a_floor_that_only_the_tokens_tell_is_found_out_too(measure):

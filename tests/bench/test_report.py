@@ -15,7 +15,9 @@ def measured(achieved, seconds, kl=0.5, same=True):
     prefill, pruning = Spread(seconds, seconds / 2, seconds * 2), Spread(0.25, 0.25, 0.25)
     whole = Spread(seconds + 0.25, seconds / 2 + 0.25, seconds * 2 + 0.25)
     step = Spread(0.01, 0.01, 0.02)
-    return Measured(achieved, 10, 20, pruning, prefill, whole, step, whole, 10**9, None, "a dog", same, kl)
+    return Measured(
+        achieved, 10, 20, pruning, prefill, whole, step, whole, 10**9, None, "a dog", same, None if same else 2, kl
+    )
 
 
 def make_report(*rows):
@@ -44,7 +46,7 @@ def test_json_is_one_object_with_nulls_where_nothing_was_measured():
     assert omnidrop["timing_s"]["prefill"] == {"median": 1.75, "min": 0.875, "max": 3.5}
     assert omnidrop["timing_s"]["time_to_first_token"] == {"median": 4.0, "min": 3.125, "max": 5.75}
     assert omnidrop["options"] == {"tds": False}
-    assert omnidrop["agreement"] == {"same_answer": False, "kl_nats": 0.5}
+    assert omnidrop["agreement"] == {"same_answer": False, "first_difference": 2, "kl_nats": 0.5}
     assert set(fastv) == set(random)
     assert fastv["retention"] == {"asked": 0.1, "target": 0.1, "achieved": None}
     assert fastv["timing_s"] is fastv["agreement"] is fastv["answer"] is None

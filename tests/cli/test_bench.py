@@ -16,7 +16,7 @@ ROW = {
     "timing_s": {"input_pruning", "prefill", "input_pruning_and_prefill", "per_token", "time_to_first_token"},
     "speedup": {"prefill", "time_to_first_token"},
     "memory": {"peak_rss_bytes", "peak_device_bytes"},
-    "agreement": {"same_answer", "kl_nats"},
+    "agreement": {"same_answer", "first_difference", "kl_nats"},
     "answer": None,
 }
 FIELDS = {
@@ -74,7 +74,7 @@ def test_json_has_the_documented_fields(bench, clip):
             assert fields is None or set(row[name]) == fields
         assert all(set(spread) == {"median", "min", "max"} for spread in row["timing_s"].values())
     full, pruned = report["rows"]
-    assert full["agreement"] == {"same_answer": True, "kl_nats": 0.0}
+    assert full["agreement"] == {"same_answer": True, "first_difference": None, "kl_nats": 0.0}
     assert (pruned["method"], pruned["options"]) == ("omnidrop", {"tds": False})
     assert pruned["retention"]["achieved"] == pytest.approx(0.3, abs=1 / 245)
     assert pruned["memory"]["peak_device_bytes"] is None
