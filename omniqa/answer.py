@@ -79,6 +79,7 @@ class MediaSummary:
     jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
     hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
     pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
+    deinterlaced: frames that were stored as two fields. padded: those of another shape than the file's first frame.
     """
 
     duration_s: float
@@ -94,6 +95,8 @@ class MediaSummary:
     jumps: tuple[ClockJump, ...] = ()
     hdr: str | None = None
     pixel_aspect: str | None = None
+    deinterlaced: int = 0
+    padded: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

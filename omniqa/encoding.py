@@ -189,4 +189,6 @@ def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
         jumps=tuple(ClockJump(float(jump.at), float(jump.by)) for jump in clip.info.clock.jumps),
         hdr=picture.hdr if picture else None,
         pixel_aspect="{}:{}".format(*picture.pixel_aspect.as_integer_ratio()) if picture else None,
+        deinterlaced=clip.counts.deinterlaced,
+        padded=clip.counts.padded,
     )

@@ -22,7 +22,7 @@ from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
 from omniqa.media.sampling import PIXELS, Sampling, selected_range, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
-from omniqa.media.video import read_frames
+from omniqa.media.video import PictureCounts, read_frames
 from omniqa.media.watch import Progress, streamed, watched
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class SampledClip:
         frame_times: F times in seconds from `start`; a last frame repeated to make F even is one step later.
         waveform: float32, shape (n,), 16 kHz mono, sample 0 at `start`; may be empty, may end before the picture.
         warnings: what the user should know, in plain sentences.
+        counts: what was done to the frames.
     """
 
     info: MediaInfo
@@ -60,6 +61,7 @@ class SampledClip:
     frame_times: tuple[Fraction, ...]
     waveform: np.ndarray
     warnings: tuple[str, ...] = ()
+    counts: PictureCounts = field(default_factory=PictureCounts)
 
     @property
     def undisturbed(self) -> bool:
@@ -187,7 +189,7 @@ def _sample(
     report(1.0)
     if not times and not len(waveform):
         raise MediaError(f"{path}: there is nothing from {_s(start)} to {_s(end)}. {' '.join(reading.warnings)}")
-    return SampledClip(info, start, end, frames, times, waveform, tuple(reading.warnings))
+    return SampledClip(info, start, end, frames, times, waveform, tuple(reading.warnings), reading.counts)
 
 
 @dataclass
@@ -203,6 +205,7 @@ class _Reading:
     end: Fraction
     hand_on: Callable[[np.ndarray], None] | None = None
     warnings: list[str] = field(default_factory=list)
+    counts: PictureCounts = field(default_factory=PictureCounts)
 
     def attempt(self, kind: Kind, take: Callable[[Damage], T], nothing: T) -> T:
         """What `take` returns; where the media does not allow it, a warning instead, and `nothing`."""
@@ -230,7 +233,7 @@ class _Reading:
         wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
         size = smart_resize(video.height, video.width, *sampling.pixels(PIXELS))
         frames, taken = _Frames(len(wanted), size, self.hand_on), list[Fraction]()
-        for time, frame in read_frames(self.info, wanted, size, damage):
+        for time, frame in read_frames(self.info, wanted, size, damage, self.counts):
             frames.add(frame)
             taken.append(time)
             report(float((time - self.start) / (end - self.start)))

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -40,6 +40,7 @@ from omniqa.media.container import (
     prepare,
     seek,
     seek_targets,
+    spacing,
     time_base,
     zero_of,
 )
@@ -50,6 +51,7 @@ _FEW_PACKETS = 8  # are decoded as fast as the decoder is emptied and started an
 _NEAR_BYTES = 2**20  # are read as fast as the file is sought in
 _FAR_SECONDS = Fraction(4)  # where the index is not known yet, from here on it is asked for
 _HELD_PACKETS, _HELD_BYTES = 4096, 2**24
+_INTERLACED = range(2, 6)  # FFmpeg's AVFieldOrder: 0 unknown, 1 progressive
 _KEPT = 3  # packets up to a wanted time that are decoded in any case: a frame's two fields may come in two
 
 
@@ -57,12 +59,17 @@ class Late(Exception):
     """A seek led beyond the wanted time."""
 
 
+class Interlaced(Exception):
+    """A frame holds two fields: its neighbours are needed, too, which was not known."""
+
+
 def frames_for(
     path: str | Path, times: Sequence[Fraction], damage: Damage, access: Access, clock: Clock = STEADY
 ) -> Generator[Timed, None, None]:
     """Frames of the main video stream, in order of presentation: those shown at the times, one after each, and others.
 
-    Where the file turns out to be other than it said, frames come again, from its beginning on.
+    Where the file turns out to be other than it said, frames come again, from its beginning on. Of interlaced video,
+    the frames before and after those at the times come, too.
 
     Args:
         path: the media file.
@@ -75,46 +82,71 @@ def frames_for(
         MediaError: the file can't be opened, or has no video stream.
     """
     targets, leaps = deque([*(seek_targets(times[0]) if clock.steady else ()), None, None]), clock.steady
+    fields = whole = False
     while True:
+        whole = whole or not targets
+        target = None if whole else targets.popleft()
         damage.packets, damage.broken_off = 0, None
         with open_media(path, access) as container:
             stream: Any = main_stream(container, "video")
             if stream is None:
                 raise MediaError(f"{path} has no video stream.")
             prepare(stream)
+            fields = fields or getattr(stream.codec_context, "field_order", 0) in _INTERLACED
             try:
-                if targets:
-                    frames: Iterator[Any] = _frames_needed(
-                        container, stream, times, damage, clock, targets.popleft(), leaps
-                    )
+                if whole:
+                    frames: Iterator[Any] = decode(container, stream, damage, clock)
                 else:
-                    frames = decode(container, stream, damage, clock)
+                    about = times_around(times, spacing(stream)) if fields else times
+                    needs = _Needs(about, target, fields, leaps)
+                    frames = _frames_needed(container, stream, needs, damage, clock)
                 yield from on_clock(frames, stream, zero_of(container, clock))
             except Late:
                 leaps = False
+            except Interlaced:
+                fields = True
+                targets.appendleft(target)
             except Astray:
-                targets.clear()
+                whole = True
             else:
                 return
 
 
+def times_around(times: Sequence[Fraction], step: Fraction) -> list[Fraction]:
+    """The times, and those at which the frames before and after are shown, if frames are one or two steps apart."""
+    return sorted({time + k * step for time in times for k in range(-2, 3)})
+
+
+class _Needs(NamedTuple):
+    """What an attempt at decoding is to give.
+
+    Attributes:
+        times: at which frames are wanted.
+        target: where to seek to before; None begins where the file does.
+        fields: interlaced frames are expected: their neighbours are among the times.
+        leaps: seeks are allowed on the way.
+    """
+
+    times: Sequence[Fraction]
+    target: Fraction | None
+    fields: bool
+    leaps: bool
+
+
 def _frames_needed(
-    container: InputContainer,
-    stream: VideoStream,
-    times: Sequence[Fraction],
-    damage: Damage,
-    clock: Clock,
-    target: Fraction | None,
-    leaps: bool,
+    container: InputContainer, stream: VideoStream, needs: _Needs, damage: Damage, clock: Clock
 ) -> Iterator[av.VideoFrame]:
-    """Decode what the times need, after a seek to `target` where there is one. Raises Late, and Astray."""
-    if target is not None and not seek(container, stream, target):
+    """Decode what the times need. Raises Late, Interlaced, and Astray."""
+    if needs.target is not None and not seek(container, stream, needs.target):
         raise Late
     zero, tick = zero_of(container, clock), time_base(stream)
-    wanted = [floor((time + zero) / tick) for time in times]
+    wanted = [floor((time + zero) / tick) for time in needs.times]
     read = packets(container, stream, damage, clock)
-    runs = needed(read, wanted, _Leap(container, stream) if leaps else None, landed=target is not None)
-    yield from decode_runs(runs, stream, damage)
+    leap = _Leap(container, stream) if needs.leaps else None
+    for frame in decode_runs(needed(read, wanted, leap, landed=needs.target is not None), stream, damage):
+        if frame.interlaced_frame and not needs.fields:
+            raise Interlaced
+        yield frame
 
 
 class _Leap:

@@ -12,6 +12,7 @@ import numpy as np
 
 from omniqa.media.colour import ColourTags, mapped, needs_mapping, rgb
 from omniqa.media.container import Damage, Timed, is_damage
+from omniqa.media.deinterlace import deinterlaced, is_interlaced
 from omniqa.media.geometry import Size, fitted_size, is_turned, padded, shown_size, upright
 from omniqa.media.probe import MediaInfo, opening
 from omniqa.media.resize import resize
@@ -22,19 +23,24 @@ _FIRST_FRAME_GRACE = Fraction(1, 10)
 
 
 def read_frames(
-    source: MediaInfo | str | Path, times: Iterable[Fraction], size: Size, damage: Damage | None = None
+    source: MediaInfo | str | Path,
+    times: Iterable[Fraction],
+    size: Size,
+    damage: Damage | None = None,
+    counts: "PictureCounts | None" = None,
 ) -> Iterator[tuple[Fraction, np.ndarray]]:
     """The frame shown at each time: the last one that begins at or before it.
 
     A time before the first frame is left out, unless that frame begins within 0.1 s; so is a time after the end of
     the last frame. The caller sees by the times which are missing. Frames are decoded as they are asked for, what no
-    time needs is not, one is held, and only those asked for are converted and resized.
+    time needs is not, one is held (of interlaced video three), and only those asked for are converted and resized.
 
     Args:
         source: the media file.
         times: in seconds on the file's clock, rising.
         size: (height, width) to resize to. The file's first frame fills it; frames of another shape are fitted in.
         damage: takes down what could not be decoded.
+        counts: takes down what was done to the frames.
 
     Yields:
         (time, frame): one of `times`, and uint8 RGB of shape (height, width, 3), upright.
@@ -46,19 +52,22 @@ def read_frames(
     waiting = deque(times)
     if not waiting:
         return
-    damage, canvas = damage if damage is not None else Damage(), _Canvas(size, _box(source))
+    damage = damage if damage is not None else Damage()
+    canvas = _Canvas(size, _box(source), counts if counts is not None else PictureCounts())
     shown: _Shown | None = None
+    before: Timed | None = None
     with closing(frames_for(path, tuple(waiting), damage, access, clock)) as frames:
         for timed in frames:
+            last, before = before, timed if is_interlaced(timed.frame) else None
             if shown is None:
                 _drop_before(timed.start, waiting)
             elif timed.start < shown.timed.start:  # a stray frame, from before what is on screen
                 continue
             if shown is not None:
-                yield from _until(timed.start, waiting, shown, canvas, damage)
+                yield from _until(timed.start, waiting, shown.followed_by(timed), canvas, damage)
             if not waiting:
                 return
-            shown = _Shown(timed)
+            shown = _Shown(timed, last)
     if shown is not None:
         yield from _until(shown.timed.end, waiting, shown, canvas, damage)
 
@@ -71,6 +80,7 @@ def _until(
         time = waiting.popleft()
         try:
             picture = shown.picture(canvas)
+            canvas.count(shown.timed)
         except (av.error.FFmpegError, ValueError) as error:
             if not is_damage(error):
                 raise
@@ -85,6 +95,19 @@ def _box(source: MediaInfo | str | Path) -> Size | None:
 
 
 @dataclass
+class PictureCounts:
+    """What was done to the frames taken.
+
+    Attributes:
+        deinterlaced: how many were stored as two fields.
+        padded: how many have another shape than the file's first frame.
+    """
+
+    deinterlaced: int = 0
+    padded: int = 0
+
+
+@dataclass
 class _Canvas:
     """What all pictures are drawn on.
 
@@ -92,28 +115,47 @@ class _Canvas:
         size: (height, width).
         box: the size at which the file's first frame is shown, which fills it; of a file that was not probed, that of
             the first frame drawn.
+        counts: what was done to them.
     """
 
     size: Size
     box: Size | None
+    counts: PictureCounts
 
     def drawn(self, timed: Timed) -> np.ndarray:
         """A frame's picture, uint8 (height, width, 3)."""
+        return padded(_drawn(timed.frame, timed.colour, self._taken(timed)), self.size)
+
+    def count(self, timed: Timed) -> None:
+        """Take down that a frame was taken."""
+        self.counts.deinterlaced += is_interlaced(timed.frame)
+        self.counts.padded += self._taken(timed) != self.size
+
+    def _taken(self, timed: Timed) -> Size:
         shown = shown_size(timed.frame, timed.pixel_aspect)
         self.box = self.box or shown
-        return padded(_drawn(timed.frame, timed.colour, fitted_size(shown, self.box, self.size)), self.size)
+        return fitted_size(shown, self.box, self.size)
 
 
 class _Shown:
     """The frame on screen; converted once, however many times ask for it."""
 
-    def __init__(self, timed: Timed) -> None:
+    def __init__(self, timed: Timed, before: Timed | None) -> None:
         self.timed = timed
+        self._before = before
+        self._after: Timed | None = None
         self._picture: np.ndarray | None = None
+
+    def followed_by(self, after: Timed) -> "_Shown":
+        self._after = after
+        return self
 
     def picture(self, canvas: _Canvas) -> np.ndarray:
         if self._picture is None:
-            self._picture = canvas.drawn(self.timed)
+            whole = self.timed
+            if is_interlaced(whole.frame):
+                whole = deinterlaced(self._before, whole, self._after)
+            self._picture = canvas.drawn(whole)
         return self._picture
 
 

@@ -50,6 +50,8 @@ SCHEMA = {
         "jumps",
         "hdr",
         "pixel_aspect",
+        "deinterlaced",
+        "padded",
     },
     "evidence": list,
 }
@@ -88,6 +90,8 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "jumps": [],
         "hdr": None,
         "pixel_aspect": "1:1",
+        "deinterlaced": 0,
+        "padded": 0,
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

@@ -7,6 +7,7 @@ import pytest
 
 from omniqa.media import runs, seeking
 from omniqa.media.container import Damage, timed_frames
+from omniqa.media.deinterlace import deinterlaced
 from omniqa.media.geometry import upright
 from omniqa.media.video import read_frames
 from tests.media.clips import Audio, Video, real_clip, tone, write_clip
@@ -83,10 +84,14 @@ def clip(tmp_path_factory):
 
 def whole(path):
     """(start, end, picture) of every frame, decoded from the beginning; none that goes back in time."""
+    decoded = []
+    for timed in timed_frames(path, "video", Fraction(0), Damage()):
+        if not decoded or timed.start >= decoded[-1].start:
+            decoded.append(timed)
     frames = []
-    for start, end, frame, *_ in timed_frames(path, "video", Fraction(0), Damage()):
-        if not frames or start >= frames[-1][0]:
-            frames.append((start, end, upright(frame.to_ndarray(format="rgb24"), frame)))
+    for before, timed, after in zip([None, *decoded], decoded, [*decoded[1:], None], strict=False):
+        frame = (deinterlaced(before, timed, after) if timed.frame.interlaced_frame else timed).frame
+        frames.append((timed.start, timed.end, upright(frame.to_ndarray(format="rgb24"), frame)))
     return frames
 
 
