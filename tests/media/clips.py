@@ -64,6 +64,7 @@ class Audio:
     rate: int = 44100
     start: float = 0
     codec: str = "aac"
+    bit_rate: int | None = None
 
 
 def write_clip(path: Path, video: Video | None = None, audio: Audio | None = None, **options: str) -> Path:
@@ -111,6 +112,7 @@ def _add_audio(container, audio):
     samples = np.atleast_2d(audio.samples)
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
     stream = container.add_stream(audio.codec, rate=audio.rate, layout=layout)
+    stream.bit_rate = audio.bit_rate or stream.bit_rate
     return stream, _audio_frames(samples, audio, layout)
 
 
