@@ -73,12 +73,12 @@ def whole(low: int, high: int) -> Reader:
 
 
 def number(low: float, high: float) -> Reader:
-    """Reads a finite number from `low` to `high`."""
+    """Reads a finite number from `low` to `high` as a float, also where it is written as a whole number."""
 
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise _wrong(value, f"a number from {low:g} to {high:g}")
-        return value
+        return float(value)
 
     return read
 

@@ -76,6 +76,10 @@ def test_readers_take_what_they_name_and_nothing_else(reader, taken, refused):
             reader(value)
 
 
+def test_a_number_is_a_float_however_it_is_written():
+    assert isinstance(number(0, 9)(1), float)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1,", b"[NaN]", b"[" * 10**5, b"9" * 10**4])
 def test_what_is_no_json_is_told(content):
     with pytest.raises(ValueError, match="not valid JSON"):

@@ -7,6 +7,7 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.cli.loading import check_clip
+from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
 from omniqa.foreseen import expected_tokens, tokens_of
 from omniqa.media.sampling import Sampling
@@ -44,7 +45,8 @@ def plan(
     clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)
     if not clip.n:
         raise UsageError("There is neither picture nor sound to plan for.")
-    layers = decoder_layers(name)
+    with spinner(f"looking up {name}"):
+        layers = decoder_layers(name)
     planned = pruner.plan(clip, layers)
     if not pruner.exact_plan:
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")

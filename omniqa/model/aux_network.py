@@ -11,6 +11,7 @@ from omniqa.errors import ModelError
 from omniqa.model.checkpoint import THINKER, Checkpoint, read_header
 from omniqa.model.thinker import read_tensors
 from omniqa.pruning.contract import AuxNetwork
+from omniqa.typed_json import quotable
 
 
 def load_aux_network(part: AuxNetwork, checkpoint: Checkpoint, width: int, device: torch.device) -> nn.Module:
@@ -74,4 +75,4 @@ def _check(where: str, expected: Mapping[str, torch.Tensor], found: Mapping[str,
             raise ModelError(f"{where}{name} is of {str(found[name].dtype).removeprefix('torch.')}, not of floats.")
     unknown = sorted(found.keys() - expected.keys())
     if unknown:
-        raise ModelError(f"{where}{unknown[0]} is none of the weights that are needed.")
+        raise ModelError(f"{where}{quotable(unknown[0])} is none of the weights that are needed.")

@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Protocol
 
-from omniqa.errors import ModelError
+from omniqa.errors import ModelError, first_line
+from omniqa.memory import is_out_of_memory
 
 HUB_7B = "Qwen/Qwen2.5-Omni-7B"
 HUB_3B = "Qwen/Qwen2.5-Omni-3B"
@@ -106,9 +107,14 @@ class HubFiles:
 
     def here(self, name: str) -> Path | None:
         """See ModelFiles."""
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import constants, try_to_load_from_cache
 
-        found = try_to_load_from_cache(self._repo, name, revision=self._revision)
+        try:
+            found = try_to_load_from_cache(self._repo, name, revision=self._revision)
+        except (OSError, ValueError) as error:  # what it notes there can't be read, or is no text
+            raise ModelError(
+                f"{self._repo}: the local cache {constants.HF_HUB_CACHE} can't be read ({first_line(error)})."
+            ) from error
         return self._noted(Path(found)) if isinstance(found, str) else None
 
     def find(self, name: str) -> Path | None:
@@ -136,7 +142,9 @@ class HubFiles:
             return self._noted(Path(hf_hub_download(self._repo, name, revision=self._revision)))
         except errors.RemoteEntryNotFoundError:
             return None
-        except (errors.HTTPError, OSError) as error:  # an answer, no answer, or a disk
+        except (errors.HTTPError, OSError, RuntimeError) as error:  # an answer, no answer, a disk; hf_xet has no types
+            if is_out_of_memory(error):
+                raise
             raise ModelError(_reason(self._repo, error, token is not None)) from error
 
 
@@ -170,11 +178,12 @@ def _reason(repo: str, error: Any, with_token: bool) -> str:
             f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE). "
             f"Unset that once, or give --model a folder.{did_you_mean(repo)}"
         )
-    if getattr(error, "errno", None) in _FULL:
+    if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
         return f"{repo} can't be downloaded: the disk of {constants.HF_HUB_CACHE} is full. Free some, or set HF_HOME."
     if isinstance(error, OSError) and error.strerror:
         return f"{repo} can't be downloaded into {constants.HF_HUB_CACHE} ({error.strerror})."
     return (
         f"{repo} is not in the local cache (or not all of it), and {constants.ENDPOINT} can't be reached or broke off "
-        f"({type(error).__name__}). Connect to the network and try again, or give --model a folder.{did_you_mean(repo)}"
+        f"({first_line(error)[:100] or type(error).__name__}). Connect to the network and try again, or give --model a "
+        f"folder.{did_you_mean(repo)}"
     )

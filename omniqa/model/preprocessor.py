@@ -8,6 +8,7 @@ from omniqa.typed_json import WrongEntry, entry, only, optional, record, row_of,
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _PIXELS = whole(1, 2**31)
+_LENGTH = whole(1, 2**40)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class _Preprocessor:
     hop_length: int = entry(only(160), 160)
     n_fft: int = entry(only(400), 400)
     dither: float = entry(only(0), 0)
+    # Not computed with: omniqa's clips may be longer, and its bounds are those of a video's frames.
+    min_pixels: int | None = entry(optional(_PIXELS), None)
+    max_pixels: int | None = entry(optional(_PIXELS), None)
+    chunk_length: int | None = entry(optional(_LENGTH), None)
+    n_samples: int | None = entry(optional(_LENGTH), None)
+    nb_max_frames: int | None = entry(optional(_LENGTH), None)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from omniqa.model.reading import read_json, unreadable
 from omniqa.sequence.template import SPECIAL_TEXTS
 from omniqa.typed_json import (
     WrongEntry,
+    either,
     entry,
     flag,
     list_of,
     mapping_of,
+    number,
     only,
     optional,
     quotable,
@@ -48,6 +50,9 @@ class AddedText:
     normalized: bool = entry(flag, True)
 
 
+_NAMED = optional(either(record(AddedText), text))
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """What a byte-level BPE knows: ids by token, and which pairs of tokens it merges, in order."""
@@ -71,6 +76,12 @@ class _Config:
 
     tokenizer_class: str | None = entry(optional(only("Qwen2Tokenizer", "Qwen2TokenizerFast")), None)
     add_prefix_space: bool | None = entry(optional(flag), None)
+    # Not computed with: omniqa cuts no question short and knows the special tokens by their text.
+    model_max_length: float | None = entry(optional(number(1, 1e31)), None)
+    bos_token: str | AddedText | None = entry(_NAMED, None)
+    eos_token: str | AddedText | None = entry(_NAMED, None)
+    pad_token: str | AddedText | None = entry(_NAMED, None)
+    unk_token: str | AddedText | None = entry(_NAMED, None)
     added_tokens_decoder: dict[str, AddedText] | None = entry(optional(mapping_of(record(AddedText))), None)
 
 
@@ -112,10 +123,10 @@ def read_merges(value: object) -> list[tuple[str, str]]:
     if not isinstance(value, list):
         raise WrongEntry("is not a list")
     pairs = []
-    for number, one in enumerate(value):
+    for index, one in enumerate(value):
         pair = one.split(" ") if isinstance(one, str) else one
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
-            raise WrongEntry("is not a pair of tokens", f"[{number}]")
+            raise WrongEntry("is not a pair of tokens", f"[{index}]")
         pairs.append((pair[0], pair[1]))
     return pairs
 
@@ -133,10 +144,10 @@ def _merges_of_lines(name: str, path: Path) -> list[tuple[str, str]]:
 def _numbered(name: str, config: _Config) -> tuple[AddedText, ...]:
     """The added tokens of the older pair of files; their ids are what the configuration has them under."""
     by_id = config.added_tokens_decoder or {}
-    for number in by_id:
-        if not (number.isascii() and number.isdecimal() and len(number) < 8):
-            raise ModelError(f"{name}: {CONFIG}: added_tokens_decoder has an entry {quotable(number)}, which is no id.")
-    return tuple(replace(token, id=int(number)) for number, token in by_id.items())
+    for key in by_id:
+        if not (key.isascii() and key.isdecimal() and len(key) < 8):
+            raise ModelError(f"{name}: {CONFIG}: added_tokens_decoder has an entry {quotable(key)}, which is no id.")
+    return tuple(replace(token, id=int(key)) for key, token in by_id.items())
 
 
 def _check(known: Vocabulary, added: Iterable[AddedText], vocab_size: int) -> None:
@@ -146,9 +157,9 @@ def _check(known: Vocabulary, added: Iterable[AddedText], vocab_size: int) -> No
     bytes_lacking = [byte for byte in ByteLevel.alphabet() if byte not in known.vocab]
     if bytes_lacking:
         raise ValueError(f"the vocabulary lacks {len(bytes_lacking)} of the 256 single bytes")
-    for number, (left, right) in enumerate(known.merges):
+    for index, (left, right) in enumerate(known.merges):
         if left not in known.vocab or right not in known.vocab or left + right not in known.vocab:
-            raise ValueError(f"merge {number} is of tokens that are not in the vocabulary")
+            raise ValueError(f"merge {index} is of tokens that are not in the vocabulary")
     if any(token.id is None for token in added):
         raise ValueError("an added token has no id")
     highest = max([*known.vocab.values(), *(token.id or 0 for token in added)])

@@ -315,7 +315,8 @@ KINDS: dict[str, tuple[str, list[Edit]]] = {
     "preprocessors": (
         PREPROCESSOR,
         [*text(PREPROCESSOR, b"[]", b"{", b'{"image_mean": [NaN, 0, 0]}'), put(PREPROCESSOR, "image_mean", None),
-         put(PREPROCESSOR, "sampling_rate", 8000), put(PREPROCESSOR, "image_std", [1, 1, 1])],
+         put(PREPROCESSOR, "sampling_rate", 8000), put(PREPROCESSOR, "max_pixels", -1),
+         put(PREPROCESSOR, "image_std", [1, 1, 1])],
     ),
     "bounds of a frame": (
         PIXELS,
@@ -402,7 +403,8 @@ KINDS: dict[str, tuple[str, list[Edit]]] = {
     "tokenizer's settings": (
         TOKENIZER_CONFIG,
         [put(TOKENIZER_CONFIG, "tokenizer_class", value) for value in ("EvilTokenizer", "BertTokenizer", 3)]
-        + [*text(TOKENIZER_CONFIG, b"[]", b"{"), put(TOKENIZER_CONFIG, "add_prefix_space", "x")],
+        + [*text(TOKENIZER_CONFIG, b"[]", b"{"), put(TOKENIZER_CONFIG, "add_prefix_space", "x"),
+           put(TOKENIZER_CONFIG, "eos_token", 3), put(TOKENIZER_CONFIG, "model_max_length", -1)],
     ),
     "older tokenizer files": (
         "",

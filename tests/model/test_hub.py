@@ -200,15 +200,30 @@ def test_a_download_that_breaks_off_is_told(look_up):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "is full"), (errno.EDQUOT, "is full"), (errno.EACCES, "Permission denied")]
+    ("fault", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "is full"),
+        (RuntimeError("Data processing error: No space left on device (os error 28)"), "is full"),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (RuntimeError("Data processing error: the connection was reset"), "broke off .*was reset"),
+    ],
 )
-def test_a_disk_that_takes_no_more_is_told(monkeypatch, tmp_path, number, words):
+def test_a_disk_or_a_library_that_fails_meanwhile_is_told(monkeypatch, tmp_path, fault, words):
     def refuse(*_, **__):
-        raise OSError(number, os.strerror(number))
+        raise fault
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=words):
+        find_checkpoint("someone/omni")
+
+
+def test_a_local_cache_with_broken_notes_is_told(monkeypatch, tmp_path):
+    (tmp_path / "models--someone--omni" / "refs").mkdir(parents=True)
+    (tmp_path / "models--someone--omni" / "refs" / "main").write_bytes(b"\xff")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=r"local cache .* can't be read"):
         find_checkpoint("someone/omni")
 
 
