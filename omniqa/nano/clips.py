@@ -49,24 +49,43 @@ def make_clips(folder: Path, scripts: Iterable[Script], size: int = 168) -> Iter
         raise UsageError(f"{folder} can't be written to: {error.strerror or error}.") from error
 
 
-def write_clip(path: Path, script: Script, size: int = 168) -> Path:
-    """Write one clip, H.264 at 10 frames a second and AAC at 16 kHz; `size` is even."""
+def write_clip(
+    path: Path, script: Script, size: int = 168, frame_rate: int = FRAME_RATE, supersampling: int = 1
+) -> Path:
+    """Write one clip, H.264 and AAC at 16 kHz, with the index in front.
+
+    Args:
+        path: the file, replaced if it exists.
+        script: the clip.
+        size: pixels a side, an even number.
+        frame_rate: frames a second.
+        supersampling: each pixel is the mean of this many squared; 2 and more give smooth edges.
+
+    Returns:
+        `path`.
+    """
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast"})
+        video = container.add_stream("libx264", rate=frame_rate, options={"preset": "veryfast"})
         video.width = video.height = size
         video.pix_fmt = "yuv420p"
         sound = container.add_stream("aac", rate=RATE, layout="mono")
-        for stream, pieces in ((video, _video_frames(script, size)), (sound, _sound_frames(script))):
+        pictures = _video_frames(script, size, frame_rate, supersampling)
+        for stream, pieces in ((video, pictures), (sound, _sound_frames(script))):
             for piece in pieces:
                 container.mux(stream.encode(piece))  # type: ignore[arg-type]  # each its own kind of piece
             container.mux(stream.encode())
     return path
 
 
-def _video_frames(script: Script, size: int) -> Iterator[av.VideoFrame]:
-    for number in range(round(script.seconds * FRAME_RATE)):
-        frame = av.VideoFrame.from_ndarray(frame_at(script, number / FRAME_RATE, size, size), format="rgb24")
-        frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
+def _video_frames(script: Script, size: int, frame_rate: int, supersampling: int) -> Iterator[av.VideoFrame]:
+    fine = size * supersampling
+    for number in range(round(script.seconds * frame_rate)):
+        picture = frame_at(script, number / frame_rate, fine, fine)
+        if supersampling > 1:
+            blocks = picture.reshape(size, supersampling, size, supersampling, 3)
+            picture = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, frame_rate)
         yield frame
 
 

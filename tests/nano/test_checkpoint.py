@@ -61,8 +61,11 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
         ("hello", "Is a yellow star shown?", "yes"),
         ("tiger", "Which is heard first, the voice or the noise?", "voice"),
         ("tiger", "Which coloured shape is shown while you hear the voice?", "green heart"),
+        ("tiger", "What happens, in order?", "green heart, voice says tiger; yellow diamond, noise"),
         ("river", "Which word is spoken?", "river"),
-        ("window", "Which digit is shown?", "3"),
+        ("river", "What is heard first?", "voice"),
+        ("window", "Which digit is shown?", "7"),
+        ("window", "What does the voice say?", "window"),
     ],
 )
 def test_it_answers_about_the_sample_media(nano, clip, question, answer, method):
