@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,12 +19,16 @@ from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
 from omniqa.media.sampling import Sampling
+from omniqa.model.checkpoint import NANO
 from omniqa.pruning.variants import MethodVariant
 from omniqa.sequence.template import check_length
 
 if TYPE_CHECKING:
     from omniqa.answer import Answer
     from omniqa.encoded import EncodedVideo
+    from omniqa.engine import OmniQA
+
+SUGGESTED = 3  # wordings for a question in words that nano does not know
 
 
 @options.grouped
@@ -103,6 +108,8 @@ def ask(
                         _save_trace(shown[0], file)
                     shown.clear()
                 (console.answer_stats if verbose else console.answer_line)(answer)
+        if loading.model == NANO and not quiet:
+            _suggest_wordings(qa, path, asked, sampling)
 
 
 def _of_both(
@@ -112,6 +119,20 @@ def _of_both(
     for number, question in enumerate(asked):
         for index, method in enumerate(methods):
             yield from ask(clip, [question], method.pruner, count_encoding=number == index == 0)
+
+
+def _suggest_wordings(qa: "OmniQA", path: str | Path, asked: list[str], sampling: Sampling) -> None:
+    """For each question in words that nano was not trained on, three on stderr that it was, and that suit the clip."""
+    from omniqa.nano.wordings import is_trained, one_of_each_kind, questions_for
+
+    if not (unknown := [text for text in asked if not is_trained(text)]):
+        return
+    clip = qa.encode(path, sampling)
+    for text in unknown:
+        suited = islice(one_of_each_kind(questions_for(qa, clip, near=text)), SUGGESTED)
+        console.note(f"nano was not trained on the words {text.strip()!r}. For this clip, these work:")
+        for one in suited:
+            console.note(f"  {one.text}")
 
 
 def _questions(video: str, question: str | None, more: list[str]) -> list[str]:

@@ -9,19 +9,19 @@ _WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "TE
 
 EXAMPLES: dict[str, tuple[str, str, str]] = {
     "omniqa": (
-        'omniqa ask sample_media/hello.mp4 "What is said?" --model nano',
-        'omniqa batch sample_media "What happens?" --model nano -o /tmp/answers.jsonl',
+        'omniqa ask sample_media/hello.mp4 "What does the voice say?" --model nano',
+        'omniqa batch sample_media "What happens, in order?" --model nano -o /tmp/answers.jsonl',
         "omniqa methods",
     ),
     "ask": (
-        'omniqa ask sample_media/hello.mp4 "What is said?" --model nano',
-        'omniqa ask sample_media/tiger.mp4 "What happens?" --model nano --retention 30%',
-        'omniqa ask sample_media/river.mp4 "What happens?" --model nano --end 0:02 -v',
+        'omniqa ask sample_media/hello.mp4 "What does the voice say?" --model nano',
+        'omniqa ask sample_media/tiger.mp4 "What happens, in order?" --model nano --retention 30%',
+        'omniqa ask sample_media/river.mp4 "What happens, in order?" --model nano --end 0:02 -v',
     ),
     "batch": (
-        'omniqa batch sample_media "What happens?" --model nano -o /tmp/answers.jsonl',
-        'omniqa batch sample_media/hello.mp4 "What is said?" -Q "What happens?" --model nano',
-        'omniqa batch sample_media "What happens?" --model nano --format csv --end 2s',
+        'omniqa batch sample_media "What happens, in order?" --model nano -o /tmp/answers.jsonl',
+        'omniqa batch sample_media/hello.mp4 "What does the voice say?" -Q "What happens, in order?" --model nano',
+        'omniqa batch sample_media "What happens, in order?" --model nano --format csv --end 2s',
     ),
     "merge": (
         "omniqa merge part-1.jsonl part-2.jsonl -o all.jsonl",
@@ -29,9 +29,9 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "omniqa merge -q part-1.csv part-2.csv -o all.csv",
     ),
     "bench": (
-        'omniqa bench sample_media/hello.mp4 "What is said?" --model nano --repeats 1',
-        'omniqa bench sample_media/hello.mp4 "What is said?" --model nano --method fastv',
-        'omniqa bench sample_media/hello.mp4 "What is said?" --model nano --retention 30%',
+        'omniqa bench sample_media/hello.mp4 "What does the voice say?" --model nano --repeats 1',
+        'omniqa bench sample_media/hello.mp4 "What does the voice say?" --model nano --method fastv',
+        'omniqa bench sample_media/hello.mp4 "What does the voice say?" --model nano --retention 30%',
     ),
     "eval": (
         "omniqa eval nano --model nano --clips 2 --method none --method omnidrop",
@@ -63,7 +63,12 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     "nano": (
         "omniqa nano make-clips /tmp/clips --n 2",
         "omniqa nano make-clips /tmp/clips --n 2 --seconds 4 --scenes 1",
-        "omniqa nano make-clips /tmp/clips --n 2 --seed 7",
+        "omniqa nano questions sample_media/hello.mp4",
+    ),
+    "questions": (
+        "omniqa nano questions sample_media/hello.mp4",
+        "omniqa nano questions sample_media/tiger.mp4 --json",
+        "omniqa nano questions -q sample_media/river.mp4 > questions.txt",
     ),
     "make-clips": (
         "omniqa nano make-clips /tmp/clips --n 2",

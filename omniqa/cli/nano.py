@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
-from omniqa.cli import console, options
+from omniqa.cli import console, options, values
 from omniqa.cli.command import Command, Group
+from omniqa.cli.loading import check_clip, load_model
+from omniqa.media.sampling import Sampling
+from omniqa.model.checkpoint import NANO
 
 app = typer.Typer(
     cls=Group,
@@ -47,3 +50,26 @@ def make_clips(
             progress("total", done / n)
     console.note(f"{n} clips written to {folder}")
     console.result(str(folder / clips.QUESTIONS))
+
+
+@app.command(cls=Command)
+def questions(
+    clip: Annotated[Path, typer.Argument(help="A clip of nano's world.", autocompletion=values.complete_file)],
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """List questions about a clip in words that nano was trained on.
+
+    They follow from nano's own description of the clip. Those that nano answers otherwise than it describes the clip
+    are left out. They go to stdout, one a line.
+    """
+    from omniqa.nano.wordings import questions_for
+
+    check_clip(clip, Sampling())
+    qa = load_model(options.Loading(NANO), options.Encoding())
+    for one in questions_for(qa, clip):
+        if as_json:
+            console.print_json({"question": one.text, "kind": one.kind})
+        else:
+            console.result(one.text)

@@ -18,7 +18,7 @@ from omniqa.nano.scenes import (
 
 THINGS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 THIRDS = ("beginning", "middle", "end")
-_A_SOUND = {kind: kind if kind in ("noise", "clicks") else f"a {kind}" for kind in SOUNDS}
+A_SOUND = {kind: kind if kind in ("noise", "clicks") else f"a {kind}" for kind in SOUNDS}
 _MOST_OF_IT = 2 / 3  # of a scene must be in a third of the clip, for it to be shown there
 
 
@@ -45,7 +45,8 @@ class Found:
     share: float = 1.0
 
 
-def _an(label: str) -> str:
+def with_article(label: str) -> str:
+    """A thing's name with its article: "an orange ring"."""
     return f"an {label}" if label[0] in "aeiou" else f"a {label}"
 
 
@@ -79,8 +80,8 @@ def is_seen(facts: Facts) -> list[Found]:
     parts = {word for label in facts.labels for word in label.split()}
     absent = [label for label in THINGS if label not in facts.labels and parts & set(label.split())]
     whole = ((0.0, facts.seconds),)
-    there = [Found("yes", (one.span,), {"thing": _an(one.label)}) for one in facts.single_things]
-    return there + [Found("no", whole, {"thing": _an(label)}) for label in absent]
+    there = [Found("yes", (one.span,), {"thing": with_article(one.label)}) for one in facts.single_things]
+    return there + [Found("no", whole, {"thing": with_article(label)}) for label in absent]
 
 
 def motion(facts: Facts) -> list[Found]:
@@ -118,8 +119,8 @@ def heard(facts: Facts) -> list[Found]:
 def is_heard(facts: Facts) -> list[Found]:
     """Every kind of sound, there or not."""
     whole = ((0.0, facts.seconds),)
-    there = [Found("yes", source.times, {"sound": _A_SOUND[kind]}) for kind, source in facts.kinds.items()]
-    return there + [Found("no", whole, {"sound": _A_SOUND[kind]}) for kind in SOUNDS if kind not in facts.kinds]
+    there = [Found("yes", source.times, {"sound": A_SOUND[kind]}) for kind, source in facts.kinds.items()]
+    return there + [Found("no", whole, {"sound": A_SOUND[kind]}) for kind in SOUNDS if kind not in facts.kinds]
 
 
 def word(facts: Facts) -> list[Found]:

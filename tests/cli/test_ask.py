@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from omniqa.nano.wordings import is_trained
 from tests.conftest import REAL_CLIPS, ROOT
 from tests.media.clips import Audio, Video, grey, write_clip
 
@@ -330,3 +331,26 @@ def test_verbose_shows_the_table(ask, clip):
     _, _, err = ask(clip, "What is seen?", "-v")
     for word in ("prefill", "vision encoder", "peak memory", "retention 0.3", "attended most"):
         assert word in err
+
+
+def test_nano_says_which_words_it_knows_instead_of_those_that_it_was_asked_in(omniqa):
+    clip = ROOT / "sample_media" / "hello.mp4"
+    code, out, err = omniqa("ask", clip, "What is said?", "--model", "nano")
+    assert code == 0
+    after = err.partition("not trained on the words 'What is said?'")[2].splitlines()[1:]
+    assert len(after) == 3
+    assert all(is_trained(line.removeprefix("omniqa: ")) for line in after)
+    code, _, err = omniqa("ask", clip, "What does the voice say?", "--model", "nano")
+    assert (code, "not trained" in err) == (0, False)
+
+
+def test_nano_lists_questions_about_a_clip(omniqa):
+    clip = ROOT / "sample_media" / "hello.mp4"
+    code, out, err = omniqa("nano", "questions", clip)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert "What does the voice say?" in lines
+    assert len(set(lines)) == len(lines)
+    assert all(map(is_trained, lines))
+    code, out, err = omniqa("nano", "questions", ROOT / "README.md")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
