@@ -38,6 +38,8 @@ EXIT_CODES = """## Exit codes
 
 An error is one line on stderr that says what is wrong and what to do; `--debug` shows the traceback, too."""
 
+_SLOW = ("bench", "eval")  # minutes
+
 
 def reference() -> str:
     """The whole of docs/cli.md."""
@@ -56,13 +58,18 @@ def _sections(command: Any, name: str) -> Iterator[str]:
     """A command and those below it."""
     inner = getattr(command, "commands", {})
     yield f"## {name}"
-    yield f"    {_usage(command, name)}"
+    yield _fenced("text", _usage(command, name))
     yield cleandoc(command.help)
     if examples := examples_of(command):
-        yield "\n".join(f"    {line}" for line in examples)
+        yield _fenced("bash slow" if command.name in _SLOW else "bash", *examples)
     yield from _tables(command)
     for below, one in inner.items():
         yield from _sections(one, f"{name} {below}")
+
+
+def _fenced(info: str, *lines: str) -> str:
+    """A block of code; a test runs it unless it is marked slow."""
+    return "\n".join([f"```{info}", *lines, "```"])
 
 
 def _usage(command: Any, name: str) -> str:

@@ -25,6 +25,12 @@ def nano():
 
 
 @pytest.fixture(scope="module")
+def samples(nano):
+    """The sample clips, encoded once for all questions."""
+    return {path.stem: nano.encode(path) for path in SAMPLES.glob("*.mp4")}
+
+
+@pytest.fixture(scope="module")
 def folder():
     return find_checkpoint("nano").folder
 
@@ -68,9 +74,9 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
         ("window", "What does the voice say?", "window"),
     ],
 )
-def test_it_answers_about_the_sample_media(nano, clip, question, answer, method):
+def test_it_answers_about_the_sample_media(nano, samples, clip, question, answer, method):
     retention = 0.3 if method == "omnidrop" else 1.0
-    assert nano.ask(SAMPLES / f"{clip}.mp4", question, method, retention).text == answer
+    assert nano.ask(samples[clip], question, method, retention).text == answer
 
 
 def answers(qa, clips, kinds, count=12):
