@@ -69,7 +69,7 @@ def material(tmp_path_factory):
     (folder / "questions.csv").write_text("video,question\nclips/clip-00000.mp4,What is heard?\n")
     for name in ("talk.mp4", "clip.mp4"):
         shutil.copy(folder / "clips" / "clip-00001.mp4", folder / name)
-    write_clip(folder / "song.mp3", audio=Audio(tone(2.0)))
+    write_clip(folder / "song.mp3", audio=Audio(tone(2.0), codec="libmp3lame"))
     return folder
 
 

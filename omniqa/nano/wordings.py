@@ -47,6 +47,7 @@ _WITH_ARTICLE = {
 _OPTIONS = r"(?:\n[A-D]\. [^\n]+){4}\nAnswer with the letter\."
 _UNPLACED = ("where_seen", "where_heard")  # not asked: a description has no times
 _UNTOLD = "motion"  # asked, though a description does not tell the answer
+_ALIKE = 0.55  # of letters in common; "said" and "say" are just above it
 _SAYS, _SILENCE = "voice says ", "silence"
 _THING = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
 _SOUND = f"(?:{'|'.join(SOUNDS[:-1])}|{_SAYS}(?:{'|'.join(WORDS)}))"
@@ -132,7 +133,7 @@ def _suitable(description: str) -> Iterator[Asked]:
     for kind in kinds:
         for found in kind.find(facts):
             answer = None if kind.name == _UNTOLD else found.answer
-            if found.open:
+            if found.open and answer != "no":  # what is not there may be asked without end
                 yield from (Asked(kind.name, text.format(**found.names), answer) for text in kind.wordings)
 
 
@@ -146,8 +147,13 @@ def _found(words: list[str], others: list[str]) -> float:
     """How much of `words` is found among `others`; a word that is spelt nearly alike counts in part."""
     often = Counter(word for kind in KINDS.values() for text in kind.wordings for word in set(_words(text)))
     weights = [1 / (1 + often[word]) for word in words]
-    likest = [max((SequenceMatcher(None, word, one).ratio() for one in others), default=0.0) for word in words]
+    likest = [max((_alike(word, one) for one in others), default=0.0) for word in words]
     return sum(map(mul, weights, likest)) / max(sum(weights), 1e-9)
+
+
+def _alike(word: str, other: str) -> float:
+    ratio = SequenceMatcher(None, word, other).ratio()
+    return ratio if ratio > _ALIKE else 0.0
 
 
 def _words(text: str) -> list[str]:

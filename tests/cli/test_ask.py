@@ -335,7 +335,7 @@ def test_verbose_shows_the_table(ask, clip):
 
 def test_nano_says_which_words_it_knows_instead_of_those_that_it_was_asked_in(omniqa):
     clip = ROOT / "sample_media" / "hello.mp4"
-    code, out, err = omniqa("ask", clip, "What is said?", "--model", "nano")
+    code, _, err = omniqa("ask", clip, "What is said?", "--model", "nano")
     assert code == 0
     after = err.partition("not trained on the words 'What is said?'")[2].splitlines()[1:]
     assert len(after) == 3
