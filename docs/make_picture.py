@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CLIP = "sample_media/tiger.mp4"
 QUESTIONS = ("Which coloured shape is shown while you hear the voice?", "What happens, in order?")
 TIMES = (0.5, 2.5, 4.5, 6.5)  # seconds
-SIDE, GAP, COLUMNS = 224, 12, 94  # pixels, pixels, characters
+SIDE, GAP, COLUMNS = 224, 12, 106  # pixels, pixels, characters
 
 
 def frames() -> list[Image.Image]:

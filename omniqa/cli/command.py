@@ -10,7 +10,7 @@ _WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "TE
 EXAMPLES: dict[str, tuple[str, str, str]] = {
     "omniqa": (
         'omniqa ask sample_media/hello.mp4 "What does the voice say?" --model nano',
-        'omniqa batch sample_media "What happens, in order?" --model nano -o /tmp/answers.jsonl',
+        'omniqa batch sample_media "What happens, in order?" --model nano -o answers.jsonl',
         "omniqa methods",
     ),
     "ask": (
@@ -19,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         'omniqa ask sample_media/river.mp4 "What happens, in order?" --model nano --end 0:02 -v',
     ),
     "batch": (
-        'omniqa batch sample_media "What happens, in order?" --model nano -o /tmp/answers.jsonl',
+        'omniqa batch sample_media "What happens, in order?" --model nano -o answers.jsonl',
         'omniqa batch sample_media/hello.mp4 "What does the voice say?" -Q "What happens, in order?" --model nano',
         'omniqa batch sample_media "What happens, in order?" --model nano --format csv --end 2s',
     ),
@@ -61,8 +61,8 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "OMNIQA_CACHE=~/.cache/clips omniqa cache clear",
     ),
     "nano": (
-        "omniqa nano make-clips /tmp/clips --n 2",
-        "omniqa nano make-clips /tmp/clips --n 2 --seconds 4 --scenes 1",
+        "omniqa nano make-clips new-clips --n 2",
+        "omniqa nano make-clips new-clips --n 2 --seconds 4 --scenes 1",
         "omniqa nano questions sample_media/hello.mp4",
     ),
     "questions": (
@@ -71,9 +71,9 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "omniqa nano questions -q sample_media/river.mp4 > questions.txt",
     ),
     "make-clips": (
-        "omniqa nano make-clips /tmp/clips --n 2",
-        "omniqa nano make-clips /tmp/clips --n 2 --seconds 4 --scenes 1",
-        "omniqa nano make-clips /tmp/clips --n 2 --seed 7",
+        "omniqa nano make-clips new-clips --n 2",
+        "omniqa nano make-clips new-clips --n 2 --seconds 4 --scenes 1",
+        "omniqa nano make-clips new-clips --n 2 --seed 7",
     ),
 }
 

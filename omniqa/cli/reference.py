@@ -38,7 +38,7 @@ EXIT_CODES = """## Exit codes
 
 An error is one line on stderr that says what is wrong and what to do; `--debug` shows the traceback, too."""
 
-_SLOW = ("bench", "eval")  # minutes
+_SLOW = ("bench", "eval", "merge")  # minutes; merge, and eval of a set, need files that are not here
 
 
 def reference() -> str:
