@@ -112,7 +112,8 @@ def _add_audio(container, audio):
     samples = np.atleast_2d(audio.samples)
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
     stream = container.add_stream(audio.codec, rate=audio.rate, layout=layout)
-    stream.bit_rate = audio.bit_rate or stream.bit_rate
+    if audio.bit_rate:
+        stream.bit_rate = audio.bit_rate
     return stream, _audio_frames(samples, audio, layout)
 
 
