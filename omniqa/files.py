@@ -31,9 +31,15 @@ def open_regular(path: str | Path) -> BinaryIO:
         raise
 
 
-def read_regular(path: str | Path) -> bytes:
-    """The whole content of a regular file. Raises OSError as `open_regular` does."""
+def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
+    """The whole content of a regular file.
+
+    Raises:
+        OSError: as of `open_regular`; also for a file of more than `max_bytes`, of which nothing is read.
+    """
     with open_regular(path) as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
         return file.read()
 
 

@@ -6,13 +6,12 @@ dataclass does not have are left alone: other programs put their own there.
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omniqa.files import open_regular
+from omniqa.files import read_regular
 from omniqa.strict_json import parse
 
 Reader = Callable[[Any], Any]
@@ -168,14 +167,10 @@ def read_file(path: Path, reader: Callable[[Any], T], max_bytes: int) -> T:
     """What a JSON file stands for.
 
     Raises:
-        OSError: it can't be read, or is no regular file.
-        ValueError: it is too large, no JSON, or not what `reader` takes; the message goes on after the file's name.
+        OSError: it can't be read, is no regular file, or is larger than `max_bytes`.
+        ValueError: it is no JSON, or not what `reader` takes; the message goes on after the file's name.
     """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > max_bytes:
-            raise ValueError(f"it is larger than {max_bytes} bytes")
-        content = file.read()
-    return read_bytes(content, reader)
+    return read_bytes(read_regular(path, max_bytes), reader)
 
 
 def read_bytes(content: bytes, reader: Callable[[Any], T]) -> T:

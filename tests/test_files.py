@@ -23,3 +23,10 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
             read_regular(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "gone")
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        read_regular(tmp_path / "sparse", 10)

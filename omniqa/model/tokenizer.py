@@ -133,7 +133,7 @@ def read_merges(value: object) -> list[tuple[str, str]]:
 
 def _merges_of_lines(name: str, path: Path) -> list[tuple[str, str]]:
     try:
-        lines = read_regular(path).decode().split("\n")
+        lines = read_regular(path, _MAX_BYTES).decode().split("\n")
         return read_merges([line for line in lines if line and not line.startswith("#version")])
     except OSError as error:
         raise unreadable(name, path, error) from error

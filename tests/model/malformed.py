@@ -151,6 +151,16 @@ def older_pair(
     return edit
 
 
+def sparse(file: str) -> Edit:
+    """Lay the tokenizer out as the older pair, with a file that claims a terabyte."""
+
+    def edit(folder: Path) -> None:
+        older_pair()(folder)
+        os.truncate(folder / file, 2**40)
+
+    return edit
+
+
 def fifo(file: str) -> Edit:
     """Put a pipe in place of a file."""
 
@@ -409,7 +419,7 @@ KINDS: dict[str, tuple[str, list[Edit]]] = {
     "older tokenizer files": (
         "",
         [older_pair(vocab=lambda vocab: [*vocab]), older_pair(vocab=without("a")), older_pair(merges=b"\xff"),
-         older_pair(merges=b"a b c\n"), older_pair(added=without("259")),
+         older_pair(merges=b"a b c\n"), sparse("merges.txt"), older_pair(added=without("259")),
          older_pair(added=lambda added: {"x": added["259"]}), older_pair(added=lambda added: [*added])],
     ),
     "what is no file": (

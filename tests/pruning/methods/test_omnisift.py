@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
@@ -392,6 +393,7 @@ def damaged(weights, key, weight):
         ("a_norm.bias", None, r"compressor.a_norm.bias is missing"),
         ("v_proj.weight", torch.zeros(512, 64), r"compressor.v_proj.weight is \[512, 64\].*needs \[512, 128\]"),
         ("score_head.2.weight", torch.zeros(1, 512), r"compressor.score_head.2.weight is \[1, 512\]"),
+        ("score_head.2.bias", torch.zeros(1, dtype=torch.int64), r"compressor.score_head.2.bias is of int64"),
         ("cross_attn.extra", torch.zeros(2), r"compressor.cross_attn.extra is none of the weights"),
     ],
 )
@@ -415,6 +417,9 @@ def test_files_that_are_none_are_told(qa, tmp_path):
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(ModelError, match=r"text.safetensors is not a safetensors file"):
         survivors(qa, selector=str(tmp_path / "text.safetensors"))
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(ModelError, match=r"pipe.safetensors can't be read \(it is a pipe"):
+        survivors(qa, selector=str(tmp_path / "pipe.safetensors"))
 
 
 def test_a_selector_is_read_once_for_all_retentions(copy, weights):
