@@ -12,6 +12,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
 }
 
 
@@ -21,10 +22,10 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises:
         OSError: it can't be opened, or is a pipe, a device, a socket or a folder; `strerror` says which.
     """
-    _check(path, os.stat(path))
+    check_regular(path, os.stat(path))
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        _check(path, os.fstat(file))  # it may have become another since
+        check_regular(path, os.fstat(file))  # it may have become another since
         return open(file, "rb")
     except BaseException:
         os.close(file)
@@ -43,7 +44,8 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
         return file.read()
 
 
-def _check(path: str | Path, status: os.stat_result) -> None:
+def check_regular(path: str | Path, status: os.stat_result) -> None:
+    """Raises OSError, as `open_regular` does, for the status of anything but a regular file."""
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))

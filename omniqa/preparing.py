@@ -6,16 +6,19 @@ Nothing here touches the device, so that another thread may do it meanwhile.
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from omniqa.cache.encodings import EncodingCache, Found, clip_key, encoder_identity, file_key
+from omniqa.cache.encodings import DTYPES, EncodingCache, Found, clip_key, encoder_identity, file_key
+from omniqa.cache.entry import Form
 from omniqa.encoded import EncodedVideo, PreparedClip
 from omniqa.errors import MediaError
+from omniqa.file_state import FileState, file_state
 from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import CELL, Sampling
-from omniqa.memory import memory_errors
+from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.model.audio import token_count
 from omniqa.model.thinker import Thinker
 from omniqa.sequence.layout import MediaShape
@@ -28,6 +31,22 @@ Progress = Callable[[str, float], None]  # gets a stage's name, and the share of
 
 def silent(stage: str, share: float) -> None:
     """The progress that nobody watches."""
+
+
+class Key(NamedTuple):
+    """What a clip is kept under in the cache.
+
+    path, file: the file that it was made of, and how that was before; None for arrays.
+    """
+
+    text: str
+    path: str | Path | None = None
+    file: FileState | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file has not changed since: what is decoded of it is what the key was made of."""
+        return self.path is None or file_state(self.path) == self.file
 
 
 class Preparer:
@@ -56,37 +75,48 @@ class Preparer:
 
     def look_up(
         self, video: str | Path | SampledClip, sampling: Sampling, clock: StageClock
-    ) -> tuple[str | None, Found]:
-        """The video's key in the cache, and what is found there."""
+    ) -> tuple[Key | None, Found]:
+        """The video's key in the cache, and what is found there. Raises OutOfMemoryError."""
         if self.cache is None:
             return None, Found()
-        with clock.stage("cache"):
+        with clock.stage("cache"), memory_errors():
             key = self._key(video, sampling)
-            return key, self.cache.find(key, _name(video)) if key else Found()
+            return key, self.cache.find(key.text, _name(video), self._form) if key else Found()
 
     @cached_property
     def _identity(self) -> str:
         """What tells this model's encodings from another's."""
         return encoder_identity((self._thinker.visual, self._thinker.audio_tower), *self._settings)
 
-    def _key(self, video: str | Path | SampledClip, sampling: Sampling) -> str | None:
+    @cached_property
+    def _form(self) -> Form:
+        """What this model's encodings look like."""
+        weight, sound = self._thinker.lm_head.weight, self._thinker.audio_tower.config
+        heads = sound.encoder_attention_heads
+        return Form(DTYPES[weight.dtype], weight.shape[1], heads, sound.d_model // heads, sound.n_window)
+
+    def _key(self, video: str | Path | SampledClip, sampling: Sampling) -> Key | None:
         """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
         if isinstance(video, SampledClip):
-            return clip_key(video, self._identity)
-        if not Path(video).is_file():
+            return Key(clip_key(video, self._identity))
+        file = file_state(video)
+        if file is None:
             return None
         try:
-            return file_key(video, sampling, self._identity)
-        except OSError:
+            return Key(file_key(video, sampling, self._identity), video, file)
+        except OSError as error:
+            if is_out_of_memory(error):
+                raise
             return None
 
 
-def prepared(name: str, clip: SampledClip, clock: StageClock, key: str | None, note: str | None) -> PreparedClip:
+def prepared(name: str, clip: SampledClip, clock: StageClock, key: Key | None, note: str | None) -> PreparedClip:
     """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""
     with clock.stage("preprocess"):
         mel = log_mel(clip.waveform) if len(clip.waveform) else None
     shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
-    return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, key, note)
+    kept_as = key.text if key and key.holds else None
+    return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, kept_as, note)
 
 
 def _name(video: str | Path | SampledClip) -> str:

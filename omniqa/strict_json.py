@@ -12,17 +12,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUL = "\0"
 
 
-def parse(text: str, any_text: bool = False) -> Any:
+def parse(text: str, any_text: bool = False, unique: bool = False) -> Any:
     """The value that a text stands for.
 
     Args:
         any_text: whether texts may hold what is no character, as names of files that are not UTF-8 do.
+        unique: whether an object that names an entry twice is refused; else the last one counts.
 
     Raises:
         ValueError: the text is no JSON, or its value has a flaw; the message begins with the line, counted from 1.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:
@@ -31,6 +32,14 @@ def parse(text: str, any_text: bool = False) -> Any:
     if wrong:
         raise ValueError(f"line {_line_of_flaw(text, value)}: it {wrong}")
     return value
+
+
+def _unique(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these entries. Raises ValueError if it names one twice."""
+    found = dict(entries)
+    if len(found) < len(entries):
+        raise ValueError("an object names an entry twice")
+    return found
 
 
 def parse_list(text: str) -> list[tuple[int, Any]] | None:

@@ -1,35 +1,37 @@
 """Encoded clips in a cache folder: what makes them the same, and how they are written and read."""
 
-import json
-import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omniqa.answer import ClockJump, MediaSummary
+from omniqa.cache.entry import About, Form, Stored, check_digest, content_digest, metadata, pieces, read_header
 from omniqa.cache.folder import CacheFolder
 from omniqa.encoded import EncodedVideo
 from omniqa.media.clip import SampledClip
 from omniqa.media.sampling import Sampling
+from omniqa.memory import is_out_of_memory
 from omniqa.model.audio import AudioEncoding
 from omniqa.sequence.layout import MediaShape
 
-FORMAT = 2  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+FORMAT = 3  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
+_TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
+_NOT_FINITE = "it holds NaN or infinity"
 _WHOLE, _RUN = 2**16, 2**12  # values of a weight: up to so many are looked at all, of more three runs
 
 
 @dataclass(frozen=True)
 class Found:
-    """An entry that was looked for. video: None where it is not there; warning: where it is there, and damaged."""
+    """An entry that was looked for. video: None where it is not there; warning: where it was there, and damaged."""
 
     video: EncodedVideo | None = None
     warning: str | None = None
@@ -75,36 +77,57 @@ class EncodingCache:
     def __init__(self, folder: CacheFolder) -> None:
         self.folder = folder
 
-    def find(self, key: str, name: str) -> Found:
-        """The clip of this key, its tensors on the CPU; name: what the clip is called now."""
+    def find(self, key: str, name: str, form: Form | None = None) -> Found:
+        """The clip of this key, its tensors on the CPU. An entry that is damaged, or is none, is taken away.
+
+        Args:
+            key: what `add` was given.
+            name: what the clip is called now.
+            form: what the model's encodings look like; an entry that looks otherwise counts as damaged.
+
+        Raises:
+            MemoryError, RuntimeError, OSError: of the kinds that `is_out_of_memory` knows, and no others.
+        """
         path = self.folder.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                tensors = {part: file.get_tensor(part) for part in file.keys()}  # noqa: SIM118  it is no dict
-            if about.pop("checksum") != _checksum(tensors):
-                raise ValueError("its checksum is wrong")
-            video = _from_stored(tensors, about, name)
-        except FileNotFoundError:
+            with self.folder.open(path) as file:
+                header = read_header(file)
+                header.check(key, form)
+                check_digest(file, header)
+                tensors = {part: _read(file, stored) for part, stored in header.tensors.items()}
+            if not _finite(tensors):
+                raise ValueError(_NOT_FINITE)
+        except (FileNotFoundError, NotADirectoryError):
             return Found()
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            return Found(warning=f"{path} in the cache is damaged and was left aside ({error}).")
+        except (OSError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            self.folder.drop(path)
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            return Found(warning=f"{path} in the cache is damaged and was removed ({reason}).")
         self.folder.used(path)
-        return Found(video)
+        return Found(_video(tensors, header.about, name))
 
     def add(self, key: str, video: EncodedVideo) -> str | None:
         """Write a clip under this key; gives a warning where that can't be done."""
         tensors = {part: tensor.cpu().contiguous() for part, tensor in _stored(video).items()}
-        about = _about(video) | {"checksum": _checksum(tensors)}
+        if not _finite(tensors):
+            return f"The encoded clip was not kept in {self.folder.folder}: {_NOT_FINITE}."
+        described = {part: (DTYPES[tensor.dtype], tuple(tensor.shape)) for part, tensor in tensors.items()}
+        told = metadata(
+            _about(key, video), lambda text: content_digest(text, described, lambda part: [_bytes(tensors[part])])
+        )
         unfinished = None
         try:
             unfinished = self.folder.unfinished(key)
-            save_file(tensors, unfinished, {"about": json.dumps(about)})
+            save_file(tensors, unfinished, told)
             unfinished.replace(self.folder.path(key))
             self.folder.shrink()
         except (OSError, SafetensorError) as error:
             if unfinished is not None:
-                unfinished.unlink(missing_ok=True)
+                self.folder.drop(unfinished)
+            if is_out_of_memory(error):
+                raise
             return f"The encoded clip could not be kept in {self.folder.folder} ({error})."
         return None
 
@@ -115,35 +138,50 @@ def _stored(video: EncodedVideo) -> dict[str, Tensor]:
     return {"video": video.video} | audio
 
 
-def _about(video: EncodedVideo) -> dict[str, Any]:
+def _about(key: str, video: EncodedVideo) -> About:
     """All but the tensors. What questions leave behind, and what encoding took, is not kept."""
-    shape = asdict(video.shape) | {"grid_times": [str(time) for time in video.shape.grid_times]}
-    window = video.audio.window if video.audio else None
-    return {
-        "name": video.name,
-        "start_s": video.start_s,
-        "shape": shape,
-        "window": window,
-        "summary": asdict(video.summary),
-    }
+    shape = video.shape
+    return About(
+        key=key,
+        name=video.name,
+        start_s=video.start_s,
+        grid_times=tuple(map(str, shape.grid_times)),
+        rows=shape.rows,
+        cols=shape.cols,
+        audio_tokens=shape.audio_tokens,
+        window=video.audio.window if video.audio else None,
+        summary=video.summary,
+    )
 
 
-def _from_stored(tensors: dict[str, Tensor], about: dict[str, Any], name: str) -> EncodedVideo:
+def _video(tensors: dict[str, Tensor], about: About, name: str) -> EncodedVideo:
     sound = None
-    if about["window"] is not None:
-        sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about["window"])
-    shape = MediaShape(**about["shape"])
-    summary = about["summary"]
-    jumps = tuple(ClockJump(**jump) for jump in summary["jumps"])
+    if about.window is not None:
+        sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about.window)
+    times = tuple(map(Fraction, about.grid_times))
     return EncodedVideo(
         name=name,
-        start_s=about["start_s"],
-        shape=replace(shape, grid_times=tuple(map(Fraction, shape.grid_times))),
+        start_s=about.start_s,
+        shape=MediaShape(times, about.rows, about.cols, about.audio_tokens),
         video=tensors["video"],
         audio=sound,
-        summary=MediaSummary(**summary | {"warnings": tuple(summary["warnings"]), "jumps": jumps}),
+        summary=about.summary,
         timing_s={},
     )
+
+
+def _read(file: BinaryIO, stored: Stored) -> Tensor:
+    """A tensor of a file whose digest is right. Raises ValueError if the file has become shorter since."""
+    tensor = torch.empty(stored.shape, dtype=_TORCH_DTYPES[stored.dtype])
+    held, at = _bytes(tensor), 0
+    for piece in pieces(file, stored):
+        held[at : at + len(piece)] = piece
+        at += len(piece)
+    return tensor
+
+
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def _some_of(values: Tensor) -> Tensor:
@@ -151,13 +189,6 @@ def _some_of(values: Tensor) -> Tensor:
         return values
     middle = len(values) // 2
     return torch.cat([values[:_RUN], values[middle : middle + _RUN], values[-_RUN:]])
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    total = 0
-    for name in sorted(tensors):
-        total = zlib.crc32(_bytes(tensors[name]), zlib.crc32(repr((name, tensors[name].shape)).encode(), total))
-    return f"{total:08x}"
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -4,21 +4,22 @@ Any number of processes may use it at once, and may be ended at any moment: an e
 then renamed, so that it is there as a whole or not at all. Reading an entry marks it as used, by its file's time.
 """
 
-import json
 import os
-import struct
+import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from omniqa.files import check_regular, open_regular
 
 GIGABYTES = 20.0  # that a cache may take, where nothing else is said
 CACHE_BYTES = int(GIGABYTES * 10**9)
 SUFFIX = ".omniqa.safetensors"
 _UNFINISHED = ".omniqa.part"
 _ABANDONED_S = 3600  # after which what is unfinished has no writer any more
-_LONGEST_HEADER = 2**24
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,32 @@ class CacheFolder:
         """Where the entry of this key is, or would be."""
         return self.folder / f"{key}{SUFFIX}"
 
+    def open(self, path: Path) -> BinaryIO:
+        """Open an entry for reading, without ever waiting for a writer.
+
+        Raises:
+            OSError: it can't be opened, or is a link, a pipe, a device, a socket or a folder.
+            ValueError: it is larger than all entries may be together.
+        """
+        check_regular(path, os.lstat(path))
+        file = open_regular(path)
+        if os.fstat(file.fileno()).st_size > self.most_bytes:
+            file.close()
+            raise ValueError("it is larger than the cache may be")
+        return file
+
+    def drop(self, path: Path) -> None:
+        """Take away what has an entry's name and is none: of a link the link alone, of folders only empty ones."""
+        with suppress(OSError):  # what can't be taken away is found again, and told of again
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                path.rmdir()
+            else:
+                path.unlink()
+
     def unfinished(self, key: str) -> Path:
-        """Where this process writes the entry of this key before it is whole. Makes the folder."""
+        """A new name under which the entry of this key is written before it is whole. Makes the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{key}.{os.getpid()}{_UNFINISHED}"
+        return self.folder / f"{key}.{uuid4().hex}{_UNFINISHED}"
 
     def used(self, path: Path) -> None:
         """Mark an entry as used now."""
@@ -57,8 +80,9 @@ class CacheFolder:
         found = []
         for path in self._files(SUFFIX):
             with suppress(FileNotFoundError):  # another process was faster
-                about = path.stat()
-                found.append(Entry(path, about.st_size, about.st_mtime, _header(path)))
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    found.append(Entry(path, status.st_size, status.st_mtime, _header(path)))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def shrink(self) -> None:
@@ -70,14 +94,16 @@ class CacheFolder:
                 entry.path.unlink(missing_ok=True)
         for path in self._files(_UNFINISHED):
             with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                    path.unlink()
+                if time.time() - path.lstat().st_mtime > _ABANDONED_S:
+                    self.drop(path)
 
     def clear(self) -> list[Entry]:
         """Delete all entries, and nothing else that may lie there; gives what was deleted."""
         gone = self.entries()
-        for path in [*(entry.path for entry in gone), *self._files(_UNFINISHED)]:
-            path.unlink(missing_ok=True)
+        for entry in gone:
+            entry.path.unlink(missing_ok=True)
+        for path in [*self._files(SUFFIX), *self._files(_UNFINISHED)]:  # what is left of these names is no entry
+            self.drop(path)
         return gone
 
     def _files(self, suffix: str) -> list[Path]:
@@ -85,11 +111,13 @@ class CacheFolder:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """What the header of a safetensors file says of the entry; empty where it is damaged."""
+    """What the header of an entry says about the clip; empty where it is damaged."""
+    from omniqa.cache.entry import read_header  # and with it numpy, which what is refused need not wait for
+
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, _LONGEST_HEADER)))
-        return dict(json.loads(header["__metadata__"]["about"]))
-    except (struct.error, ValueError, KeyError, TypeError):
+        with open_regular(path) as file:
+            return asdict(read_header(file).about)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
         return {}

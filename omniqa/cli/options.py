@@ -120,7 +120,8 @@ class Encoding:
         float,
         typer.Option(
             help="Gigabytes that the cache may take; the least recently used clips give way.",
-            min=0,
+            parser=values.gigabytes,
+            metavar="NUMBER",
             envvar="OMNIQA_CACHE_SIZE",
             rich_help_panel=_ENCODING,
         ),
@@ -249,7 +250,8 @@ class Taken:
         float,
         typer.Option(
             help="Gigabytes of an address that may be copied to a temporary file, if its server can't be sought in.",
-            min=0,
+            parser=values.gigabytes,
+            metavar="NUMBER",
             envvar="OMNIQA_MAX_DOWNLOAD",
             rich_help_panel=_TAKEN,
         ),

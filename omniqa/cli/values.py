@@ -11,6 +11,7 @@ import typer
 from omniqa.model.device import ATTENTIONS, DTYPES
 from omniqa.pruning import registry
 
+_MOST_GIGABYTES = 1e9  # bytes of it still fit into 64 bits
 _UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):([0-5]?\d(?:\.\d+)?)")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(h|min|m|s|)")
@@ -51,6 +52,21 @@ def share(text: str | float) -> float:
     if not math.isfinite(value):
         raise typer.BadParameter(f"{text!r} is no share. Write it as 0.3 or 30%.")
     return value / 100 if percent else value
+
+
+def gigabytes(text: str | float) -> float:
+    """Gigabytes, from 20 or 0.5.
+
+    Raises:
+        typer.BadParameter: it is no number, below 0, or more than any disk has.
+    """
+    try:
+        value = float(str(text).strip())
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= _MOST_GIGABYTES:
+        raise typer.BadParameter(f"{text!r} is no number of gigabytes. Write it as 20 or 0.5.")
+    return value
 
 
 def complete_method(incomplete: str) -> Iterable[tuple[str, str]]:

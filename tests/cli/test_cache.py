@@ -1,8 +1,11 @@
 """What a user sees of --cache and `omniqa cache`."""
 
 import json
+import os
 
 import pytest
+
+from omniqa.cache.folder import SUFFIX
 
 
 def test_a_second_ask_encodes_nothing_and_ls_and_clear_tell_of_it(ask, omniqa, clip, tmp_path):
@@ -29,6 +32,22 @@ def test_a_folder_that_is_not_there_is_told(omniqa, tmp_path):
     code, _, err = omniqa("cache", "ls", "--cache", tmp_path / "none")
     assert code == 2
     assert "There is no folder" in err
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "-1", "0x10", "1e300", "", "20 GB"])
+@pytest.mark.parametrize("option", ["--cache-size", "--max-download"])
+def test_a_size_that_is_no_number_of_gigabytes_is_a_usage_error(ask, clip, option, size):
+    code, _, err = ask(clip, "What is seen?", f"{option}={size}")
+    assert (code, "is no number of gigabytes" in err) == (2, True)
+
+
+def test_a_folder_in_which_pipes_have_the_names_of_entries_is_listed_and_cleared(omniqa, tmp_path):
+    os.mkfifo(tmp_path / f"a{SUFFIX}")
+    (tmp_path / f"b{SUFFIX}").write_bytes(b"\xff" * 100)
+    code, out, err = omniqa("cache", "ls", "--cache", tmp_path)
+    assert (code, "damaged" in out, err) == (0, True, "")
+    assert omniqa("cache", "clear", "--cache", tmp_path)[:2] == (0, "1 clip, 0.000 GB deleted\n")
+    assert os.listdir(tmp_path) == []
 
 
 def test_reuse_static_tells_how_much_was_reused(ask, clip):

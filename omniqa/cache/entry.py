@@ -1,0 +1,250 @@
+"""An entry's file: a safetensors file of a clip's encodings, whose header says what they are. Free of torch.
+
+Nothing that a header says is taken at its word. Its JSON is read into typed structures; every tensor's type, shape and
+place follow from the clip that it claims to hold and from the file's real size. Only then is anything allocated.
+"""
+
+import math
+import os
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from fractions import Fraction
+from hashlib import blake2b
+from itertools import pairwise
+from types import UnionType
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
+
+from omniqa import json_output, strict_json
+from omniqa.answer import MediaSummary
+from omniqa.media.access import CLIP_SECONDS
+
+METADATA = "omniqa"  # one name, for their order would not be the same each time
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+_HEADER_BYTES = 2**24  # the grid times of a million frames have that
+_LARGEST = 2**53  # whole numbers beyond it are not exact in all of JSON's readers
+_PIECE = 2**20
+_LENGTH = struct.Struct("<Q")
+_SECONDS = re.compile(r"\d{1,40}(/0*[1-9]\d{0,39})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a header says about the clip; all but its tensors.
+
+    key: what the entry is found by. grid_times: as fractions of seconds, "1/3". window: of the sound, in positions;
+    None without sound.
+    """
+
+    key: str
+    name: str
+    start_s: float
+    grid_times: tuple[str, ...]
+    rows: int
+    cols: int
+    audio_tokens: int
+    window: int | None
+    summary: MediaSummary
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of all grids."""
+        return len(self.grid_times) * self.rows * self.cols
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a model's encodings look like, whatever the clip.
+
+    dtype: as safetensors calls it. width: of an embedding. heads, head_size, window: of the sound's queries and keys.
+    """
+
+    dtype: str
+    width: int
+    heads: int
+    head_size: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in the file; begin and end count bytes from the file's start."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header that agrees with itself and with the file's size. text: `about` as it was written."""
+
+    about: About
+    text: str
+    digest: str
+    tensors: Mapping[str, Stored]
+
+    def check(self, key: str, form: Form | None) -> None:
+        """Raises ValueError if the entry is not the one of this key, or not of a model of this form."""
+        if self.about.key != key:
+            raise ValueError("it is the entry of another key")
+        if form is None:
+            return
+        if self.about.window not in (None, form.window):
+            raise ValueError(f"its window is {self.about.window}, not {form.window}")
+        for name, stored in self.tensors.items():
+            inner = (form.width,) if name in _EMBEDDINGS else (form.heads, form.head_size)
+            if (stored.dtype, stored.shape[1:]) != (form.dtype, inner):
+                raise ValueError(f"{name!r} is {stored.dtype} of shape {stored.shape}, which the model does not make")
+
+
+_EMBEDDINGS = ("video", "audio")
+_SOUND = ("audio", "queries", "keys")
+
+
+def read_header(file: BinaryIO) -> Header:
+    """The header of an entry's file, which is read from its start.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: the header is damaged, or does not fit the file; the message says how.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(_LENGTH.size)
+    length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
+    if not 0 < length <= min(size - _LENGTH.size, _HEADER_BYTES):
+        raise ValueError("it is no safetensors file, or cut short")
+    header = _read_object(file.read(length).decode("utf-8"))
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or set(metadata) != {METADATA} or not isinstance(metadata[METADATA], str):
+        raise ValueError("its header lacks what omniqa writes, or holds more")
+    digest, _, text = metadata[METADATA].partition(" ")
+    about = _as(About, _read_object(text), "its header")
+    tensors = {name: _stored(name, value, _LENGTH.size + length) for name, value in header.items()}
+    _check_places(tensors, _LENGTH.size + length, size)
+    _check_shapes(about, tensors)
+    return Header(about, text, digest, tensors)
+
+
+def metadata(about: About, digest: Callable[[str], str]) -> dict[str, str]:
+    """What goes into the header beside the tensors; digest: makes it of the text about the clip."""
+    text = json_output.dumps(asdict(about))
+    return {METADATA: f"{digest(text)} {text}"}
+
+
+def content_digest(about: str, tensors: Mapping[str, tuple[str, tuple[int, ...]]], read: "Reader") -> str:
+    """BLAKE2b over all that an entry holds.
+
+    Args:
+        about: the header's text about the clip.
+        tensors: type and shape of each, by name.
+        read: gives a tensor's bytes, by its name, in pieces.
+    """
+    digest = blake2b(digest_size=32)
+    digest.update(repr((about, sorted(tensors.items()))).encode())
+    for name in sorted(tensors):
+        for piece in read(name):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+Reader = Callable[[str], Iterable[Any]]
+
+
+def check_digest(file: BinaryIO, header: Header) -> None:
+    """Raises ValueError if the file's content is not that which its digest was made of. Holds a piece at a time."""
+    described = {name: (stored.dtype, stored.shape) for name, stored in header.tensors.items()}
+    found = content_digest(header.text, described, lambda name: pieces(file, header.tensors[name]))
+    if found != header.digest:
+        raise ValueError("its content does not fit its digest")
+
+
+def pieces(file: BinaryIO, stored: Stored) -> Iterator[bytes]:
+    """A tensor's bytes, some at a time. Raises ValueError if the file is shorter than it was."""
+    file.seek(stored.begin)
+    left = stored.end - stored.begin
+    while left:
+        piece = file.read(min(left, _PIECE))
+        if not piece:
+            raise ValueError("it is cut short")
+        yield piece
+        left -= len(piece)
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    value = strict_json.parse(text, any_text=True, unique=True)
+    if not isinstance(value, dict):
+        raise ValueError("its header is no object")
+    return value
+
+
+def _stored(name: str, value: Any, data_at: int) -> Stored:
+    """A tensor's part of the header."""
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name!r} is not described as a tensor")
+    dtype = _as(str, value["dtype"], name)
+    shape = _as(tuple[int, ...], value["shape"], name)
+    offsets = _as(tuple[int, ...], value["data_offsets"], name)
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"{name!r} is of the type {dtype:.20}")
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise ValueError(f"{name!r} has not the bytes that its shape {shape} takes")
+    return Stored(dtype, shape, data_at + offsets[0], data_at + offsets[1])
+
+
+def _check_places(tensors: Mapping[str, Stored], data_at: int, size: int) -> None:
+    """Tensors follow each other without a gap and fill the file."""
+    at = data_at
+    for stored in sorted(tensors.values(), key=lambda stored: (stored.begin, stored.end)):
+        if stored.begin != at:
+            raise ValueError("its tensors overlap, or leave gaps")
+        at = stored.end
+    if at != size:
+        raise ValueError(f"it has {size} bytes, and its header tells of {at}")
+
+
+def _check_shapes(about: About, tensors: Mapping[str, Stored]) -> None:
+    """Whether these are the tensors that the clip has, each with as many rows."""
+    sound = about.window is not None
+    if set(tensors) != {"video", *(_SOUND if sound else ())}:
+        raise ValueError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, which is not what the clip has")
+    shapes = {name: stored.shape for name, stored in tensors.items()}
+    right = len(shapes["video"]) == 2 and shapes["video"][0] == about.video_tokens
+    if sound:
+        right &= shapes["audio"] == (about.audio_tokens, *shapes["video"][1:]) and about.window != 0
+        right &= len(shapes["keys"]) == 3 and shapes["keys"] == shapes["queries"]
+        right &= shapes["keys"][:1] in {(2 * about.audio_tokens,), (2 * about.audio_tokens + 1,)}
+    if not right or sound != (about.audio_tokens > 0):
+        raise ValueError("its tensors have not the shapes that the clip takes")
+    if not all(_SECONDS.fullmatch(time) for time in about.grid_times):
+        raise ValueError("its grids have no times")
+    times = [*map(Fraction, about.grid_times), Fraction(CLIP_SECONDS)]
+    if any(later <= time for time, later in pairwise(times)):
+        raise ValueError("the times of its grids do not rise")
+
+
+def _as(kind: Any, value: Any, what: str) -> Any:
+    """A value of JSON as the type `kind`: a class of text or numbers, a union, a tuple of such, a dataclass.
+
+    Numbers are below 2**53, whole ones not below 0; an object has just the fields of its dataclass.
+    """
+    if isinstance(kind, UnionType):
+        first, *others = get_args(kind)
+        return None if value is None and type(None) in others else _as(first, value, what)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_as(get_args(kind)[0], inner, what) for inner in value)
+    if is_dataclass(kind) and isinstance(value, dict):
+        if set(value) != {field.name for field in fields(kind)}:
+            raise ValueError(f"{what} lacks a field, or has one too many")
+        types = get_type_hints(kind)
+        return kind(**{name: _as(types[name], inner, name) for name, inner in value.items()})  # type: ignore[operator]
+    plain = not isinstance(value, bool)
+    if (
+        (kind is str and isinstance(value, str))
+        or (kind is int and isinstance(value, int) and plain and 0 <= value < _LARGEST)
+        or (kind is float and isinstance(value, int | float) and plain and abs(value) < _LARGEST)
+    ):
+        return value
+    raise ValueError(f"{what} is of another kind than omniqa writes")
