@@ -7,7 +7,11 @@ PIP := $(BIN)/pip --disable-pip-version-check
 NANO := .cache/nano
 HOURS := 3.5
 
-.PHONY: demo test check docs nano clean
+# What tests the newest release of every dependency but torch, whose build for it is 3 GB.
+NEWEST ?= python3.13
+NEWEST_VENV ?= .venv-newest
+
+.PHONY: demo test test-newest check docs nano clean
 
 demo: $(VENV)/.ready
 	$(BIN)/omniqa ask sample_media/hello.mp4 "Which coloured shape is shown while you hear the voice?" \
@@ -16,6 +20,18 @@ demo: $(VENV)/.ready
 test: check $(VENV)/.reference
 	$(BIN)/pytest -n 2
 	PYTHONPATH=$(VENV)/transformers-5.17 $(BIN)/pytest -n 2 tests/model tests/sequence
+
+# A test that comes to need torch is skipped; the last lines say how many ran. pip looks for releases every time.
+test-newest:
+	test -x $(NEWEST_VENV)/bin/python || $(NEWEST) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -c "import tomllib; print('\n'.join(x for x in \
+		tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'] if not x.startswith('torch')))" \
+		> $(NEWEST_VENV)/requirements.txt
+	$(NEWEST_VENV)/bin/pip --disable-pip-version-check install -q --upgrade --upgrade-strategy eager \
+		-r $(NEWEST_VENV)/requirements.txt pytest pytest-xdist hypothesis pillow matplotlib
+	$(NEWEST_VENV)/bin/pip --disable-pip-version-check install -q --no-deps -e .
+	$(NEWEST_VENV)/bin/pip --disable-pip-version-check list
+	$(NEWEST_VENV)/bin/pytest -n 2
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -31,7 +47,7 @@ nano: $(VENV)/.ready
 	$(BIN)/python -m training.nano.train --out $(NANO) --hours $(HOURS) $$(test -f $(NANO)/training/state.pt && echo --resume)
 
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) $(NEWEST_VENV) .cache
 
 # torch first: what depends on it must find it, and take no other build.
 $(VENV)/.ready: pyproject.toml constraints.txt

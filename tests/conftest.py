@@ -1,11 +1,14 @@
-"""What all tests share: a small random checkpoint in the hub's layout, and the real clips."""
+"""What all tests share: a small random checkpoint in the hub's layout, and the real clips.
+
+Where torch is not installed, a test that comes to need it is skipped, and its module is if its import does.
+"""
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[1]
 REAL_CLIPS = ROOT.parent / "shared" / "media"
@@ -15,16 +18,37 @@ REAL_CLIPS = ROOT.parent / "shared" / "media"
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 
-# transformers' video processor needs torchvision, whose wheels do not go with every build of torch. `make test` puts
-# one beside the environment; what its missing C++ part would declare is declared here, before transformers looks.
-TORCHVISION = Path(sys.prefix) / "torchvision"
-if TORCHVISION.is_dir():
-    sys.path.append(str(TORCHVISION))
-    _library = torch.library.Library("torchvision", "DEF")
-    for _op in ("nms", "qnms"):
-        _library.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+if find_spec("torch"):
+    import torch
 
-torch.set_num_threads(2)
+    torch.set_num_threads(2)
+    # transformers' video processor needs torchvision, whose wheels do not go with every build of torch. `make test`
+    # puts one beside the environment; what its missing C++ part would declare is declared here, before transformers
+    # looks.
+    TORCHVISION = Path(sys.prefix) / "torchvision"
+    if TORCHVISION.is_dir():
+        sys.path.append(str(TORCHVISION))
+        _library = torch.library.Library("torchvision", "DEF")
+        for _op in ("nms", "qnms"):
+            _library.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+else:
+    NEEDS_TORCH = "needs torch, which is not installed"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(collector):
+        report = yield
+        if report.failed and "No module named 'torch'" in str(report.longrepr):
+            report.outcome, report.longrepr = "skipped", (str(collector.path), 0, NEEDS_TORCH)
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        """A test or its fixtures that ended in the missing import, in this process."""
+        report = yield
+        error = call.excinfo.value if call.excinfo else None
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            report.outcome, report.longrepr = "skipped", (str(item.path), item.location[1], NEEDS_TORCH)
+        return report
 
 
 @pytest.fixture(scope="session")

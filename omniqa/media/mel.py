@@ -2,11 +2,14 @@
 
 from functools import cache
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from omniqa.media.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MELS = 128
 HOP = 160
@@ -59,6 +62,8 @@ def _segment(waveform: np.ndarray, first: int, last: int) -> np.ndarray:
 
 def _log_power(segment: np.ndarray) -> np.ndarray:
     """log10 of the mel power of every frame in the segment: (128, frames)."""
+    import torch  # so that files are probed and sampled without it
+
     spectrum = torch.stft(
         torch.from_numpy(segment), _WINDOW, HOP, window=torch.hann_window(_WINDOW), center=False, return_complex=True
     )
@@ -67,11 +72,13 @@ def _log_power(segment: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _mel_filters() -> torch.Tensor:
+def _mel_filters() -> "Tensor":
     """(128, 201) float32: triangles on Slaney's mel scale, each of area one.
 
     The numbers of `librosa.filters.mel`. Importing librosa would take longer than encoding a short clip.
     """
+    import torch
+
     bins = np.linspace(0.0, SAMPLE_RATE / 2, _WINDOW // 2 + 1)
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), MELS + 2))
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]

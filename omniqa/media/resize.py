@@ -1,8 +1,6 @@
 """Getting a picture to the size the model looks at."""
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate
 
 
 def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -17,6 +15,9 @@ def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if frame.shape[:2] == size:
         return frame
+    import torch  # not for clips that have the size already
+    from torch.nn.functional import interpolate
+
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
     sized = interpolate(pixels, size, mode="bicubic", antialias=True)
     return np.ascontiguousarray(sized[0].permute(1, 2, 0).numpy())

@@ -17,6 +17,7 @@ from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
 from tests.batch.test_run import timeless
+from tests.near import near
 
 MANY = [f"What is thing {number}?" for number in range(40)]
 
@@ -39,7 +40,7 @@ def whole(start, qa, tmp_path):
     def call(*given, **options):
         path = tmp_path / "whole.jsonl"
         list(start(*given, path=path, **options).go_on(qa))
-        return {row["id"]: row for row in timeless(path)}
+        return near({row["id"]: row for row in timeless(path)})
 
     return call
 

@@ -22,6 +22,7 @@ from tests.media.cases import damaged
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 from tests.media.faults import Faults
 from tests.model.clips import CLIPS, make_clip
+from tests.near import near
 
 SAMPLING = Sampling(fps=1, min_pixels=784)
 SHORT = Decoding(4)
@@ -73,7 +74,7 @@ def test_the_same_file_again_skips_decoding_and_both_encoders(cached, folder, cl
     moved.write_bytes(clip.read_bytes())
     no_encoders()
     again = cached.ask(moved, "What is seen?", sampling=SAMPLING, decoding=SHORT)
-    assert timeless(again) == timeless(first) | {"video": str(moved)}
+    assert timeless(again) == near(timeless(first)) | {"video": str(moved)}
     timing = again.stats.timing_s
     assert (timing["decode"], timing["vision_encoder"], timing["audio_encoder"]) == (0, 0, 0)
     assert timing["time_to_first_token"] > timing["cache"] > 0
@@ -92,7 +93,7 @@ def test_what_is_read_is_what_was_written(qa, folder, kind):
     assert (read.audio is None) == (video.audio is None)
     if read.audio:
         assert torch.equal(read.audio.embeddings, video.audio.embeddings)
-        assert torch.equal(read.audio.importance("global"), video.audio.importance("global"))
+        torch.testing.assert_close(read.audio.importance("global"), video.audio.importance("global"))
 
 
 def test_another_sampling_model_or_precision_is_another_clip(qa, clip):
