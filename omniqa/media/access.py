@@ -29,8 +29,8 @@ _FORMATS = (
     "dv,dxa,eac3,evc,exr_pipe,flac,flic,flv,g722,gif,gif_pipe,gsm,gxf,h261,h263,h264,hevc,iff,image2,iv8,ivf,ivr,"
     "j2k_pipe,jpeg_pipe,jpegxl_anim,jpegxl_pipe,live_flv,loas,m4v,matroska,mjpeg,mlp,mm,mov,mp3,mp4,mpc,mpc8,mpeg,"
     "mpegts,mpegvideo,mpjpeg,mtv,mxf,nsv,nut,obu,ogg,oma,png_pipe,ppm_pipe,pva,qcp,qoi_pipe,rl2,rm,roq,smk,sox,spdif,"
-    "srt,swf,tak,thp,tiff_pipe,truehd,tta,tty,ty,vc1,vc1test,viv,voc,vvc,w64,wav,webm,webp_pipe,wtv,wv,xa,xwma,"
-    "yuv4mpegpipe"
+    "srt,swf,tak,thp,tiff_pipe,truehd,tta,tty,ty,vc1,vc1test,viv,voc,vvc,w64,wav,webm,webp_anim,webp_pipe,wtv,wv,xa,"
+    "xwma,yuv4mpegpipe"
 )
 _PROTOCOLS = "file,pipe"
 _NETWORK_FORMATS = "hls,dash,rtsp,sdp"

@@ -47,7 +47,7 @@ def test_results_as_they_were_written_are_gone_on_with(results):
         ("[]", "no object"),
         ("null", "no object"),
         ("{}", "'shard' is missing"),
-        (DEEP, "nested too deeply"),
+        (DEEP, "nested (too deeply|deeper)"),  # Python 3.13 parses deeper than 3.11
         (b"\xff\xfe", "decode"),
         ({"shard": 3}, "line 2: 'shard' must be"),
         ({"shard": "5/3"}, "'shard' must be"),
@@ -117,7 +117,7 @@ def test_a_line_that_is_no_json_is_named(results, text):
     with results.open("a") as file:
         file.write(f"{text}\n")
     for use in (go_on, lambda path: check([path])):
-        with pytest.raises(UsageError, match=r"Line 2 of .* is no JSON object"):
+        with pytest.raises(UsageError, match=r"Line 2 of .* (is no JSON object|is no result)"):
             use(results)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from omniqa.errors import MediaError
 from omniqa.media import clock as clock_module
@@ -341,9 +342,13 @@ def test_a_format_that_counts_samples_is_not_read_through(tmp_path, monkeypatch,
     assert sum(read) < 100_000
 
 
-def test_an_animated_webp_is_refused_by_name(tmp_path):
+def test_an_animated_webp_is_read_by_pyav_19_and_refused_by_name_before(tmp_path):
     path = tmp_path / "a.webp"
-    body = b"WEBPVP8X" + (10).to_bytes(4, "little") + bytes([2, 0, 0, 0]) + bytes([63, 0, 0]) * 2 + bytes(200)
-    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
-    with pytest.raises(MediaError, match="animated WebP"):
-        probe(path)
+    pictures = [Image.new("RGB", (64, 48), (50 * number, 200, 10)) for number in range(5)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200)
+    if "webp_anim" in av.format.formats_available:
+        assert probe(path).duration == pytest.approx(1, abs=0.2)
+        assert len(sample_clip(path, Sampling(fps=4, min_pixels=784, max_pixels=3136)).frames) == 4
+    else:
+        with pytest.raises(MediaError, match="animated WebP"):
+            probe(path)
