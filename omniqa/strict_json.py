@@ -134,4 +134,4 @@ def _line_of_flaw(text: str, value: Any) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return f"it is nested deeper than {MAX_DEPTH} levels" if isinstance(error, RecursionError) else str(error)
