@@ -18,6 +18,7 @@ if sys.platform != "win32":
     import fcntl
 
 Row = dict[str, Any]
+LINE_BYTES = 2**27  # of a row; what is longer is no row, and is not read any further
 
 
 class Layout(Protocol):
@@ -224,9 +225,13 @@ def write_line(file: int, line: bytes) -> None:
 def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
     """Whole lines with their numbers and rows; the header has none. A half line at the end is not given."""
     pieces: list[bytes] = []
-    first, quotes = 1, 0
-    for number, piece in enumerate(file, start=1):
+    first, quotes, size = 1, 0, 0
+    for number, piece in enumerate(iter(lambda: file.readline(LINE_BYTES + 1), b""), start=1):
         pieces.append(piece)
+        size += len(piece)
+        if size > LINE_BYTES:
+            _check_opening(pieces[0], first, layout, path)
+            raise UsageError(f"Line {first} of {path} has more than {LINE_BYTES:,} bytes, so it is no {layout.kind}.")
         whole = layout.is_whole(piece, quotes)
         quotes += piece.count(b'"')
         if not whole:
@@ -241,12 +246,16 @@ def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[int, byt
             if row is None:
                 raise UsageError(f"Line {first} of {path} is no {layout.kind}. Remove it, or write to another file.")
             yield first, line, row
-        pieces, first, quotes = [], number + 1, 0
-    start = pieces[0] if pieces else b""
-    if first == 1 and not (start.startswith(layout.opening) or layout.opening.startswith(start)):
-        raise UsageError(f"{path} holds something else than results. Write to another file.")
+        pieces, first, quotes, size = [], number + 1, 0, 0
+    _check_opening(pieces[0] if pieces else b"", first, layout, path)
     if any(layout.is_whole(piece) and layout.decode(piece) is not None for piece in pieces[1:]):
         raise UsageError(f"Line {first} of {path} is no {layout.kind}: others follow before its last cell ends.")
+
+
+def _check_opening(start: bytes, number: int, layout: Layout, path: Path) -> None:
+    """Raises UsageError if a file's first line can't be the beginning of results."""
+    if number == 1 and not (start.startswith(layout.opening) or layout.opening.startswith(start)):
+        raise UsageError(f"{path} holds something else than results. Write to another file.")
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from omniqa.batch.table import Table
 from omniqa.errors import UsageError
 from omniqa.lines import JSON_LINES, LineStore, claim, read_rows, write_line, write_whole
 
@@ -145,6 +146,23 @@ def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypa
         store.append({"n": 4})
     assert list(read_rows(path, JSON_LINES)) == [*ROWS, {"n": 4}]
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("layout", [JSON_LINES, Table(("id", "answer"))])
+def test_a_line_that_is_too_long_is_named_and_not_read_on(path, monkeypatch, layout):
+    with LineStore(path, layout) as store:
+        for text in ("short", "a\nb", "x" * 500):
+            store.append({"id": "1", "answer": text})
+    before = path.read_bytes()
+    monkeypatch.setattr("omniqa.lines.LINE_BYTES", 100)
+    number = before[: before.index(b"xxx")].count(b"\n") + 1
+    for read in (lambda: LineStore(path, layout), lambda: list(read_rows(path, layout))):
+        with pytest.raises(UsageError, match=rf"Line {number} of .* has more than 100 bytes, so it is no"):
+            read()
+    path.write_bytes(b"\0" * 500)
+    with pytest.raises(UsageError, match="holds something else than results"):
+        LineStore(path, layout)
+    assert path.read_bytes() == b"\0" * 500
 
 
 @pytest.mark.parametrize("content", [b"one line of text", b"\x00\x00\x00\x1cftypisom", b"text\nand {"])

@@ -9,15 +9,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omniqa import terminal
+from omniqa import json_output, terminal
 from omniqa.batch.clips import MEDIA_SUFFIXES, Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
-from omniqa.sequence.template import check_length
+from omniqa.sequence.template import QUESTION_CHARACTERS, check_length
 from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")
+_RECORD_BYTES = 2**25  # so that a line of results, which carries the record's fields, is within its own limit
 _ENDS = "?!.…\uff1f\uff01\u3002\u061f"  # of a question or a sentence, Chinese and Arabic ones among them
 _NEARLY = 0.8  # share of a name's characters that agree with those of a file
 _OWN = ("video", "question", "id")  # fields with a meaning; all others are carried through
@@ -131,19 +132,23 @@ def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
         where = f"{path}, {files.place(fields, number)},"
         if not isinstance(fields, Mapping):
             raise UsageError(f"{where} is no object with named fields.")
+        if len(json_output.dumps(fields)) > _RECORD_BYTES:
+            raise UsageError(f"{where} takes more than {_RECORD_BYTES:,} bytes as JSON.")
         records.append((where, fields))
     return records
 
 
 def _from_stdin() -> list[files.Entry]:
     try:
-        return files.json_lines(files.decode(b"".join(terminal.stdin_pieces())))
+        return files.json_lines(files.decode(files.join(terminal.stdin_pieces())))
     except ValueError as error:
         raise UsageError(f"The questions on stdin can't be read: {error}.") from error
 
 
 def _question(where: str, fields: Mapping[str, Any]) -> Question:
     text = _text(where, fields, "question")
+    if len(text) > QUESTION_CHARACTERS:
+        raise UsageError(f"{where} has {len(text):,} characters; at most {QUESTION_CHARACTERS:,} are taken.")
     carried = {name: value for name, value in fields.items() if name not in _OWN}
     own = _id(where, fields)
     if own is None:

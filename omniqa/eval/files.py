@@ -10,8 +10,12 @@ from typing import Any
 from omniqa import strict_json
 from omniqa.cells import read_cells
 from omniqa.errors import UsageError
-from omniqa.files import read_regular
+from omniqa.files import open_regular
 
+LINE_BYTES = 2**24  # of a line of JSON lines, CSV or TSV
+FILE_BYTES = 2**30  # of a file, all of which is held in memory
+_PIECE = 2**20
+_ENDS_LINE = re.compile(rb"[\r\n]")
 _LINE_END = re.compile(r"\r\n|\n|\r")  # JSON and tables may hold other line separators of Unicode
 _DELIMITERS = ",;\t"
 _QUOTED = re.compile(r'"[^"]*"')
@@ -49,6 +53,7 @@ def load(path: Path) -> Any:
     Raises:
         UsageError: the file is not found, no regular file, of another kind, or broken; the message names the line.
     """
+    suffix = path.suffix.lower()
     readers: dict[str, Callable[[bytes], Any]] = {
         ".json": lambda data: _json(decode(data)),
         ".jsonl": lambda data: json_lines(decode(data)),
@@ -56,26 +61,67 @@ def load(path: Path) -> Any:
         ".tsv": lambda data: _records(_tsv(decode(data))),
         ".parquet": _parquet,
     }
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(suffix)
     if reader is None:
         raise UsageError(f"{path}: a set of questions is a file that ends in {', '.join(readers)}, or the word nano.")
     if reader is _parquet and importlib.util.find_spec("pyarrow") is None:
         raise UsageError(f"{path}: reading Parquet takes pyarrow, which is not installed: pip install pyarrow")
     try:
-        return reader(read_regular(path))
+        with open_regular(path) as file:
+            pieces = iter(lambda: file.read(_PIECE), b"")
+            data = join(pieces, lines=suffix not in (".json", ".parquet"))
+        return reader(data)
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror or error}).") from error
     except ValueError as error:
         raise UsageError(f"{path} can't be read: {error}.") from error
 
 
+def join(pieces: Iterable[bytes], lines: bool = True) -> bytes:
+    """All pieces of a file together.
+
+    Args:
+        pieces: of at most LINE_BYTES each.
+        lines: whether the file has lines, and not one value as a whole.
+
+    Raises:
+        ValueError: a line has more than LINE_BYTES, or the file more than FILE_BYTES. What follows is not read.
+    """
+    joined: list[bytes] = []
+    size = line = 0  # bytes of all, and of the line that has no end yet
+    for piece in pieces:
+        end = _ENDS_LINE.search(piece)
+        line += end.start() if end else len(piece)
+        if lines and line > LINE_BYTES:
+            began = size - line + (end.start() if end else len(piece))
+            number = _lines_in(b"".join([*joined, piece]), began) + 1
+            raise ValueError(f"line {number}: it has more than {LINE_BYTES:,} bytes")
+        line = line if end is None else len(piece) - 1 - max(piece.rfind(b"\n"), piece.rfind(b"\r"))
+        size += len(piece)
+        if size > FILE_BYTES:
+            raise ValueError(f"it has more than {FILE_BYTES:,} bytes")
+        joined.append(piece)
+    return b"".join(joined)
+
+
+def _lines_in(data: bytes, end: int) -> int:
+    """How many lines of a file end in its first `end` bytes, the character at the end of which counts whole."""
+    encoding = _encoding(data)
+    unit = {"utf-16": 2, "utf-32": 4}.get(encoding, 1)
+    return len(_LINE_END.findall(data[: end + -end % unit].decode(encoding, "replace")))
+
+
+def _encoding(data: bytes) -> str:
+    return next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), "utf-8")
+
+
 def decode(data: bytes) -> str:
     """Text in UTF-8, or in what its byte order mark says. Raises ValueError, which names the line, for other bytes."""
-    encoding = next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), "utf-8")
+    encoding = _encoding(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = len(_LINE_END.findall(data[: error.start].decode(encoding, "replace"))) + 1
+        line = _lines_in(data, error.start) + 1
         raise ValueError(f"line {line}: it is not {encoding.removesuffix('-sig').upper()} ({error.reason})") from error
     if "\0" in text:
         line = len(_LINE_END.findall(text, 0, text.index("\0"))) + 1

@@ -10,6 +10,7 @@ STREAMS = 200
 PACKETS = 20_000_000  # of one stream: 8 hours at 240 frames a second are 7 million
 BLOCK_SAMPLES = 2**21  # of one decoded block of sound and each of its channels: 11 s at 192 kHz
 SAMPLE_RATES = range(1000, 768_001)
+CHANNELS = 64  # of a sound: as many as FFmpeg's layouts name
 SILENCE_SECONDS = 3600  # filled in, in all, where the timestamps leave gaps
 SOUND_SECONDS = 24 * 3600
 GAP_SECONDS = 300  # in which no stream has anything, and beyond which a gap is cut out of the clock

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.access import SAMPLE_RATES, SILENCE_SECONDS
+from omniqa.media.access import CHANNELS, SAMPLE_RATES, SILENCE_SECONDS, SOUND_SECONDS
 from omniqa.media.container import Damage, Timed, timed_frames
 from omniqa.media.downmix import Downmix, within_full_scale
 from omniqa.media.probe import MediaInfo, opening
@@ -40,7 +40,8 @@ def read_audio(
         and gaps of more than 0.1 s in the timestamps are filled with them. Empty where the range holds no sound.
 
     Raises:
-        MediaError: the file can't be opened, or has no audio stream, or one of a rate that is no sound's.
+        MediaError: the file can't be opened, or has no audio stream, or one of a rate that is no sound's, or of more
+            than 64 channels.
     """
     return mixed_audio(source, start, end, damage)[0]
 
@@ -62,9 +63,15 @@ def mixed_audio(
         end: likewise.
         damage: takes down what could not be decoded.
         report: called with the number of samples done.
+
+    Raises:
+        MediaError: as `read_audio` does; and if the range holds more than 24 hours of sound.
     """
+    end = min(end, start + SOUND_SECONDS + Fraction(1, SAMPLE_RATE))  # one sample more than may be: so that it shows
     most, mix = ceil((end - start) * SAMPLE_RATE), Downmix()
     waveform = gather(_counted(stream_audio(source, start, end, damage, mix), report), most)
+    if len(waveform) > SOUND_SECONDS * SAMPLE_RATE:
+        raise MediaError(f"The sound is longer than {SOUND_SECONDS // 3600} h. Set --end, or --no-audio.")
     channel = mix.cancelling_channel()
     if channel is not None:
         # The damage has been counted already.
@@ -98,9 +105,11 @@ def stream_audio(
         first = next(frames, None)
         if first is None:
             return
-        rate = first.frame.sample_rate
+        rate, channels = first.frame.sample_rate, first.frame.layout.nb_channels
         if rate not in SAMPLE_RATES:
             raise MediaError(f"Sound of {rate} samples a second can't be used.")
+        if channels > CHANNELS:
+            raise MediaError(f"Sound of {channels} channels can't be used; at most {CHANNELS} are taken.")
         placed = _placed(chain([first], frames), rate, start, end + _TAIL, damage, mix)
         for block in _resampled(placed, rate):
             yield block[:left]
@@ -134,11 +143,20 @@ def resample_array(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         float32, shape (ceil(n * 16000 / sample_rate),), 16 kHz mono.
 
     Raises:
-        UsageError: the shape or the rate makes no sense.
+        UsageError: the shape or the rate makes no sense, or the sound is longer than 24 hours.
     """
-    if waveform.ndim not in (1, 2) or sample_rate <= 0:
-        raise UsageError(f"A waveform is (n,) or (channels, n) at a rate above 0, not {waveform.shape}, {sample_rate}.")
-    mono = _floats(np.atleast_2d(waveform)).mean(axis=0, dtype=np.float32)
+    if waveform.ndim not in (1, 2) or not SAMPLE_RATES.start <= sample_rate < SAMPLE_RATES.stop:
+        raise UsageError(
+            f"A waveform is (n,) or (channels, n) at a rate of {SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1}, not "
+            f"{waveform.shape} at {sample_rate}."
+        )
+    tracks = np.atleast_2d(waveform)
+    if len(tracks) > CHANNELS or tracks.shape[1] > SOUND_SECONDS * sample_rate:
+        raise UsageError(
+            f"A waveform has at most {CHANNELS} channels and {SOUND_SECONDS // 3600} h, not {len(tracks)} and "
+            f"{tracks.shape[1] / sample_rate / 3600:.3g} h. Its shape is (channels, n)."
+        )
+    mono = _floats(tracks).mean(axis=0, dtype=np.float32)
     if sample_rate == SAMPLE_RATE or not len(mono):
         return mono
     import librosa
@@ -176,7 +194,7 @@ def _placed(
     limit, tolerance = ceil((end - start) * rate), 0
     written, silence = 0, SILENCE_SECONDS * rate
     for time, _, frame, *_ in frames:
-        if frame.sample_rate not in SAMPLE_RATES:
+        if frame.sample_rate not in SAMPLE_RATES or frame.layout.nb_channels > CHANNELS:
             damage.packets += 1
             continue
         at, samples = round((time - start) * rate), _frame_mono(frame, rate, mix)

@@ -256,9 +256,8 @@ class _Reading:
         audio = self.info.audio
         if audio is None:
             raise MediaError(NO_AUDIO)
-        end = min(self.end, self.start + SOUND_SECONDS)
-        most = ceil((end - self.start) * SAMPLE_RATE)
-        waveform, cancelled = mixed_audio(self.info, self.start, end, damage, lambda done: report(done / most))
+        most = ceil(min(self.end - self.start, Fraction(SOUND_SECONDS)) * SAMPLE_RATE) + 1
+        waveform, cancelled = mixed_audio(self.info, self.start, self.end, damage, lambda done: report(done / most))
         heard, said = self.start + Fraction(len(waveform), SAMPLE_RATE), min(audio.end, self.end)
         if not len(waveform):
             raise MediaError(f"There is no sound from {_s(self.start)} to {_s(self.end)}.")

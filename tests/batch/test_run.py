@@ -5,6 +5,7 @@ import json
 import random
 import weakref
 
+import av
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from omniqa.media.sampling import Sampling
 from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
 from tests.batch.conftest import QUESTIONS
+from tests.media.faults import Faults
 from tests.near import near
 
 TIMES = {"timing_s": None, "memory": None}
@@ -251,6 +253,34 @@ def test_where_memory_runs_out_the_clip_is_asked_about_with_fewer_frames_and_mar
     assert {row["media"]["frames"] for row in rows} == {4}
     assert "Memory ran out with 8 frames; answered from 4." in rows[0]["media"]["warnings"]
     assert all(row["answer"] is not None for row in rows)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+@pytest.mark.parametrize(
+    "error", [av.error.MemoryError(12, "Cannot allocate memory"), MemoryError("Unable to allocate")]
+)
+def test_where_memory_runs_out_while_decoding_the_clip_is_decoded_again_with_half_the_frames(
+    start, qa, media, monkeypatch, error, prefetch
+):
+    room = Faults(error, at=25)
+    monkeypatch.setattr(av, "open", room.open)
+    rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4), prefetch=prefetch).go_on(qa))
+    assert room.struck
+    assert [row["status"] for row in rows] == ["fewer_frames"] * 2
+    assert {row["media"]["frames"] for row in rows} == {4}
+    assert "Memory ran out with 8 frames; answered from 4." in rows[0]["media"]["warnings"]
+    assert not any("Damaged" in warning for row in rows for warning in row["media"]["warnings"])
+
+
+def test_where_memory_stays_out_while_decoding_the_clip_fails_alone(start, qa, media, monkeypatch):
+    room = Faults(av.error.MemoryError(12, "Cannot allocate memory"), at=25, lasts=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", room.open)
+        rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4)).go_on(qa))
+    assert {row["status"] for row in rows} == {"failed"}
+    # How many frames there were can't be told either, so that the most that may be taken are halved.
+    assert all(row["error"].endswith("Tried with 128 and 64 frames.") for row in rows)
+    assert {row["status"] for row in start([str(media / "b.mkv")], sampling=Sampling(fps=4)).go_on(qa)} == {"ok"}
 
 
 def test_memory_that_runs_out_at_a_later_question_costs_none_of_the_earlier_answers(start, qa, monkeypatch):

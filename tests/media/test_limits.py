@@ -5,21 +5,58 @@ import subprocess
 import sys
 import threading
 import time
+import wave
 
 import numpy as np
 import pytest
 
-from omniqa.errors import MediaError
+from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import PICTURE_PIXELS, decoder_threads
-from omniqa.media.audio import gather
+from omniqa.media.audio import gather, resample_array
+from omniqa.media.clip import sample_clip
 from omniqa.media.container import Damage, open_media, packets
 from omniqa.media.pipe import is_pipe, kept, read_pipe
+from omniqa.media.sampling import Sampling
 from omniqa.media.watch import GivenUp, beat, watched
 from tests.media import cases
+from tests.media.clips import Audio, tone, write_clip
 
 
 def silent(share):
     pass
+
+
+def sound(channels, seconds=2.0, rate=8000):
+    return np.zeros((channels, round(seconds * rate)), np.float32)
+
+
+def test_sound_has_at_most_64_channels(tmp_path):
+    for channels in (64, 65):
+        with wave.open(str(tmp_path / f"{channels}.wav"), "wb") as file:
+            file.setparams((channels, 2, 8000, 0, "NONE", None))
+            file.writeframes(bytes(2 * channels * 8000))
+    assert len(sample_clip(tmp_path / "64.wav").waveform) == 16_000
+    with pytest.raises(MediaError, match="Sound of 65 channels can't be used; at most 64"):
+        sample_clip(tmp_path / "65.wav")
+
+
+def test_sound_beyond_a_day_is_refused_by_what_is_there_and_not_by_what_a_header_says(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "long.wav", audio=Audio(tone(3.0, rate=16_000), 16_000, codec="pcm_s16le"))
+    monkeypatch.setattr("omniqa.media.audio.SOUND_SECONDS", 2)
+    monkeypatch.setattr("omniqa.media.clip.SOUND_SECONDS", 2)
+    with pytest.raises(MediaError, match=r"The sound is longer than .* Set --end, or --no-audio"):
+        sample_clip(path)
+    assert len(sample_clip(path, Sampling(end=2)).waveform) == 32_000
+
+
+@pytest.mark.parametrize(
+    ("waveform", "rate"),
+    [(sound(1), 0), (sound(1), 999), (sound(1), 768_001), (sound(1), float("nan")), (sound(65), 8000),
+     (sound(1).T, 8000), (np.zeros((1, 1, 1)), 8000), (np.broadcast_to(np.float32(0), 86_401_000), 1000)],
+)  # fmt: skip
+def test_a_waveform_beyond_the_limits_is_refused(waveform, rate):
+    with pytest.raises(UsageError, match="A waveform"):
+        resample_array(waveform, rate)
 
 
 def test_work_that_stands_still_is_given_up_and_ends_at_its_next_beat():
