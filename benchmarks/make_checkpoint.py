@@ -2,6 +2,7 @@
 
     python benchmarks/make_checkpoint.py small OUT        1.4 million parameters, float32, for tests
     python benchmarks/make_checkpoint.py mid OUT          417 million, bfloat16, for long clips on a CPU
+    python benchmarks/make_checkpoint.py wide OUT         the 3B's width, four layers, for memory: 446 million
     python benchmarks/make_checkpoint.py 3b OUT           the true 3B shape, bfloat16, real-size vocabulary
     python benchmarks/make_checkpoint.py 7b OUT           the true 7B shape, likewise
 
@@ -24,7 +25,7 @@ from transformers.utils import logging
 from omniqa.testing.architecture import PREPROCESSOR
 from omniqa.testing.tokenizer import SPECIAL_TOKENS, with_special_tokens
 
-FIRST_SPECIAL = {"small": 256, "mid": 256, "3b": 151643, "7b": 151643}
+FIRST_SPECIAL = {"small": 256, "mid": 256, "wide": 256, "3b": 151643, "7b": 151643}
 TEXT: dict[str, dict[str, Any]] = {
     "small": {
         "vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6,
@@ -33,6 +34,10 @@ TEXT: dict[str, dict[str, Any]] = {
     "mid": {
         "vocab_size": 320, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
         "num_attention_heads": 8, "num_key_value_heads": 2,
+    },
+    "wide": {
+        "vocab_size": 320, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 4,
+        "num_attention_heads": 16, "num_key_value_heads": 2,
     },
     "3b": {
         "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
@@ -43,7 +48,7 @@ TEXT: dict[str, dict[str, Any]] = {
         "num_attention_heads": 28, "num_key_value_heads": 4,
     },
 }  # fmt: skip
-MROPE_SECTION = {"small": [4, 6, 6], "mid": [16, 24, 24], "3b": [16, 24, 24], "7b": [16, 24, 24]}
+MROPE_SECTION = {"small": [4, 6, 6], "mid": [16, 24, 24], "wide": [16, 24, 24], "3b": [16, 24, 24], "7b": [16, 24, 24]}
 VISION: dict[str, dict[str, Any]] = {
     "small": {
         "depth": 4, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "fullatt_block_indexes": [1, 3],
@@ -52,6 +57,7 @@ VISION: dict[str, dict[str, Any]] = {
     "mid": {
         "depth": 8, "hidden_size": 512, "intermediate_size": 1280, "num_heads": 8, "fullatt_block_indexes": [3, 7],
     },
+    "wide": {"depth": 2, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "fullatt_block_indexes": [1]},
     "3b": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
     "7b": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
 }  # fmt: skip
@@ -61,6 +67,7 @@ AUDIO: dict[str, dict[str, Any]] = {
         "initializer_range": 0.08,
     },
     "mid": {"encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "d_model": 512},
+    "wide": {"encoder_layers": 2},
     "3b": {},
     "7b": {},
 }  # fmt: skip

@@ -19,17 +19,20 @@ from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.encoded import EncodedVideo
 from omniqa.encoding import ClipEncoder
 from omniqa.errors import UsageError, first_line
-from omniqa.foreseen import expected_tokens
+from omniqa.foreseen import HELD_WHOLE, expected_tokens
 from omniqa.media.clip import SampledClip
 from omniqa.media.download import held
 from omniqa.media.probe import probe
 from omniqa.media.sampling import PIXELS, Sampling
 from omniqa.memory import memory_errors
+from omniqa.model import machine
 from omniqa.model.attention import select_attention
-from omniqa.model.checkpoint import default_model, find_checkpoint, pixel_bounds
+from omniqa.model.checkpoint import find_checkpoint, pixel_bounds
 from omniqa.model.decoder import Decoder
 from omniqa.model.decoding import Decoding
 from omniqa.model.device import check_device, check_dtype
+from omniqa.model.disk import require_disk
+from omniqa.model.fit import Request, choose
 from omniqa.model.generate import TextStream, generate
 from omniqa.model.thinker import Thinker, load_thinker
 from omniqa.prefilling import Prefilled, Prefiller
@@ -45,7 +48,6 @@ STAGES = (
     "import", "load", "cache", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill",
     "generate", OVERLAPPED,
 )  # fmt: skip
-HELD_WHOLE = 2**14  # video tokens of a clip up to which all are held while it is encoded
 
 
 class OmniQA:
@@ -306,19 +308,23 @@ def load(
     """Load a model.
 
     model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it, else
-    the 3B.
-    device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
+    the 3B (`omniqa.model.fit`).
+    device: "auto" (CUDA if the model fits there), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
     "float32". attention: "auto", "flash" or "sdpa".
     cache: a folder where encoded clips are kept for other runs, cache_bytes of them at most; None keeps none.
     reuse_static: 0 to 255, see OmniQA.
     on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
-    Raises ModelError, OutOfMemoryError, and UsageError for values that make no sense here.
+    Raises ModelError, OutOfMemoryError, StorageError if the disk has no room for a download, and UsageError for values
+    that make no sense here.
     """
     start = time.perf_counter()
     check_dtype(dtype)
-    where = _device(device)
-    gpu = torch.cuda.get_device_properties(where).total_memory if where.type == "cuda" else None
-    checkpoint = find_checkpoint(model or default_model(gpu), on_step)
+    check_device(device)
+    if device != "auto":
+        _device(device)  # that it is not there comes before what would fit
+    choice = choose(machine.read_machine(device), Request(model, device, dtype))
+    where = _device(choice.device)
+    checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     on_step(f"loading {checkpoint.name}")
     with _torch_errors(where), memory_errors():
         thinker = load_thinker(checkpoint, where, _DTYPES[dtype])
@@ -337,9 +343,6 @@ def _torch_errors(device: torch.device) -> Iterator[None]:
 
 
 def _device(name: str) -> torch.device:
-    check_device(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("No CUDA device can be used here (see `omniqa doctor`). Use --device cpu.")

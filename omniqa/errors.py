@@ -37,9 +37,19 @@ class NotFiniteError(ModelError):
 
 
 class OutOfMemoryError(OmniqaError):
-    """Not enough memory on the host or the device; the message says what would need less."""
+    """Not enough memory on the host or the device.
+
+    Attributes:
+        problem: what is wrong.
+        advice: what would need less; empty if whoever raises it does not know what was asked for.
+    """
 
     exit_code = 5
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(f"{problem} {advice}".strip())
+        self.problem = problem
+        self.advice = advice
 
 
 def first_line(error: BaseException | str) -> str:

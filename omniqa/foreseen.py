@@ -10,6 +10,8 @@ from omniqa.sequence.units import POSITIONS_PER_SECOND
 if TYPE_CHECKING:
     from omniqa.media.probe import MediaInfo
 
+HELD_WHOLE = 2**14  # video tokens of a clip up to which all are held while it is encoded
+
 
 def expected_tokens(info: "MediaInfo", sampling: Sampling) -> ClipTokens:
     """Of a file, if it holds what it says."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from omniqa.errors import OmniqaError, OutOfMemoryError
 
-ADVICE = "Use a lower --retention, --max-frames or --max-pixels, or a smaller model."
+MORE_MEMORY = "Close other programs, or use a machine with more memory."  # if nothing else would help
 
 # Libraries that have no type of their own for it say it in words, in lower case here. Of torch, oneDNN and the C++
 # library; of the dynamic loader; of Rust's safetensors; of Python's and OpenMP's threads, whose stacks are memory too.
@@ -60,7 +60,7 @@ def out_of_memory(error: BaseException, what: str = "") -> OutOfMemoryError:
     if isinstance(error, OutOfMemoryError):
         return error
     on_device = _is_of(error, "torch", "OutOfMemoryError") or "cuda" in str(error).lower()
-    return OutOfMemoryError(f"The {'device' if on_device else 'machine'} ran out of memory{what}. {ADVICE}")
+    return OutOfMemoryError(f"The {'device' if on_device else 'machine'} ran out of memory{what}.")
 
 
 @contextmanager

@@ -13,14 +13,14 @@ from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.cache import app as cache
 from omniqa.cli.command import Command, Group
-from omniqa.cli.doctor import doctor
+from omniqa.cli.doctor import IMPORTED, doctor
 from omniqa.cli.eval import evaluate
 from omniqa.cli.merge import merge
 from omniqa.cli.methods import methods
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
-from omniqa.errors import OmniqaError, UsageError, first_line
-from omniqa.memory import memory_errors
+from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError, first_line
+from omniqa.memory import MORE_MEMORY, memory_errors
 
 app = typer.Typer(
     cls=Group,
@@ -77,6 +77,9 @@ def run(arguments: list[str]) -> int:
     with terminal.guarded():
         try:
             return _run(arguments)
+        except OutOfMemoryError as error:
+            console.error(f"{error.problem} {error.advice or MORE_MEMORY}")
+            return error.exit_code
         except OmniqaError as error:
             console.error(str(error))
             return error.exit_code
@@ -84,6 +87,12 @@ def run(arguments: list[str]) -> int:
             if message := error.format_message():  # empty after the help that is shown in place of a missing command
                 console.error(message)
             return error.exit_code
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in IMPORTED:
+                raise
+            console.error(f"{package} is not installed: pip install {package}. `omniqa doctor` looks for the rest.")
+            return ModelError.exit_code
         except RuntimeError as error:  # torch's, whose types are no narrower
             console.error(f"torch can't do this here: {first_line(error)}")
             return UsageError.exit_code

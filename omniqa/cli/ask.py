@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,7 +14,7 @@ import typer
 
 from omniqa import terminal
 from omniqa.cli import console, options, values
-from omniqa.cli.loading import check_clip, fetched, load_model, refuse_more_words
+from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
@@ -85,8 +85,10 @@ def ask(
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
     terminal.check_stdout()
-    with _video_file(video, sampling) as path:
+    with ExitStack() as stack:
+        path = stack.enter_context(_video_file(video, sampling))
         check_clip(path, sampling)
+        stack.enter_context(fitting(loading, [*dropping.less(), *taken.less()]))
         qa = load_model(loading, encoding)
         stream = console.AnswerStream(_heads(asked, [method.name for method in methods]))
         with console.progress() as progress:

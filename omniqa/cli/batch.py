@@ -21,7 +21,7 @@ from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
 from omniqa.batch.table import Table
 from omniqa.cli import console, options, tables, values
-from omniqa.cli.loading import load_model, load_silently, say_what_it_knows
+from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.lines import JSON_LINES, Layout, Row
 from omniqa.media.access import is_address
@@ -185,8 +185,9 @@ def batch(
         if not run.anything_left():
             results.finish()
         elif pool is None:
-            qa = load_model(loading, encoding)
-            _answer(run, run.go_on(qa), out)
+            with fitting(loading, [*dropping.less(), *taken.less()]):
+                qa = load_model(loading, encoding)
+                _answer(run, run.go_on(qa), out)
         else:
             say_what_it_knows(loading.model)
             _answer_on(pool, run, partial(load_silently, loading, encoding), out)

@@ -8,7 +8,7 @@ import typer
 
 from omniqa.bench.cases import Rounds, make_cases
 from omniqa.cli import console, options, tables, values
-from omniqa.cli.loading import check_clip, fetched, load_model, refuse_more_words
+from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -133,11 +133,12 @@ def bench(
         check_plot(plot)
     with fetched(video, sampling):
         check_clip(video, sampling)
-        qa = load_model(loading, options.Encoding())
-        from omniqa.bench.measure import bench
+        with fitting(loading, taken.less()):
+            qa = load_model(loading, options.Encoding())
+            from omniqa.bench.measure import bench
 
-        with console.progress() as progress:
-            report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
+            with console.progress() as progress:
+                report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
     _show(report, as_json)
     if csv is not None:
         _write("--csv", csv, report.save_csv)

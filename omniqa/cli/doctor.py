@@ -1,66 +1,152 @@
-"""`omniqa doctor`: what this machine can do, and what to install."""
+"""`omniqa doctor`: whether omniqa works here, by a run; what fits this machine; and what to install."""
 
-import importlib.metadata
-import importlib.util
+import importlib
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
-import psutil
+import typer
 
 from omniqa import __version__
-from omniqa.cli import console, options, tables
-from omniqa.model.checkpoint import HUB_3B, HUB_7B, cached, default_model
+from omniqa.cli import console, options, tables, versions
+from omniqa.cli.progress import spinner
+from omniqa.errors import ModelError, OmniqaError, first_line
+from omniqa.model import machine
+from omniqa.model.checkpoint import HUB_3B, HUB_7B, NANO, cached
+from omniqa.model.disk import thinker_bytes
+from omniqa.model.fit import Choice, Need, in_gib, pick
+from omniqa.model.licence import licence
+from omniqa.model.machine import Machine
 
-GB = 1e9
-BFLOAT16_BYTES = {HUB_7B: 17.9e9, HUB_3B: 9.4e9}
+# world.draw(24, 4, 1) of nano's world, as nano.clips.write_clip writes it, at 112 pixels and H.264's CRF 36.
+CLIP = Path(__file__).parents[1] / "nano" / "check.mp4"
+CHECKS = {"Which coloured shape is shown while you hear the voice?": "yellow star", "What does the voice say?": "hello"}
+HUB_SECONDS = 3.0  # that the hub has to answer
+IMPORTED = ("numpy", "torch", "transformers", "safetensors", "av", "librosa", "soxr")  # what answering needs
+
+State = Literal["ok", "advice", "failed"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, what was found, and what to do about it (empty: nothing)."""
+    """One line of the report.
+
+    Attributes:
+        subject: what was looked at.
+        found: what was found.
+        advice: what to do about it; empty if nothing.
+        state: failed if omniqa can't work like this.
+    """
 
     subject: str
     found: str
     advice: str = ""
+    state: State = "ok"
 
 
 def doctor(as_json: options.Json = False, debug: options.Debug = False) -> None:
-    """Say what this machine can run, and what would help."""
-    findings = list(_examine())
+    """Try omniqa on a clip that comes with it, and say what this machine can run.
+
+    Exit code 0 if the answers are right; 4 if they are wrong, or something that is needed is missing.
+    """
+    with spinner("looking around") as step:
+        findings = list(_examine(step))
     if as_json:
-        console.print_json([vars(finding) for finding in findings])
-        return
-    rows = [(finding.subject, finding.found, finding.advice or "ok") for finding in findings]
-    console.results((tables.name("what"), "found", "advice"), rows)
+        console.print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [(finding.subject, finding.found, finding.advice or "ok") for finding in findings]
+        console.results((tables.name("what"), "found", "advice"), rows)
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(ModelError.exit_code)
 
 
-def _examine() -> Iterator[Finding]:
-    yield Finding("omniqa", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
-    yield from _packages()
-    memory, size = psutil.virtual_memory(), BFLOAT16_BYTES[HUB_3B] / GB
-    yield Finding(
-        "memory",
-        f"{memory.available / GB:.1f} of {memory.total / GB:.1f} GB free",
-        ""
-        if memory.total > BFLOAT16_BYTES[HUB_3B]
-        else f"too little for {HUB_3B}, whose weights alone are {size:.0f} GB",
-    )
-    yield from _compute()
-    yield from _models()
+def _examine(step: Callable[[str], None]) -> Iterator[Finding]:
+    yield _version("omniqa", f"{__version__}, {platform.platform()}")
+    yield _version("Python", platform.python_version(), versions.untested("python", platform.python_version()))
+    packages = list(_packages(step))
+    yield from packages
+    broken = [finding.subject for finding in packages if finding.state == "failed"]
+    if broken:
+        yield Finding("a run", "not tried", f"it needs {', '.join(broken)}", "failed")
+    else:
+        yield _run(step)
+    here = machine.read_machine()
+    yield from _machine(here, step, "torch" not in broken)
+    yield from _models(here)
+    yield _hub(step)
 
 
-def _packages() -> Iterator[Finding]:
-    for package in ("torch", "transformers", "av", "librosa", "soxr", "safetensors"):
-        try:
-            yield Finding(package, importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding(package, "missing", f"pip install {package}")
+def _version(subject: str, found: str, untested: str = "") -> Finding:
+    return Finding(subject, found, untested, "advice" if untested else "ok")
 
 
-def _compute() -> Iterator[Finding]:
-    if importlib.util.find_spec("torch") is None:
-        return
+def _packages(step: Callable[[str], None]) -> Iterator[Finding]:
+    """Each package that omniqa needs: its version, and whether it can be imported at all."""
+    for package in versions.PACKAGES:
+        version = versions.installed(package)
+        if version is None:
+            yield Finding(package, "missing", f"pip install {package}", "failed")
+            continue
+        step(f"importing {package}")
+        trouble = _import_trouble(package) if package in IMPORTED else ""
+        if trouble:
+            yield Finding(package, f"{version}, can't be imported: {trouble}", f"pip install -U {package}", "failed")
+        else:
+            yield _version(package, version, versions.untested(package, version))
+
+
+def _import_trouble(package: str) -> str:
+    """Why a package can't be imported; empty if it can."""
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError) as error:  # OSError: a library of its own that does not load
+        return first_line(error)
+    return ""
+
+
+def _run(step: Callable[[str], None]) -> Finding:
+    """nano's answers about the clip that comes with the package, beside the true ones."""
+    step("asking nano")
+    begun = time.perf_counter()
+    try:
+        answers, device = _ask_nano(step)
+    except OmniqaError as error:
+        return Finding("a run", str(error), "", "failed")
+    except Exception as error:  # noqa: BLE001  # a fault of whatever kind is what is looked for
+        said = f"{type(error).__name__}: {first_line(error)}"
+        return Finding("a run", f"failed by {said}", "report this, with the lines above", "failed")
+    seconds = time.perf_counter() - begun
+    wrong = [f"{got!r}, not {right!r}" for got, right in zip(answers, CHECKS.values(), strict=True) if got != right]
+    if wrong:
+        return Finding("a run", f"nano says {', '.join(wrong)}", "report this, with the lines above", "failed")
+    count = f"{len(answers)} of {len(CHECKS)} answers about a clip right"
+    return Finding("a run", f"{count}, {seconds:.1f} s with loading, on {device}")
+
+
+def _ask_nano(step: Callable[[str], None]) -> tuple[list[str], str]:
+    """What nano says to each of CHECKS, and where it ran."""
+    from omniqa.engine import load
+    from omniqa.pruning import registry
+
+    qa = load(NANO, on_step=step)
+    answers = qa.ask_all(CLIP, list(CHECKS), registry.create("omnidrop", 0.3))
+    return [answer.text for answer in answers], str(qa.thinker.device)
+
+
+def _machine(here: Machine, step: Callable[[str], None], with_torch: bool) -> Iterator[Finding]:
+    yield Finding("memory", f"{in_gib(here.ram_available_bytes)} free")
+    if with_torch:
+        step("measuring")
+        yield from _compute(here)
+    elif here.gpu_name is not None:
+        yield Finding("GPU", f"{here.gpu_name}, {in_gib(here.gpu_free_bytes or 0)} free")
+    yield Finding("cache folder", f"{machine.hub_cache()}, {in_gib(here.disk_free_bytes)} of disk free")
+
+
+def _compute(here: Machine) -> Iterator[Finding]:
     import torch
 
     from omniqa.model.attention import select_attention
@@ -71,27 +157,94 @@ def _compute() -> Iterator[Finding]:
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
     widened = ", so weights in bfloat16 are multiplied in float32" if float32_is_faster() else ""
     yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}{widened}")
+    if torch.backends.mps.is_available():
+        yield Finding("MPS", "there, and not used: omniqa runs on CUDA and on the CPU")
     if not torch.cuda.is_available():
-        yield Finding("GPU", "none that torch can use", "slow without one; for an NVIDIA GPU install torch for CUDA")
+        yield _no_gpu(here)
         yield Finding("attention", select_attention("auto", torch.device("cpu"), torch.bfloat16).title)
         return
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
+        properties, free = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)[0]
+        yield Finding(f"GPU {index}", f"{properties.name}, {in_gib(free)} of {in_gib(properties.total_memory)} free")
         attention = select_attention("auto", torch.device("cuda", index), torch.bfloat16)
         hopper = " or, for this GPU, fa3-fwd" if properties.major == 9 else ""
         advice = f"pip install 'omniqa[flash]'{hopper}" if attention.name == "sdpa" else ""
-        yield Finding(f"attention on GPU {index}", attention.title, advice)
+        yield Finding(f"attention on GPU {index}", attention.title, advice, "advice" if advice else "ok")
 
 
-def _models() -> Iterator[Finding]:
-    gpu = None
-    if importlib.util.find_spec("torch") is not None:
-        import torch
+def _no_gpu(here: Machine) -> Finding:
+    if machine.torch_build() is None:
+        return Finding("GPU", "none: this torch is built for the CPU", "with an NVIDIA GPU, install torch for CUDA")
+    return Finding("GPU", "none that torch can use", "with an NVIDIA GPU, look at its driver")
 
-        gpu = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+def _models(here: Machine) -> Iterator[Finding]:
+    """What fits, and what is known of the models that omniqa takes by itself."""
+    choice = pick(here)
+    yield Finding("model that fits", _fits(choice), choice.warning, "advice" if choice.warning else "ok")
     for model in (HUB_7B, HUB_3B):
-        size = f"{BFLOAT16_BYTES[model] / GB:.1f} GB in bfloat16"
-        here = "downloaded" if cached(model) else "not downloaded; the first `omniqa ask` will"
-        default = ", the default here" if model == default_model(gpu) else ""
-        yield Finding(model, f"{size}, {here}{default}")
+        yield _model(model, here)
+    yield Finding(NANO, f"comes with omniqa; licence: {licence(NANO)}")
+
+
+def _model(model: str, here: Machine) -> Finding:
+    """Whether a model is downloaded, and its licence; else whether the disk has room for it."""
+    if cached(model):
+        return Finding(model, f"downloaded; licence: {licence(model)}")
+    size = thinker_bytes(model)
+    found = f"not downloaded: at least {in_gib(size)}, at the first `omniqa ask` with it"
+    if size > here.disk_free_bytes:
+        return Finding(model, found, f"free disk space, or set HF_HOME to a folder with {in_gib(size)}", "advice")
+    return Finding(model, found)
+
+
+def _fits(choice: Choice) -> str:
+    """The default model, and what a minute takes of what is free."""
+    where = "the CPU" if choice.device == "cpu" else "the GPU"
+    name = f"{choice.model} on {where}" if choice.weights_fit else "none but nano"
+    return f"{name}: {parts(choice.need)}; {in_gib(choice.free or 0)} free"
+
+
+def parts(need: Need) -> str:
+    """A need in words: its parts, and their sum."""
+    return (
+        f"{in_gib(need.weights)} weights, {in_gib(need.kv_cache)} KV cache, {in_gib(need.activations)} activations, "
+        f"{in_gib(need.overhead)} libraries, {in_gib(need.total)} in all for a one-minute clip"
+    )
+
+
+def _hub(step: Callable[[str], None]) -> Finding:
+    """Whether the hub answers. Nothing needs it once a model is downloaded."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return Finding("hub", "not tried: HF_HUB_OFFLINE is set")
+    step("asking the hub")
+    return Finding("hub", f"{constants.ENDPOINT}: {_reach(constants.ENDPOINT)}")
+
+
+def _reach(address: str) -> str:
+    """How an address answers, within HUB_SECONDS; looking up its name may hang, so another thread does it."""
+    from queue import Empty, SimpleQueue
+    from threading import Thread
+
+    said: SimpleQueue[str] = SimpleQueue()
+    Thread(target=lambda: said.put(_head(address)), daemon=True).start()
+    try:
+        return said.get(timeout=HUB_SECONDS + 1)
+    except Empty:
+        return f"no answer within {HUB_SECONDS:g} s"
+
+
+def _head(address: str) -> str:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(address, method="HEAD"), timeout=HUB_SECONDS):
+            return "reachable"
+    except HTTPError as error:
+        error.close()
+        return f"reachable, and says {error.code}"
+    except (URLError, OSError, ValueError) as error:
+        return f"can't be reached ({first_line(str(getattr(error, 'reason', error)))})"

@@ -12,7 +12,7 @@ import typer
 
 from omniqa import __version__, json_output
 from omniqa.cli import console, options, scores, values
-from omniqa.cli.loading import load_model
+from omniqa.cli.loading import fitting, load_model
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
@@ -181,7 +181,8 @@ def evaluate(
                 console.note(console.asked_again(changed))
             run = Run(questions, chosen.clips, columns, decoding, store, hint)
             if run.missing():
-                _answer(run, load_model(loading, encoding), out)
+                with fitting(loading, taken.less()):
+                    _answer(run, load_model(loading, encoding), out)
             made = report(chosen.name, questions, columns, run.rows(), against)
         write_whole(folder / "report.json", f"{json_output.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,13 @@ import typer
 
 from omniqa.cli import console, options
 from omniqa.cli.progress import download_bar, spinner
-from omniqa.errors import UsageError
+from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.download import held
 from omniqa.media.sampling import Sampling, selected_range
+from omniqa.memory import memory_errors
+from omniqa.model import machine
 from omniqa.model.checkpoint import NANO
+from omniqa.model.fit import Choice, Request, advice, choose
 
 if TYPE_CHECKING:
     from omniqa.engine import OmniQA
@@ -59,6 +62,34 @@ def fetched(video: str, sampling: Sampling) -> Iterator[None]:
         with download_bar(video) as show:
             stack.enter_context(held(video, sampling.access, show))
         yield
+
+
+@contextmanager
+def fitting(loading: options.Loading, smaller_clip: Sequence[str] = ()) -> Iterator[Choice]:
+    """A block that loads and runs the model: what can't fit is refused before it, and memory errors get their advice.
+
+    Args:
+        loading: the model that is asked for.
+        smaller_clip: options that would make the clip smaller than it is.
+
+    Yields:
+        The model and the device that will be used.
+
+    Raises:
+        OutOfMemoryError: not even the weights fit; or memory runs out inside.
+    """
+    with spinner("starting"):
+        here = machine.read_machine(loading.device)
+        choice = choose(here, Request(loading.model, loading.device, loading.dtype))
+    if choice.warning:
+        console.note(f"warning: {choice.warning}")
+    try:
+        with memory_errors():
+            yield choice
+    except OutOfMemoryError as error:
+        if error.advice:
+            raise
+        raise OutOfMemoryError(error.problem, advice(here, choice, loading.dtype, smaller_clip)) from error
 
 
 def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":

@@ -12,7 +12,7 @@ import typer
 from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, values
 from omniqa.media.access import MAX_DOWNLOAD
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import PIXELS, Sampling
 from omniqa.model.checkpoint import check_name
 from omniqa.model.decoding import Decoding
 from omniqa.model.device import check_attention, check_device, check_dtype
@@ -22,6 +22,7 @@ from omniqa.pruning.variants import MethodVariant, method_variants
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"
+LOW_RETENTION, FEW_FRAMES = 0.1, 8  # at and below these, taking less is no advice any more
 METHODS = ", ".join(registry.names())
 
 Model = Annotated[
@@ -178,6 +179,12 @@ class Dropping:
         ),
     ] = None
 
+    def less(self) -> list[str]:
+        """Options that would keep fewer tokens than these."""
+        if self.method.partition(":")[0] == "none":
+            return ["--method omnidrop"]
+        return ["a lower --retention"] if self.retention > LOW_RETENTION else []
+
     def pruner(self) -> AnyMethod:
         """The method with its options; raises UsageError where there is none like that."""
         return self.column().pruner
@@ -256,6 +263,11 @@ class Taken:
             rich_help_panel=_TAKEN,
         ),
     ] = MAX_DOWNLOAD / 1e9
+
+    def less(self) -> list[str]:
+        """Options that would take less of a clip than these."""
+        frames = ["a lower --max-frames"] if self.max_frames > FEW_FRAMES else []
+        return [*frames, *(["a lower --max-pixels"] if (self.max_pixels or PIXELS[1]) > PIXELS[0] else [])]
 
     def sampling(self) -> Sampling:
         """The same for the engine; raises UsageError for what makes no sense."""

@@ -1,4 +1,4 @@
-"""`omniqa plan`: how many tokens each decoder layer will hold, worked out without weights."""
+"""`omniqa plan`: how many tokens each decoder layer will hold, and how much memory it takes, without weights."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -11,12 +11,16 @@ from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
 from omniqa.foreseen import expected_tokens, tokens_of
 from omniqa.media.sampling import Sampling
-from omniqa.model.checkpoint import HUB_7B, decoder_layers, pixel_bounds
+from omniqa.model import machine
+from omniqa.model.checkpoint import decoder_layers, pixel_bounds
+from omniqa.model.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
 from omniqa.model.work import ModelShape
 from omniqa.pruning.budget import ClipTokens, Plan
 
-TEXT_TOKENS = 60  # system prompt, template and a short question
 _CLIP = "The clip"
+MEMORY_PARTS = {
+    "weights": "weights", "kv_cache": "KV cache", "activations": "activations", "overhead": "libraries",
+}  # fmt: skip
 
 
 @options.grouped
@@ -38,9 +42,13 @@ def plan(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed."""
+    """Show the schedule, layer by layer: what leaves after it, and what is left. No weights are needed.
+
+    Below it: the work, and the memory that it takes beside what is free here.
+    """
     pruner = dropping.pruner()
-    name = model or HUB_7B
+    choice = pick(machine.read_machine(), Request(model))
+    name = choice.model
     sampling = taken.sampling().within(pixel_bounds(name))
     clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)
     if not clip.n:
@@ -50,11 +58,14 @@ def plan(
     planned = pruner.plan(clip, layers)
     if not pruner.exact_plan:
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
-    work = ModelShape.of(name).work(planned, TEXT_TOKENS)
+    shape = ModelShape.of(name)
+    work, memory = shape.work(planned, TEXT_TOKENS), need(shape, planned, choice.device)
     rate = _rate() if measure else None
     if as_json:
         head = {"model": name, "method": pruner.name, "target": pruner.target}
-        console.print_json(head | _as_dict(clip, planned) | {"flop": work, "flop_per_s": rate})
+        console.print_json(
+            head | _as_dict(clip, planned) | {"flop": work, "flop_per_s": rate, "memory": _memory(choice, memory)}
+        )
         return
     rows = [
         (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
@@ -66,6 +77,21 @@ def plan(
     )
     console.results((">layer", ">alive", ">share", ">leave after it"), rows)
     _show_work(work, rate)
+    _show_memory(choice, memory)
+
+
+def _memory(choice: Choice, memory: Need) -> dict[str, Any]:
+    """What the clip needs, and what is free, in bytes."""
+    parts = {f"{part}_bytes": size for part, size in asdict(memory).items()}
+    return parts | {"total_bytes": memory.total, "free_bytes": choice.free, "device": choice.device}
+
+
+def _show_memory(choice: Choice, memory: Need) -> None:
+    rows = [(name, f"{getattr(memory, part) / GIB:.2f}") for part, name in MEMORY_PARTS.items()]
+    console.results(("memory", ">GiB"), [*rows, ("in all", f"{memory.total / GIB:.2f}")])
+    free = choice.free or 0
+    word = "fits" if memory.total <= free else "does not fit"
+    console.remark(f"it {word}: {in_gib(free)} are free {place(choice.device)}")
 
 
 def _rate() -> float:

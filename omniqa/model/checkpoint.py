@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from omniqa.errors import ModelError, OutOfMemoryError
+from omniqa.errors import ModelError
 from omniqa.media.sampling import PIXELS
 from omniqa.model.config import END_TOKENS, THINKER, ThinkerConfig, as_ids, read_config
 from omniqa.model.hub import CONFIG, HUB_3B, HUB_7B, NANO, ModelFiles, cached, check_name, files_of
@@ -16,22 +16,21 @@ from omniqa.model.preprocessor import check_preprocessor, read_pixel_bounds
 from omniqa.model.reading import read_json
 from omniqa.model.tensors import FLOATS, StoredTensor, read_header, stray_layer, thinker_tensors
 from omniqa.model.tokenizer import TOKENIZERS
-from omniqa.typed_json import WrongEntry, entry, mapping_of, quotable, record
+from omniqa.typed_json import WrongEntry, entry, mapping_of, optional, quotable, record, text
 
 __all__ = [
-    "HUB_3B", "HUB_7B", "NANO", "THINKER", "Checkpoint", "cached", "check_name", "decoder_layers", "default_model",
-    "find_checkpoint", "pixel_bounds", "read_header", "require_memory", "thinker_config",
+    "HUB_3B", "HUB_7B", "NANO", "THINKER", "Checkpoint", "cached", "check_name", "decoder_layers", "find_checkpoint",
+    "pixel_bounds", "read_header", "thinker_config",
 ]  # fmt: skip
 
 KNOWN_LAYERS = {HUB_7B: 28, HUB_3B: 36}
-# The 7B Thinker is 17.9 GB in bfloat16; the rest is room for activations and the KV cache of a long clip.
-GPU_BYTES_FOR_7B = 22 * 1024**3
 
 PREPROCESSOR = "preprocessor_config.json"
 PIXEL_BOUNDS = "video_preprocessor_config.json"
 GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+CARD = "README.md"
 _OPTIONAL = (PREPROCESSOR, PIXEL_BOUNDS, GENERATION)  # small files that a checkpoint may lack
 
 
@@ -67,6 +66,13 @@ class _Generation:
     eos_token_id: int | tuple[int, ...] | None = entry(END_TOKENS, None)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """The dtype in config.json."""
+
+    dtype: str | None = entry(optional(text), None, ("torch_dtype",))
+
+
 def _shard_name(value: object) -> str:
     """Reads the name of a file beside the index: nothing that leads elsewhere."""
     if (
@@ -87,11 +93,6 @@ class _Index:
     weight_map: dict[str, str] = entry(mapping_of(_shard_name))
 
 
-def default_model(gpu_bytes: int | None) -> str:
-    """The hub id to use where the user names none: 7B on a GPU (`gpu_bytes` in all) that fits it, else 3B."""
-    return HUB_7B if gpu_bytes is not None and gpu_bytes >= GPU_BYTES_FOR_7B else HUB_3B
-
-
 def decoder_layers(model: str) -> int:
     """Decoder layers of a model, from its configuration alone; the two on the hub are known without it.
 
@@ -107,6 +108,15 @@ def thinker_config(model: str) -> ThinkerConfig:
     return read_json(model, _required(model, files_of(model), CONFIG), read_config)[1]
 
 
+def stored_dtype(model: str) -> str:
+    """torch's name of the dtype that the configuration says the weights are stored as; bfloat16 if it says nothing.
+
+    Raises ModelError as find_checkpoint does.
+    """
+    said = read_json(model, _required(model, files_of(model), CONFIG), record(_Stored)).dtype
+    return said or "bfloat16"
+
+
 def pixel_bounds(model: str) -> tuple[int, int]:
     """Fewest and most pixels of a frame: the model's own, as transformers reads them, or the published models'.
 
@@ -116,10 +126,15 @@ def pixel_bounds(model: str) -> tuple[int, int]:
     return PIXELS if path is None else read_json(model, path, read_pixel_bounds)
 
 
-def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: None) -> Checkpoint:
+def find_checkpoint(
+    model: str,
+    on_step: Callable[[str], None] = lambda step: None,
+    before_download: Callable[[str, list[str]], None] = lambda model, shards: None,
+) -> Checkpoint:
     """Resolve a folder or a hub id (from the local cache, or downloaded) and check it.
 
     on_step: gets the name of each step that may take long, as it begins.
+    before_download: gets the model and the shards that have to be downloaded, if any; what it raises ends the search.
 
     Raises ModelError where there is no such model, it has another architecture, or files are missing, cut short or
     malformed.
@@ -135,7 +150,7 @@ def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: No
     if PIXEL_BOUNDS in read:
         read_json(model, read[PIXEL_BOUNDS], read_pixel_bounds)
     generation = read_json(model, read[GENERATION], record(_Generation)) if GENERATION in read else _Generation()
-    shards, stored = _stored_tensors(model, files, prefix, on_step)
+    shards, stored = _stored_tensors(model, files, prefix, on_step, before_download)
     _fetch_tokenizer(model, files)
     own = _own_tensors(model, config, shards, stored)
     return Checkpoint(
@@ -150,16 +165,6 @@ def find_checkpoint(model: str, on_step: Callable[[str], None] = lambda step: No
     )
 
 
-def require_memory(checkpoint: Checkpoint, item_bytes: int, available: int, where: str) -> None:
-    """Raise OutOfMemoryError if the weights, at `item_bytes` a number, exceed the `available` bytes."""
-    needed = checkpoint.elements * item_bytes
-    if needed > available:
-        raise OutOfMemoryError(
-            f"{checkpoint.name} needs {needed / 1e9:.1f} GB for its weights and {available / 1e9:.1f} GB are free "
-            f"on the {where}. Use a smaller model, --dtype bfloat16, or another --device."
-        )
-
-
 def _required(name: str, files: ModelFiles, file: str) -> Path:
     path = files.find(file)
     if path is None:
@@ -168,12 +173,21 @@ def _required(name: str, files: ModelFiles, file: str) -> Path:
 
 
 def _stored_tensors(
-    name: str, files: ModelFiles, prefix: str, on_step: Callable[[str], None]
+    name: str,
+    files: ModelFiles,
+    prefix: str,
+    on_step: Callable[[str], None],
+    before_download: Callable[[str, list[str]], None],
 ) -> tuple[dict[str, Path], dict[str, StoredTensor]]:
     """The Thinker's tensors, and those that stand among them: the shard of each, and what its header says."""
     shard_of = _shards(name, files, prefix)
     shards: dict[str, Path] = {}
-    for number, shard in enumerate(wanted := sorted(set(shard_of.values())), 1):
+    wanted = sorted(set(shard_of.values()))
+    absent = [shard for shard in wanted if not files.here(shard)]
+    if absent:
+        files.find(CARD)  # which names the licence; a model may have none
+        before_download(name, absent)
+    for number, shard in enumerate(wanted, 1):
         if not files.here(shard):
             on_step(f"downloading shard {number} of {len(wanted)} of {name}")
         shards[shard] = _required(name, files, shard)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from omniqa.errors import ModelError, first_line
 from omniqa.memory import is_out_of_memory
-from omniqa.model.checkpoint import Checkpoint, require_memory
+from omniqa.model.checkpoint import Checkpoint
+from omniqa.model.fit import require_weights
+from omniqa.model.machine import read_machine
 from omniqa.model.tokenizer import load_tokenizer
 from omniqa.model.widen import float32_is_faster, widen
 from omniqa.sequence.template import ChatTemplate
@@ -99,10 +100,8 @@ def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
 
 
 def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    if device.type == "cuda":
-        require_memory(checkpoint, dtype.itemsize, torch.cuda.mem_get_info(device)[0], f"GPU {device}")
-    else:
-        require_memory(checkpoint, dtype.itemsize, psutil.virtual_memory().available, "host")
+    where, kind = str(device), str(dtype).removeprefix("torch.")
+    require_weights(read_machine(where), checkpoint.name, where, kind, checkpoint.elements * dtype.itemsize)
 
 
 def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""How many operations a clip costs, stage by stage, from a model's configuration alone. Free of torch.
+"""A model's sizes, and how many operations a clip costs, from its configuration alone. Free of torch.
 
 Two operations for each product and sum of matrices and attention; the rest of the arithmetic is not worth counting.
 """
@@ -6,15 +6,33 @@ Two operations for each product and sum of matrices and attention; the rest of t
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
-from omniqa.model.checkpoint import HUB_3B, HUB_7B, thinker_config
-from omniqa.model.config import ThinkerConfig
+from omniqa.model.checkpoint import HUB_3B, HUB_7B, stored_dtype, thinker_config
+from omniqa.model.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
+from omniqa.model.tensors import thinker_tensors
 from omniqa.pruning.budget import Plan
 
-_TEXT_SHAPES = {HUB_7B: (3584, 18944, 28, 4), HUB_3B: (2048, 11008, 16, 2)}
-_VISION = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "fullatt_block_indexes": [7, 15, 23, 31]}
-_AUDIO = {"d_model": 1280, "encoder_ffn_dim": 5120, "encoder_layers": 32, "num_mel_bins": 128, "n_window": 100}
+BFLOAT16 = "bfloat16"
+
+
+def _published(text: TextConfig) -> ThinkerConfig:
+    """The configuration of a published model, whose encoders are those of the other."""
+    width = text.hidden_size
+    return ThinkerConfig(text, VisionConfig(hidden_size=1280, out_hidden_size=width), AudioConfig(output_dim=width))
+
+
+PUBLISHED = {
+    HUB_7B: _published(TextConfig(
+        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4, num_hidden_layers=28,
+        vocab_size=152064,
+    )),
+    HUB_3B: _published(TextConfig(
+        hidden_size=2048, intermediate_size=11008, num_attention_heads=16, num_key_value_heads=2, num_hidden_layers=36,
+        vocab_size=151936,
+    )),
+}  # fmt: skip
 _PATCH = 1176  # numbers of one patch: 14 × 14 pixels, three colours, two frames
 _MERGED = 4  # patches of a token
 _WINDOW = 64  # patches of a vision window
@@ -23,37 +41,57 @@ _MEL_FRAMES = 4  # of an audio token
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that the work depends on.
+    """The sizes that work and memory depend on.
 
-    width, mlp, heads, kv_heads: of the decoder. vision, audio: the encoders' configurations.
+    Attributes:
+        width: of the decoder, d.
+        mlp: of its MLPs.
+        heads: of its queries.
+        kv_heads: of its keys and values.
+        layers: of the decoder.
+        parameters: how many numbers the Thinker's weights hold.
+        vision: the vision encoder's configuration.
+        audio: the audio encoder's configuration.
+        stored: the dtype of the weights in the file, by torch's name.
     """
 
     width: int
     mlp: int
     heads: int
     kv_heads: int
+    layers: int
+    parameters: int
     vision: dict[str, Any]
     audio: dict[str, Any]
+    stored: str = BFLOAT16
 
     @classmethod
     def of(cls, model: str) -> "ModelShape":
         """By a model's name; the two on the hub are known without their files. Raises ModelError."""
-        if model in _TEXT_SHAPES:
-            return cls(*_TEXT_SHAPES[model], _VISION, _AUDIO)
-        return cls.of_config(thinker_config(model))
+        if model in PUBLISHED:
+            return cls.of_config(PUBLISHED[model])
+        return cls.of_config(thinker_config(model), stored_dtype(model))
 
     @classmethod
-    def of_config(cls, config: ThinkerConfig) -> "ModelShape":
-        """By the Thinker's configuration."""
+    def of_config(cls, config: ThinkerConfig, stored: str = BFLOAT16) -> "ModelShape":
+        """By the Thinker's configuration, and the dtype of its weights in the file."""
         text = config.text_config
         return cls(
             width=text.hidden_size,
             mlp=text.intermediate_size,
             heads=text.num_attention_heads,
             kv_heads=text.kv_heads,
+            layers=text.num_hidden_layers,
+            parameters=sum(prod(shape) for _, shape in thinker_tensors(config)),
             vision=asdict(config.vision_config),
             audio=asdict(config.audio_config),
+            stored=stored,
         )
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers of one token's keys in one layer; as many are of its values."""
+        return self.width // self.heads * self.kv_heads
 
     def work(self, plan: Plan, text: int) -> dict[str, float]:
         """Operations by stage of a clip as planned, with `text` tokens of text."""
@@ -86,7 +124,7 @@ class ModelShape:
 
         Queries, keys, values and causal attention of all, the rest of those that stay; of the last layer one row.
         """
-        kv = self.width // self.heads * self.kv_heads
+        kv = self.kv_width
         project, rest = self.width * (self.width + 2 * kv), self.width**2 + 3 * self.width * self.mlp
         layers = (n * project + n * n * self.width + after * rest for n, after in pairwise(lengths))
         last = lengths[-1] * 2 * self.width * kv + self.width**2 + 2 * lengths[-1] * self.width + rest

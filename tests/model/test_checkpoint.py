@@ -9,16 +9,13 @@ import pytest
 import torch
 
 from omniqa import engine
-from omniqa.errors import ModelError, OutOfMemoryError
+from omniqa.errors import ModelError
 from omniqa.media.sampling import PIXELS
 from omniqa.model.checkpoint import (
-    HUB_3B,
     HUB_7B,
     PIXEL_BOUNDS,
-    default_model,
     find_checkpoint,
     pixel_bounds,
-    require_memory,
 )
 from omniqa.model.thinker import load_thinker
 from omniqa.pruning import registry
@@ -193,13 +190,6 @@ def test_missing_small_files_are_told(copy, name):
         find_checkpoint(str(copy))
 
 
-def test_too_little_memory_is_told_before_loading(checkpoint):
-    found = find_checkpoint(str(checkpoint))
-    require_memory(found, 4, available=4 * found.elements, where="host")
-    with pytest.raises(OutOfMemoryError, match=r"needs .* GB for its weights and .* GB are free"):
-        require_memory(found, 4, available=4 * found.elements - 1, where="host")
-
-
 def test_a_folders_own_pixel_bounds_are_those_that_transformers_reads(copy):
     pytest.importorskip("torchvision", reason="transformers' video processor needs torchvision; `make test` has it")
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
@@ -213,10 +203,3 @@ def test_a_folders_own_pixel_bounds_are_those_that_transformers_reads(copy):
 def test_names_that_are_nothing_are_refused():
     with pytest.raises(ModelError, match="no folder"):
         find_checkpoint("no-such-folder")
-
-
-@pytest.mark.parametrize(
-    ("gpu_bytes", "model"), [(None, HUB_3B), (16 * 2**30, HUB_3B), (24 * 2**30, HUB_7B), (80 * 2**30, HUB_7B)]
-)
-def test_the_default_model_fits_the_machine(gpu_bytes, model):
-    assert default_model(gpu_bytes) == model

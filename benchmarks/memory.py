@@ -1,0 +1,49 @@
+"""How far the memory that omniqa.model.fit foresees is from what a question really takes, on the CPU.
+
+    python benchmarks/make_checkpoint.py mid mid-random
+    omniqa nano make-clips clips --n 1 --seconds 60 --size 1024
+    python -m benchmarks.memory mid-random clips/clip-00000.mp4
+
+The peak is the process's own, from its start; the clip is asked about once, so that nothing is kept for a second
+question. Answers of random weights mean nothing.
+"""
+
+import argparse
+
+import omniqa
+from omniqa.foreseen import expected_tokens
+from omniqa.media.probe import probe
+from omniqa.media.sampling import Sampling
+from omniqa.model.checkpoint import pixel_bounds
+from omniqa.model.decoding import Decoding
+from omniqa.model.fit import METHOD, RETENTION, need
+from omniqa.model.work import ModelShape
+from omniqa.pruning import registry
+from omniqa.stats import peak_rss_bytes
+
+
+def main() -> None:
+    """Ask once, and print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("clip")
+    parser.add_argument("--method", default=METHOD)
+    parser.add_argument("--retention", type=float, default=RETENTION)
+    parser.add_argument("--max-pixels", type=int)
+    arguments = parser.parse_args()
+    qa = omniqa.load(arguments.model, device="cpu")
+    sampling = Sampling(max_pixels=arguments.max_pixels)
+    options = {"method": arguments.method, "retention": arguments.retention, "sampling": sampling}
+    answer = qa.ask(arguments.clip, "What is seen?", decoding=Decoding(2), **options)
+    clip = expected_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
+    plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.thinker.layers)
+    foreseen = need(ModelShape.of(arguments.model), plan)
+    peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]
+    print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.alive[0]} enter; {seconds:.0f} s")
+    for name, size in {**vars(foreseen), "foreseen": foreseen.total, "measured": peak}.items():
+        print(f"{name:12} {size / 2**30:7.2f} GiB")
+    print(f"foreseen / measured {foreseen.total / peak:.3f}")
+
+
+if __name__ == "__main__":
+    main()
