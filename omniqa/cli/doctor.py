@@ -17,7 +17,7 @@ from omniqa.errors import ModelError, OmniqaError, first_line
 from omniqa.model import machine
 from omniqa.model.checkpoint import HUB_3B, HUB_7B, NANO, cached
 from omniqa.model.disk import thinker_bytes
-from omniqa.model.fit import Choice, Need, in_gib, pick
+from omniqa.model.fit import Choice, Need, in_gib, pick, requirements
 from omniqa.model.licence import licence
 from omniqa.model.machine import Machine
 
@@ -189,10 +189,12 @@ def _models(here: Machine) -> Iterator[Finding]:
 
 def _model(model: str, here: Machine) -> Finding:
     """Whether a model is downloaded, and its licence; else whether the disk has room for it."""
+    needs = (requirements()[model, device].total for device in ("cuda", "cpu"))
+    takes = "{} on a GPU, {} on the CPU".format(*map(in_gib, needs))
     if cached(model):
-        return Finding(model, f"downloaded; licence: {licence(model)}")
+        return Finding(model, f"{takes}; downloaded; licence: {licence(model)}")
     size = thinker_bytes(model)
-    found = f"not downloaded: at least {in_gib(size)}, at the first `omniqa ask` with it"
+    found = f"{takes}; not downloaded: at least {in_gib(size)}, at the first `omniqa ask` with it"
     if size > here.disk_free_bytes:
         return Finding(model, found, f"free disk space, or set HF_HOME to a folder with {in_gib(size)}", "advice")
     return Finding(model, found)

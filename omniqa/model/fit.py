@@ -175,6 +175,15 @@ def minute(layers: int) -> Plan:
     return plan
 
 
+def requirements() -> dict[tuple[str, str], Need]:
+    """What the published models need for a one-minute clip, by model and device (cuda, cpu)."""
+    found = {}
+    for model, device in product((HUB_7B, HUB_3B), ("cuda", "cpu")):
+        shape = ModelShape.of(model)
+        found[model, device] = need(shape, minute(shape.layers), device)
+    return found
+
+
 def advice(machine: Machine, tried: Choice, dtype: str = "auto", smaller_clip: Sequence[str] = ()) -> str:
     """What to do if `tried` has too little memory: only what was not done already, and what would fit.
 

@@ -1,5 +1,7 @@
 """What fits a machine: one estimate, one choice, and advice that was not followed already."""
 
+from pathlib import Path
+
 import pytest
 
 from omniqa.cli.options import Dropping
@@ -17,11 +19,14 @@ from omniqa.model.fit import (
     need,
     pick,
     require_weights,
+    requirements,
 )
 from omniqa.model.machine import Machine
 from omniqa.model.work import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
+
+ROOT = Path(__file__).parents[2]
 
 
 def machine(ram, gpu=None):
@@ -140,3 +145,15 @@ def test_a_sound_alone_is_planned_for():
     shape = ModelShape.of(HUB_3B)
     plan = registry.create(METHOD, RETENTION).plan(ClipTokens(1500, 0, 0), shape.layers)
     assert need(shape, plan).activations > 0
+
+
+def test_the_readme_and_docs_state_what_the_function_says():
+    needs = requirements()
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for model, device in ((HUB_7B, "cuda"), (HUB_3B, "cuda"), (HUB_3B, "cpu")):
+        assert f"{needs[model, device].total / GIB:.1f} GiB" in readme
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    for (model, device), one in needs.items():
+        sizes = (one.weights, one.kv_cache, one.activations, one.overhead, one.total)
+        name = f"{model.rpartition('-')[2]}, {'CPU' if device == 'cpu' else 'GPU'}"
+        assert f"| {name} | {' | '.join(f'{size / GIB:.1f}' for size in sizes)} |" in page
