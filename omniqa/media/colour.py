@@ -12,15 +12,15 @@ nits become 1. All three channels change by the same factor, which keeps the hue
 and the sRGB curve gives the codes.
 """
 
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
 
-_UNSPECIFIED, _BT709, _BT2020, _YCGCO, _BT601 = 2, 1, 9, 8, 5  # as in ITU-T H.273
-_HDR = {16: "pq", 18: "hlg"}
+from omniqa.media.colour_tags import BT2020, ColourTags
+
+_BT709, _YCGCO, _BT601 = 1, 8, 5  # as in ITU-T H.273
 _FULL_RANGE = 2
 _SD_HEIGHT, _SD_WIDTH = 576, 1024  # untagged video above either is taken as BT.709
 _SWSCALE_MATRICES = {1, 4, 5, 6, 7, 9}
@@ -39,45 +39,6 @@ _WHITE_NITS, _PQ_NITS, _HLG_NITS, _HLG_GAMMA = 203.0, 10_000.0, 1000.0, 1.2
 _KNEE = 0.8
 _CODES = np.arange(65536) / 65535
 _ROWS = 64  # are converted at a time, to stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class ColourTags:
-    """What a file says of its colours: H.273's code points, 2 if it does not.
-
-    Attributes:
-        primaries: of the colour space.
-        transfer: how light becomes code values.
-        matrix: how R'G'B' becomes Y'CbCr.
-        range: FFmpeg's: 1 limited, 2 full, 0 unknown.
-    """
-
-    primaries: int = _UNSPECIFIED
-    transfer: int = _UNSPECIFIED
-    matrix: int = _UNSPECIFIED
-    range: int = 0
-
-    @classmethod
-    def of(cls, source: Any) -> "ColourTags":
-        """Those of a codec's context or a frame."""
-        primaries = getattr(source, "color_primaries", _UNSPECIFIED)  # frames of older PyAV don't show all
-        transfer = getattr(source, "color_trc", _UNSPECIFIED)
-        # Some decoders say 0, which is reserved, or, as a matrix, R'G'B'.
-        primaries, transfer, matrix = (int(tag) or _UNSPECIFIED for tag in (primaries, transfer, source.colorspace))
-        return cls(primaries, transfer, matrix, int(source.color_range))
-
-    def within(self, container: "ColourTags") -> "ColourTags":
-        """These, and the container's where they are not specified: some decoders forget what it says."""
-        given = {name: tag for name, tag in vars(self).items() if tag != getattr(_NO_TAGS, name)}
-        return replace(container, **given)
-
-    @property
-    def hdr(self) -> str | None:
-        """What is converted to ordinary colours: "pq", "hlg", or "bt2020" (wide colours, ordinary brightness)."""
-        return _HDR.get(self.transfer) or ("bt2020" if _BT2020 in (self.primaries, self.matrix) else None)
-
-
-_NO_TAGS = ColourTags()
 
 
 class _Light(NamedTuple):
@@ -139,7 +100,7 @@ def _matrix_to_read(frame: av.VideoFrame, tags: ColourTags) -> int | None:
 
 def _guessed_matrix(frame: av.VideoFrame, tags: ColourTags) -> int:
     if tags.hdr is not None:
-        return _BT2020
+        return BT2020
     return _BT709 if frame.height > _SD_HEIGHT or frame.width > _SD_WIDTH else _BT601
 
 
@@ -202,8 +163,8 @@ def _dimming(brightness: np.ndarray) -> np.ndarray:
 
 @cache
 def _light(tags: ColourTags) -> _Light:
-    primaries = tags.primaries if tags.primaries in _PRIMARIES or tags.hdr == "bt2020" else _BT2020
-    to_bt709 = _primaries_matrix(primaries if primaries in _PRIMARIES else _BT2020)
+    primaries = tags.primaries if tags.primaries in _PRIMARIES or tags.hdr == "bt2020" else BT2020
+    to_bt709 = _primaries_matrix(primaries if primaries in _PRIMARIES else BT2020)
     if tags.hdr == "bt2020":
         # A display's gamma of 2.4, both ways: grey stays as it is.
         return _Light((_CODES**2.4).astype(np.float32), _rounded(_CODES ** (1 / 2.4)), to_bt709)

@@ -35,7 +35,7 @@ from omniqa.media.access import (
     is_address,
 )
 from omniqa.media.clock import STEADY, Clock, believable
-from omniqa.media.colour import ColourTags
+from omniqa.media.colour_tags import ColourTags
 from omniqa.media.download import place
 from omniqa.media.geometry import PixelAspect
 from omniqa.media.watch import beat

@@ -5,12 +5,16 @@ it taller. That comes before it is turned. A frame whose shape differs from the 
 one's, centred on black.
 """
 
-from fractions import Fraction
-from typing import Any
+from __future__ import annotations
 
-import av
-import numpy as np
-from av.video.stream import VideoStream
+import struct
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+    from av.video.stream import VideoStream
 
 _ODDEST = 10  # a pixel's sides differ 10-fold at most; what a file says beyond that is not believed
 _NEARLY = Fraction(99, 100)  # a frame that fills so much of both sides is not padded
@@ -78,6 +82,8 @@ def padded(picture: np.ndarray, size: Size) -> np.ndarray:
     """A picture (H, W, 3) in the middle of a black one of a size, at least as large."""
     if picture.shape[:2] == size:
         return picture
+    import numpy as np
+
     (height, width), canvas = picture.shape[:2], np.zeros((*size, 3), picture.dtype)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     canvas[top : top + height, left : left + width] = picture
@@ -103,5 +109,5 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return 1, 0, 0, 1
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
     return a, b, c, d

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from omniqa.media.colour import ColourTags, mapped, needs_mapping, rgb
+from omniqa.media.colour import mapped, needs_mapping, rgb
+from omniqa.media.colour_tags import ColourTags
 from omniqa.media.container import Damage, Timed, is_damage
 from omniqa.media.deinterlace import deinterlaced, is_interlaced
 from omniqa.media.geometry import Size, fitted_size, is_turned, padded, shown_size, upright
