@@ -21,7 +21,8 @@ test: check $(VENV)/.reference
 	$(BIN)/pytest -n 2
 	PYTHONPATH=$(VENV)/transformers-5.17 $(BIN)/pytest -n 2 tests/model tests/sequence
 
-# A test that comes to need torch is skipped; the last lines say how many ran. pip looks for releases every time.
+# A test that comes to need torch is skipped; those that run the whole program are left out. The last lines say how many
+# ran. pip looks for releases every time.
 test-newest:
 	test -x $(NEWEST_VENV)/bin/python || $(NEWEST) -m venv $(NEWEST_VENV)
 	$(NEWEST_VENV)/bin/python -c "import tomllib; print('\n'.join(x for x in \
@@ -31,7 +32,7 @@ test-newest:
 		-r $(NEWEST_VENV)/requirements.txt pytest pytest-xdist hypothesis pillow matplotlib
 	$(NEWEST_VENV)/bin/pip --disable-pip-version-check install -q --no-deps -e .
 	$(NEWEST_VENV)/bin/pip --disable-pip-version-check list
-	$(NEWEST_VENV)/bin/pytest -n 2
+	$(NEWEST_VENV)/bin/pytest -n 2 --ignore=tests/cli --ignore=tests/test_docs.py
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
