@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from omniqa import __version__, terminal
-from omniqa.cli import console
+from omniqa.cli import console, versions
 from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.cache import app as cache
 from omniqa.cli.command import Command, Group
-from omniqa.cli.doctor import IMPORTED, doctor
+from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
 from omniqa.cli.merge import merge
 from omniqa.cli.methods import methods
@@ -88,8 +88,8 @@ def run(arguments: list[str]) -> int:
                 console.error(message)
             return error.exit_code
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in IMPORTED:
+            package = versions.MODULES.get((error.name or "").partition(".")[0])
+            if package is None:
                 raise
             console.error(f"{package} is not installed: pip install {package}. `omniqa doctor` looks for the rest.")
             return ModelError.exit_code

@@ -24,6 +24,7 @@ from omniqa.model.machine import Machine
 # world.draw(24, 4, 1) of nano's world, as nano.clips.write_clip writes it, at 112 pixels and H.264's CRF 36.
 CLIP = Path(__file__).parents[1] / "nano" / "check.mp4"
 CHECKS = {"Which coloured shape is shown while you hear the voice?": "yellow star", "What does the voice say?": "hello"}
+LOOKS = ("psutil", "huggingface-hub")  # what looking at the machine needs
 HUB_SECONDS = 3.0  # that the hub has to answer
 IMPORTED = ("numpy", "torch", "transformers", "safetensors", "av", "librosa", "soxr")  # what answering needs
 
@@ -73,6 +74,10 @@ def _examine(step: Callable[[str], None]) -> Iterator[Finding]:
         yield Finding("a run", "not tried", f"it needs {', '.join(broken)}", "failed")
     else:
         yield _run(step)
+    blind = [package for package in LOOKS if package in broken]
+    if blind:
+        yield Finding("machine", "not looked at", f"that needs {', '.join(blind)}", "failed")
+        return
     here = machine.read_machine()
     yield from _machine(here, step, "torch" not in broken)
     yield from _models(here)

@@ -20,6 +20,7 @@ NEWEST_TESTED = {
     "rich": "15",
 }
 PACKAGES = tuple(name for name in NEWEST_TESTED if name != "python")
+MODULES = {name.replace("-", "_"): name for name in PACKAGES}  # the package of each module
 
 
 def installed(package: str) -> str | None:

@@ -28,7 +28,7 @@ def find_spec(name, *rest):
     return None if name == gone else real_spec(name, *rest)
 
 def version(name):
-    if name == gone:
+    if name.replace("-", "_") == gone:
         raise importlib.metadata.PackageNotFoundError(name)
     return real_version(name)
 
@@ -91,6 +91,15 @@ def test_a_missing_package_is_said_plainly(package):
     assert (found[package]["found"], found[package]["advice"]) == ("missing", f"pip install {package}")
     assert package in found["a run"]["advice"]
     assert "memory" in found
+
+
+@pytest.mark.parametrize("package", ["psutil", "huggingface-hub"])
+def test_without_what_looks_at_the_machine_the_rest_is_said(package):
+    done = without(package.replace("-", "_"), "doctor", "--json")
+    found = findings(done.stdout)
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False)
+    assert found[package]["found"] == "missing"
+    assert package in found["machine"]["advice"]
 
 
 def test_ask_without_torch_is_one_line(clip):
