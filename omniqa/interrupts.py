@@ -1,7 +1,8 @@
-"""Ctrl-C held back for a moment in which it would leave something half done."""
+"""That work which ends early leaves nothing behind: Ctrl-C held back for a moment, errors that hold nothing open."""
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,3 +26,18 @@ def interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if held:
             handler(*held[-1])
+
+
+def free_locals(error: BaseException) -> None:
+    """Free the variables of the functions that an error has ended, and of those that led to it.
+
+    An error that goes to another thread outlives its functions. What they had open, such as a decoder with its threads,
+    would stay open as long.
+    """
+    led, seen = [error], set[int]()
+    while led:
+        one = led.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            led += [other for other in (one.__cause__, one.__context__) if other is not None]

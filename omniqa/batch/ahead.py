@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
-from omniqa.interrupts import interrupts_held
+from omniqa.interrupts import free_locals, interrupts_held
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -33,13 +33,17 @@ class Begun(Generic[T]):
         """Wait for the result, or raise what the work raised. Once: it is held here no longer."""
         result, error = self._outcome.get()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame, and would hold itself by it
         return result  # type: ignore[return-value]  # there is one where there is no error
 
     def _run(self, work: Callable[[], T]) -> None:
         try:
             self._outcome.put((work(), None))
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised in `take`
+            free_locals(error)
             self._outcome.put((None, error))
 
 

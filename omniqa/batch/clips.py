@@ -108,13 +108,19 @@ def named_as_media(clip: Clip) -> bool:
 
 def is_media(path: str) -> bool:
     """Whether a file holds moving pictures or sound, by its content."""
-    from omniqa.media.container import main_stream, open_media
+    from omniqa.media.watch import watched
 
     try:
-        with open_media(path) as container:
-            kinds = set(container.format.name.split(","))
-            if kinds & _NO_CLIPS or container.format.name.endswith(_PICTURES):
-                return False
-            return bool(main_stream(container, "video") or main_stream(container, "audio"))
+        return watched(lambda progress: _holds_media(path), path, lambda done: None)
     except MediaError:
         return False
+
+
+def _holds_media(path: str) -> bool:
+    from omniqa.media.container import main_stream, open_media
+
+    with open_media(path) as container:
+        kinds = set(container.format.name.split(","))
+        if kinds & _NO_CLIPS or container.format.name.endswith(_PICTURES):
+            return False
+        return bool(main_stream(container, "video") or main_stream(container, "audio"))

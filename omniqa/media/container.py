@@ -112,9 +112,10 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
         StorageError: it can't be read from where it is.
         OutOfMemoryError: memory ran out inside FFmpeg.
     """
-    address = _address(path, access)
     try:
+        address = _address(path, access)
         with _opened(address, access) as container:
+            beat()
             if container.format.name == "tty":  # FFmpeg draws any .txt file as text on a screen
                 raise MediaError(f"{path} is a text file, not a media file.")
             if container.format.name == "webp_pipe" and _is_animated_webp(address):
@@ -133,6 +134,10 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
             raise out_of_memory(error, f" while {path} was read") from error
         kind = StorageError if error.errno in _STORAGE else MediaError
         raise kind(f"{path} can't be read: {error.strerror}.") from error
+    except OSError as error:  # of the file system, before FFmpeg comes to it
+        if is_out_of_memory(error):
+            raise out_of_memory(error, f" while {path} was read") from error
+        raise StorageError(f"{path} can't be read: {error.strerror}.") from error
 
 
 def is_damage(error: Exception) -> bool:
@@ -140,7 +145,7 @@ def is_damage(error: Exception) -> bool:
 
     Not so if memory ran out, or if the file can't be read from where it is: what was not read for that is not damaged.
     """
-    of_storage = isinstance(error, av.error.FFmpegError) and error.errno in _STORAGE
+    of_storage = isinstance(error, OSError | av.error.FFmpegError) and error.errno in _STORAGE
     return not (of_storage or is_out_of_memory(error))
 
 
@@ -165,14 +170,12 @@ def _address(path: str | Path, access: Access) -> str:
 def _opened(address: str, access: Access) -> InputContainer:
     beat()
     try:
-        container = av.open(address, options=access.options(), timeout=STALL_SECONDS, **_TAG_ERRORS)
+        return av.open(address, options=access.options(), timeout=STALL_SECONDS, **_TAG_ERRORS)
     except av.error.MemoryError:  # FFmpeg's error for too many streams, too
         if _holds_many_streams(address, access):
             name = address.removeprefix("file:")
             raise MediaError(f"{name} holds more than {STREAMS} streams; omniqa reads no such file.") from None
         raise
-    beat()
-    return container
 
 
 def _holds_many_streams(address: str, access: Access) -> bool:

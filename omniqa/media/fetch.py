@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from omniqa.errors import MediaError, first_line
+from omniqa.interrupts import interrupts_held
 from omniqa.media.access import STALL_SECONDS, Access
 from omniqa.media.download import Copy, OnBytes
 
@@ -78,7 +79,8 @@ def _length(response: HTTPResponse) -> int | None:
 
 
 def _new_file(entry: Copy, name: str) -> Path:
-    entry.folder = tempfile.mkdtemp(prefix="omniqa-")
+    with interrupts_held():  # between its making and its name being known, nobody could delete it
+        entry.folder = tempfile.mkdtemp(prefix="omniqa-")
     return Path(entry.folder) / name
 
 

@@ -11,6 +11,8 @@ import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from av.sidedata.sidedata import SideDataContainer
+
 if TYPE_CHECKING:
     import av
     import numpy as np
@@ -106,7 +108,8 @@ def is_turned(frame: av.VideoFrame) -> bool:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Where the stored point (x, y) is shown: (a, b, c, d) of x' = a x + c y, y' = b x + d y, in fixed point."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would tie the frame to itself: it, and its converter's threads, would stay until collected.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return 1, 0, 0, 1
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from omniqa.errors import MediaError
+from omniqa.interrupts import interrupts_held
 from omniqa.media.access import STALL_SECONDS
 
 _PIECE = 2**20
@@ -53,7 +54,9 @@ def kept(pieces: Iterable[bytes], name: str) -> Iterator[Path]:
     Raises:
         MediaError: there is no room for it.
     """
-    with tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media") as file:
+    with interrupts_held():  # between its making and its name being known, nobody could delete it
+        file = tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media")  # noqa: SIM115
+    with file:
         try:
             for piece in pieces:
                 file.write(piece)

@@ -2,19 +2,22 @@
 
 FFmpeg can't be stopped inside a call. So the work runs in a thread of its own and says `beat` at every packet; the
 caller waits, and goes on without it once the beats stay away. Such a thread ends at its next beat, or with the process.
-A caller that is interrupted waits for that beat, so that no thread of Python's is left behind it.
+A caller that is interrupted waits for that beat, and what the thread had open is closed by then: no thread, none of
+FFmpeg's either, and no file descriptor is left behind it.
+
+The caller waits in a SimpleQueue, which an interrupt leaves whole. A Queue's condition may be left without its lock.
 """
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from queue import Empty, Full, Queue, SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import Any, TypeVar
 
 from omniqa.errors import MediaError
-from omniqa.interrupts import interrupts_held
+from omniqa.interrupts import free_locals, interrupts_held
 from omniqa.media.access import STALL_SECONDS
 from omniqa.memory import memory_errors
 
@@ -70,7 +73,8 @@ def watched(work: Callable[[Progress], T], path: object, progress: Progress, sta
     """
     pulse, told = _Pulse(), SimpleQueue[float | _Done]()
     news = _News(told, pulse, path, stall)
-    with memory_errors(), _Worker(pulse, _run, work, pulse, told), closing(iter(news)) as shares:
+    with memory_errors(), _Worker(pulse, _run, work, pulse, told) as worker, closing(iter(news)) as shares:
+        worker.start()
         for share in shares:
             progress(share)
     return news.result
@@ -98,10 +102,15 @@ def streamed(
     Raises:
         MediaError: nothing has moved for `stall` seconds.
     """
-    pulse, told = _Pulse(), Queue[Any](room)
+    pulse, told, places = _Pulse(), SimpleQueue[Any](), SimpleQueue[None]()
+    for _ in range(room):
+        places.put(None)
     news = _News(told, pulse, path, stall)
-    with memory_errors(), _Worker(pulse, _run_ahead, work, pulse, told), closing(iter(news)) as pieces:
+    worker = _Worker(pulse, _run_ahead, work, pulse, told, places)
+    with memory_errors(), worker, closing(iter(news)) as pieces:
+        worker.start()
         for piece in pieces:
+            places.put(None)
             progress(pulse.share)
             yield piece
     value, seconds = news.result
@@ -116,13 +125,12 @@ class _Worker:
         self._pulse = pulse
         self._thread = Thread(target=target, args=arguments, name="omniqa-media", daemon=True)
 
-    def __enter__(self) -> None:
-        try:
-            with interrupts_held():  # in the middle of its start, nobody could tell whether there is a thread
-                self._thread.start()
-        except BaseException:
-            self.__exit__()
-            raise
+    def start(self) -> None:
+        with interrupts_held():  # in the middle of its start, nobody could tell whether there is a thread
+            self._thread.start()
+
+    def __enter__(self) -> "_Worker":
+        return self
 
     def __exit__(self, *_: object) -> None:
         stands_still = self._pulse.given_up
@@ -134,7 +142,7 @@ class _Worker:
 class _News:
     """What comes through a queue up to its end, and then `result`. Raises what the work raised."""
 
-    def __init__(self, told: Queue[Any] | SimpleQueue[Any], pulse: _Pulse, path: object, stall: float) -> None:
+    def __init__(self, told: SimpleQueue[Any], pulse: _Pulse, path: object, stall: float) -> None:
         self._told, self._pulse, self._path, self._stall = told, pulse, path, stall
         self.result: Any = None
 
@@ -170,15 +178,21 @@ def _run(work: Callable[[Progress], Any], pulse: _Pulse, told: SimpleQueue[float
     except GivenUp:
         return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
-        told.put(_Done(error=error))
+        told.put(_failed(error))
 
 
-def _run_ahead(work: Callable[[Callable[[Any], None], Progress], Any], pulse: _Pulse, told: Queue[Any]) -> None:
+def _run_ahead(
+    work: Callable[[Callable[[Any], None], Progress], Any],
+    pulse: _Pulse,
+    told: SimpleQueue[Any],
+    places: SimpleQueue[None],
+) -> None:
     _here.pulse, begun = pulse, time.perf_counter()
 
     def hand_on(piece: Any) -> None:
         before = time.perf_counter()
-        _put(told, piece, pulse)
+        _take_place(places, pulse)
+        told.put(piece)
         pulse.held_up_s += time.perf_counter() - before
         beat()
 
@@ -187,16 +201,22 @@ def _run_ahead(work: Callable[[Callable[[Any], None], Progress], Any], pulse: _P
 
     try:
         value = work(hand_on, report)
-        _put(told, _Done((value, time.perf_counter() - begun - pulse.held_up_s)), pulse)
+        told.put(_Done((value, time.perf_counter() - begun - pulse.held_up_s)))
     except GivenUp:
         return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
-        _put(told, _Done(error=error), pulse)
+        told.put(_failed(error))
 
 
-def _put(told: Queue[Any], piece: Any, pulse: _Pulse) -> None:
+def _failed(error: BaseException) -> _Done:
+    """An error that holds nothing open, nor the frame that waits for its being taken."""
+    free_locals(error)
+    return _Done(error=error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+
+
+def _take_place(places: SimpleQueue[None], pulse: _Pulse) -> None:
     """Wait for room, as long as somebody is there to make it."""
     while not pulse.given_up:
-        with suppress(Full):
-            told.put(piece, timeout=_TICK)
+        with suppress(Empty):
+            places.get(timeout=_TICK)
             return
