@@ -6,7 +6,7 @@ from functools import lru_cache
 import av
 import numpy as np
 
-from omniqa.memory import is_out_of_memory
+from omniqa.media.container import is_damage
 
 _STEREO = 2
 _PROBE_RATE = 48_000
@@ -55,7 +55,7 @@ def _resampler_gains(layout: str, channels: int) -> tuple[float, ...]:
         frame.sample_rate = _PROBE_RATE
         mixed = av.AudioResampler(format="flt", layout="mono", rate=_PROBE_RATE).resample(frame)
     except (av.error.FFmpegError, ValueError) as error:
-        if is_out_of_memory(error):
+        if not is_damage(error):
             raise
         return ()  # a layout that it can't mix, such as ambisonics
     return tuple(float(gain) for gain in mixed[0].to_ndarray()[0, :channels])

@@ -1,19 +1,34 @@
-"""PyAV with a fault in one of its calls: opening, seeking, reading a packet, decoding one."""
+"""PyAV with a fault in one of its calls, whatever allocates, reads or computes.
+
+That is opening (and with it the making of codec contexts), seeking, reading a packet, decoding one, converting a
+picture or a sound, resampling, and a filter graph's steps.
+"""
 
 from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
 import av
+import pytest
 from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.container.streams import StreamContainer
+from av.filter import Graph
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Stream
 
+from omniqa.media import geometry
+
 _OPEN = av.open
-_COUNTED = {"seek", "decode"}
-_WRAPPED = (InputContainer, StreamContainer, Stream, CodecContext, Packet)
+_COUNTED = {
+    "seek", "decode", "flush_buffers", "to_ndarray", "reformat", "resample",
+    "add", "add_buffer", "link_nodes", "configure", "push", "pull",
+}  # fmt: skip
+_WRAPPED = (
+    InputContainer, StreamContainer, Stream, CodecContext, Packet, av.VideoFrame, av.AudioFrame, av.AudioResampler,
+    Graph,
+)  # fmt: skip
 
 
 @dataclass
@@ -36,6 +51,20 @@ class Faults:
         """In place of `av.open`."""
         self.step()
         return self.wrap(_OPEN(*arguments, **options))
+
+    def put_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Let the package meet PyAV with the fault."""
+        patch.setattr(av, "open", self.open)
+        patch.setattr(av, "AudioResampler", self._making(av.AudioResampler))
+        patch.setattr(av.filter, "Graph", self._making(Graph))
+        patch.setattr(geometry, "SideDataContainer", lambda frame: SideDataContainer(_real(frame)))
+
+    def _making(self, kind: type) -> Any:
+        def make(*arguments: Any, **options: Any) -> Any:
+            self.step()
+            return self.wrap(kind(*map(_real, arguments), **options))
+
+        return make
 
     def wrap(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
