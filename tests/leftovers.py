@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -39,24 +40,30 @@ def settled() -> Held:
     return held()
 
 
-def held_after(before: Held) -> Held:
-    """What is held once threads that have ended are gone."""
+def left_behind(before: Held) -> list[str]:
+    """What is held beyond `before` once threads that have ended are gone: threads and files by name."""
     end = time.monotonic() + _PATIENCE_S
-    while (now := held()) != before and time.monotonic() < end:
+    while (more := _more(held(), before)) and time.monotonic() < end:
         time.sleep(0.005)
-    return now
+    return more
+
+
+def _more(now: Held, before: Held) -> list[str]:
+    more = Counter([*now.threads, *now.files]) - Counter([*before.threads, *before.files])
+    return [*more.elements(), *["a thread that is none of Python's"] * (now.tasks - before.tasks)]
 
 
 def steps_of(work: Callable[[], object], at: int = 0) -> int:
-    """Run `work`; give how many of its steps in the package this thread took. SIGINT comes at step `at`."""
+    """Run `work`; give how many lines of the package this thread ran. SIGINT comes at line `at` of them."""
     steps = 0
 
     def step(frame, event, argument):
         nonlocal steps
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
-        steps += 1
-        if steps == at:
+        # Python itself takes no signal while it resumes a generator that delegates; "call" would be such a moment.
+        steps += event == "line"
+        if steps == at and event == "line":
             signal.raise_signal(signal.SIGINT)
         return step
 

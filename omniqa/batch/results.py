@@ -1,6 +1,8 @@
 """Where a batch's lines go: a file that the next run goes on with, or a stream."""
 
+import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,9 +156,11 @@ class ResultFile(Results):
 class Stream(Results):
     """Lines on stdout, or in whatever else can't be read again; nothing is known from earlier runs."""
 
-    def __init__(self, file: int, name: str, layout: Layout, settings: Settings) -> None:
+    def __init__(self, path: Path | None, layout: Layout, settings: Settings) -> None:
+        """`path`: a pipe or a device; None is stdout, which stays open."""
         super().__init__(settings)
-        self._file, self._name, self._layout = file, name, layout
+        self._name, self._layout, self._is_stdout = str(path or "stdout"), layout, path is None
+        self._file = sys.stdout.fileno() if path is None else os.open(path, os.O_WRONLY)
 
     def add(self, row: Row) -> None:
         """Write a line. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
@@ -169,6 +173,11 @@ class Stream(Results):
         except OSError as error:
             raise UsageError(f"{self._name} can't be written to ({error.strerror}).") from error
         super().add(row)
+
+    def close(self) -> None:
+        """Close the pipe or the device."""
+        if not self._is_stdout:
+            os.close(self._file)
 
 
 @contextmanager

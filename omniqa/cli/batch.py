@@ -1,7 +1,6 @@
 """`omniqa batch`: many clips, one question or many, results that the next run goes on with."""
 
 import os
-import sys
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -267,9 +266,9 @@ def _results(
     retry: bool,
 ) -> Results:
     if out is None:
-        return Stream(sys.stdout.fileno(), "stdout", layout, settings)
+        return Stream(None, layout, settings)
     if out.exists() and not out.is_file() and not out.is_dir():  # a pipe, a device
-        return Stream(os.open(out, os.O_WRONLY), str(out), layout, settings)
+        return Stream(out, layout, settings)
     asked = runfile.summary(tasks)
     now = files_now(task.clip for task in tasks)
     return ResultFile(out, layout, settings, shard=shard, asked=asked, append=append, retry=retry, now=now)

@@ -15,7 +15,7 @@ from omniqa.errors import MediaError, StorageError, UsageError
 from omniqa.media.access import CLIP_SECONDS, SOUND_SECONDS
 from omniqa.media.audio import SAMPLE_RATE, mixed_audio, resample_array
 from omniqa.media.clock import Clock
-from omniqa.media.container import Damage, Kind
+from omniqa.media.container import Damage, Kind, reading_errors
 from omniqa.media.download import held
 from omniqa.media.downmix import CANCELLED_NOTE
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
@@ -211,7 +211,8 @@ class _Reading:
         """What `take` returns; where the media does not allow it, a warning instead, and `nothing`."""
         damage = Damage()
         try:
-            taken = take(damage)
+            with reading_errors(self.info.path):
+                taken = take(damage)
         except StorageError:
             raise
         except MediaError as error:

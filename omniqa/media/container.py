@@ -102,7 +102,7 @@ class Timed(NamedTuple):
 
 @contextmanager
 def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[InputContainer]:
-    """Open a file for reading; any FFmpeg error inside the block becomes a MediaError that names the file.
+    """Open a file for reading; an error inside the block is told as `reading_errors` does.
 
     Only formats that hold their media themselves are opened; of those that name other files or addresses, only
     network playlists are, and only where `access` allows it.
@@ -112,7 +112,7 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
         StorageError: it can't be read from where it is.
         OutOfMemoryError: memory ran out inside FFmpeg.
     """
-    try:
+    with reading_errors(path):
         address = _address(path, access)
         with _opened(address, access) as container:
             beat()
@@ -121,6 +121,19 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
             if container.format.name == "webp_pipe" and _is_animated_webp(address):
                 raise MediaError(f"{path} is an animated WebP, which FFmpeg can't decode; convert it to GIF or MP4.")
             yield container
+
+
+@contextmanager
+def reading_errors(path: str | Path) -> Iterator[None]:
+    """Turn errors of FFmpeg and of the file system into omniqa's, which name the file.
+
+    Raises:
+        MediaError: the file is not readable as media.
+        StorageError: it can't be read from where it is.
+        OutOfMemoryError: memory ran out.
+    """
+    try:
+        yield
     except av.error.ArgumentError as error:
         raise MediaError(
             f"{path} is too damaged to be read, or a playlist or other format that omniqa does not open."
@@ -129,15 +142,12 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
         raise MediaError(f"{path} was given up: nothing of it could be read for {STALL_SECONDS:g} s.") from error
     except av.error.InvalidDataError as error:
         raise MediaError(f"{path} is not a media file, or too damaged to be read.") from error
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, OSError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(error, f" while {path} was read") from error
-        kind = StorageError if error.errno in _STORAGE else MediaError
+        of_ffmpeg = isinstance(error, av.error.FFmpegError)
+        kind = MediaError if of_ffmpeg and error.errno not in _STORAGE else StorageError
         raise kind(f"{path} can't be read: {error.strerror}.") from error
-    except OSError as error:  # of the file system, before FFmpeg comes to it
-        if is_out_of_memory(error):
-            raise out_of_memory(error, f" while {path} was read") from error
-        raise StorageError(f"{path} can't be read: {error.strerror}.") from error
 
 
 def is_damage(error: Exception) -> bool:

@@ -109,7 +109,8 @@ def is_turned(frame: av.VideoFrame) -> bool:
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Where the stored point (x, y) is shown: (a, b, c, d) of x' = a x + c y, y' = b x + d y, in fixed point."""
     # `frame.side_data` would tie the frame to itself: it, and its converter's threads, would stay until collected.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
+    side_data: Any = SideDataContainer
+    matrix = side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return 1, 0, 0, 1
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))

@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 RUNNER = """
 import gc, json, sys, time
 from omniqa.cli.app import run
-from tests.leftovers import held_after, settled
+from tests.leftovers import left_behind, settled
 
 arguments = json.loads(sys.argv[1])
 say = lambda line: print(line, file=report)
@@ -44,8 +44,7 @@ while True:
             time.sleep(60)
     except KeyboardInterrupt:
         code = 130
-    after = held_after(before)
-    say(json.dumps([code, [] if after == before else [before, after]]))
+    say(json.dumps([code, left_behind(before)]))
 """
 
 

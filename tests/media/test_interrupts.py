@@ -18,7 +18,7 @@ from omniqa.media.clip import Sampling, sample_clip, stream_clip
 from omniqa.media.pipe import kept
 from omniqa.media.probe import probe
 from omniqa.media.watch import beat, watched
-from tests.leftovers import held_after, settled, steps_of
+from tests.leftovers import left_behind, settled, steps_of
 from tests.media import cases
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
@@ -65,7 +65,7 @@ def interrupted_everywhere(work):
         at = 1 + place * steps // PLACES
         with suppress(KeyboardInterrupt):
             steps_of(work, at)
-        assert held_after(before) == before, f"interrupted at step {at} of {steps}"
+        assert not left_behind(before), f"interrupted at step {at} of {steps}"
 
 
 def test_reading_a_clip(clip):
@@ -114,7 +114,7 @@ def test_a_clip_that_has_been_read_holds_no_thread_and_no_picture(tmp_path, rota
     sample_clip(path, SMALL)
     before = settled()
     sample_clip(path, SMALL)
-    assert held_after(before) == before
+    assert not left_behind(before)
 
 
 def test_an_error_holds_nothing_of_the_functions_that_it_ended():
