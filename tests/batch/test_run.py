@@ -263,7 +263,7 @@ def test_where_memory_runs_out_while_decoding_the_clip_is_decoded_again_with_hal
     start, qa, media, monkeypatch, error, prefetch
 ):
     room = Faults(error, at=25)
-    monkeypatch.setattr(av, "open", room.open)
+    room.put_in(monkeypatch)
     rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4), prefetch=prefetch).go_on(qa))
     assert room.struck
     assert [row["status"] for row in rows] == ["fewer_frames"] * 2
@@ -275,7 +275,7 @@ def test_where_memory_runs_out_while_decoding_the_clip_is_decoded_again_with_hal
 def test_where_memory_stays_out_while_decoding_the_clip_fails_alone(start, qa, media, monkeypatch):
     room = Faults(av.error.MemoryError(12, "Cannot allocate memory"), at=25, lasts=True)
     with monkeypatch.context() as patch:
-        patch.setattr(av, "open", room.open)
+        room.put_in(patch)
         rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4)).go_on(qa))
     assert {row["status"] for row in rows} == {"failed"}
     # How many frames there were can't be told either, so that the most that may be taken are halved.

@@ -246,7 +246,7 @@ def test_a_clip_whose_memory_runs_out_is_not_kept(cached, folder, clip, monkeypa
     """One packet for which there is no memory is no damage: there is no answer, and nothing in the cache."""
     room = Faults(av.error.MemoryError(12, "Cannot allocate memory"), at=25)
     with monkeypatch.context() as patch:
-        patch.setattr(av, "open", room.open)
+        room.put_in(patch)
         with pytest.raises(OutOfMemoryError):
             cached.ask(clip, "What?", sampling=SAMPLING, decoding=SHORT)
     assert files(folder) == []
