@@ -81,6 +81,7 @@ def workplace(material, tmp_path, monkeypatch):
         copy(path, tmp_path / path.name)
     for name in ("sample_media", "docs", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".cache" / "clips").mkdir(parents=True)
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, command in (("omniqa", f'"{sys.executable}" -m omniqa'), ("python", f'"{sys.executable}"')):

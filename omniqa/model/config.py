@@ -155,6 +155,8 @@ class ThinkerConfig:
     seconds_per_chunk: int = entry(only(SECONDS_PER_CHUNK), SECONDS_PER_CHUNK)
     audio_start_token_id: int = entry(_TOKEN, 151647)
     audio_end_token_id: int = entry(_TOKEN, 151648)
+    vision_start_token_id: int | None = entry(optional(_TOKEN), None)  # which only transformers asks for
+    vision_end_token_id: int | None = entry(optional(_TOKEN), None)
     user_token_id: int = entry(_TOKEN, 872)
     eos_token_id: int | tuple[int, ...] | None = entry(END_TOKENS, None)
     initializer_range: float = entry(_SPREAD, 0.02)
@@ -177,6 +179,9 @@ class ThinkerConfig:
             ("text_config", "layer_types"), ("vision_config", "rope_parameters"),
         ):  # fmt: skip
             del values[part][name]
+        for name in ("vision_start_token_id", "vision_end_token_id"):
+            if values[name] is None:
+                del values[name]
         make: Any = Qwen2_5OmniThinkerConfig
         return make(**values)
 

@@ -266,7 +266,7 @@ def test_too_little_memory_is_exit_code_5(ask, clip, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     code, _, err = ask(clip, "What?")
     assert code == 5
-    assert "--dtype bfloat16" in err
+    assert "GiB are free" in err
 
 
 def test_running_out_of_memory_is_exit_code_5(ask, clip, monkeypatch):

@@ -95,7 +95,7 @@ def test_times_shares_and_a_methods_options_reach_the_plan(omniqa):
     def plan(*arguments):
         code, out, err = omniqa("plan", "--json", *arguments)
         assert code == 0, err
-        return json.loads(out)
+        return {name: value for name, value in json.loads(out).items() if name != "memory"}  # what is free changes
 
     assert plan("--retention", "20%") == plan("--retention", "0.2")
     assert plan("--method", "omnidrop:curve=exp") == plan("--set", "curve=exp") != plan()
