@@ -88,7 +88,8 @@ def workplace(material, tmp_path, monkeypatch):
         (tools / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (tools / name).chmod(0o755)
     environment = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    for name, value in {**environment, "OMNIQA_MODEL": "nano", "HF_HUB_OFFLINE": "1"}.items():
+    short = {"OMNIQA_MODEL": "nano", "OMNIQA_MAX_NEW_TOKENS": "4"}  # what is answered is tested elsewhere
+    for name, value in {**environment, **short, "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     load, loaded = engine.load_thinker, {}  # nano is loaded once a page

@@ -16,7 +16,7 @@ from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 
-INTERRUPTS = 6
+INTERRUPTS = 3
 INTERRUPTED = 130
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 # Runs a command over and over in one process; says how long the first run took, and what each one that was interrupted

@@ -25,7 +25,7 @@ from tests.media.clips import Audio, Video, grey, tone, write_clip
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 
 SMALL = Sampling(fps=8, min_pixels=784, max_pixels=784)
-PLACES = 10  # of each kind of work, at which it is interrupted
+PLACES = 6  # of each kind of work, at which it is interrupted
 
 
 @pytest.fixture(autouse=True)
