@@ -5,7 +5,7 @@ import select
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from omniqa.errors import MediaError
@@ -54,9 +54,9 @@ def kept(pieces: Iterable[bytes], name: str) -> Iterator[Path]:
     Raises:
         MediaError: there is no room for it.
     """
-    with interrupts_held():  # between its making and its name being known, nobody could delete it
-        file = tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media")  # noqa: SIM115
-    with file:
+    with ExitStack() as held:
+        with interrupts_held():  # between its making and its name being known, nobody could delete it
+            file = held.enter_context(tempfile.NamedTemporaryFile(prefix="omniqa-", suffix=".media"))
         try:
             for piece in pieces:
                 file.write(piece)

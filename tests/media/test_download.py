@@ -274,6 +274,7 @@ def test_without_the_flag_the_address_is_named_whole_in_every_command(server, ca
 
 
 def test_every_command_takes_an_address(server, copies, capfd, tmp_path):
+    pytest.importorskip("torch")
     address = server.address("plain")
     questions = tmp_path / "questions.jsonl"
     questions.write_text(json.dumps({"video": address, "question": "What?", "answer": "x"}))
