@@ -1,6 +1,6 @@
 """Mutated media through the command line's own entry: how each file ends, and what it costs.
 
-    nice python -m tests.fuzz.run --count 1080 --seed 1 -o /tmp/fuzz.jsonl
+    nice python -m tests.fuzz.run --count 1080 --seed 1 -o fuzz.jsonl
 
 One process loads nano and forks for each file, so that seconds of the CPU and peak memory are that file's alone. The
 same command goes on where it was stopped. The end shows a table; the exit code is 1 where the bounds do not hold:
