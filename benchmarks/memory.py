@@ -1,4 +1,4 @@
-"""How far the memory that omniqa.model.fit foresees is from what a question really takes, on the CPU.
+"""How far the memory estimate of omniqa.model.fit is from what a question really takes, on the CPU.
 
     python benchmarks/make_checkpoint.py mid mid-random
     omniqa nano make-clips clips --n 1 --seconds 60 --size 1024
@@ -37,12 +37,12 @@ def main() -> None:
     answer = qa.ask(arguments.clip, "What is seen?", decoding=Decoding(2), **options)
     clip = expected_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
     plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.thinker.layers)
-    foreseen = need(ModelShape.of(arguments.model), plan)
+    estimate = need(ModelShape.of(arguments.model), plan)
     peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]
     print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.alive[0]} enter; {seconds:.0f} s")
-    for name, size in {**vars(foreseen), "foreseen": foreseen.total, "measured": peak}.items():
+    for name, size in {**vars(estimate), "estimate": estimate.total, "measured": peak}.items():
         print(f"{name:12} {size / 2**30:7.2f} GiB")
-    print(f"foreseen / measured {foreseen.total / peak:.3f}")
+    print(f"estimate / measured {estimate.total / peak:.3f}")
 
 
 if __name__ == "__main__":
