@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omniqa.media.summary import MediaSummary
 from omniqa.sequence.units import AUDIO, SECONDS_PER_CHUNK, VIDEO
 from omniqa.terminal import LAYOUT, printable
 
@@ -57,50 +58,6 @@ class Evidence:
     score: float
     audio: float
     video: float
-
-
-@dataclass(frozen=True)
-class ClockJump:
-    """A place where the file's timestamps jump.
-
-    at_s: on the file's clock, which goes on without a jump. by_s: how far they leap; negative where they go back.
-    """
-
-    at_s: float
-    by_s: float
-
-
-@dataclass(frozen=True)
-class MediaSummary:
-    """What was taken from the file; width and height are those the model saw.
-
-    grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
-    windows_reused: the share of all vision windows that --reuse-static took from the grid before.
-    jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
-    hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
-    pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
-    deinterlaced: frames that were stored as two fields. padded: those of another shape than the file's first frame.
-    """
-
-    duration_s: float
-    frames: int
-    fps: float | None
-    width: int
-    height: int
-    audio_s: float
-    warnings: tuple[str, ...]
-    grids: int = 0
-    grids_reused: int = 0
-    windows_reused: float = 0.0
-    jumps: tuple[ClockJump, ...] = ()
-    hdr: str | None = None
-    pixel_aspect: str | None = None
-    deinterlaced: int = 0
-    padded: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return vars(self) | {"warnings": list(self.warnings), "jumps": [dict(vars(jump)) for jump in self.jumps]}
 
 
 @dataclass(frozen=True)

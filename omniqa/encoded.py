@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniqa.answer import MediaSummary
 from omniqa.media.clip import SampledClip
+from omniqa.media.summary import MediaSummary
 from omniqa.model.audio import AudioEncoding
 from omniqa.model.shared import SharedRows
 from omniqa.pruning.budget import ClipTokens, Plan

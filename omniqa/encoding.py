@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omniqa.answer import ClockJump, MediaSummary
 from omniqa.cache.encodings import EncodingCache
 from omniqa.encoded import EncodedVideo, PreparedClip
 from omniqa.media.clip import SampledClip, stream_clip
 from omniqa.media.sampling import Sampling
+from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
 from omniqa.model.attention import Attention
 from omniqa.model.audio import AudioEncoder

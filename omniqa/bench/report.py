@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omniqa.answer import MediaSummary
+from omniqa.media.summary import MediaSummary
 
 FIGURES = ("tokens", "timing_s", "speedup", "memory", "agreement", "answer")
 

@@ -17,8 +17,8 @@ from types import UnionType
 from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 from omniqa import json_output, strict_json
-from omniqa.answer import MediaSummary
 from omniqa.media.access import CLIP_SECONDS
+from omniqa.media.summary import MediaSummary
 
 METADATA = "omniqa"  # one name, for their order would not be the same each time
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}

@@ -3,6 +3,8 @@
 Imported only once an address is opened: the HTTP client takes a while to import.
 """
 
+from __future__ import annotations
+
 import shutil
 import ssl
 import tempfile
@@ -10,14 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from omniqa.errors import MediaError, first_line
 from omniqa.interrupts import interrupts_held
 from omniqa.media.access import STALL_SECONDS, Access
-from omniqa.media.download import Copy, OnBytes
+
+if TYPE_CHECKING:
+    from omniqa.media.download import Copy, OnBytes
 
 _PIECE = 2**18
 _SNIFFED = 1024  # bytes that are asked for first: enough to tell a page and a playlist from media

@@ -1,7 +1,7 @@
 """The tensor operations that pruning methods are made of (methods.md, building blocks and omnidrop).
 
 Ties break by lower index, everywhere and in one sense: *whichever set an operation chooses* — the tokens to keep in
-`topk_indices` and `temporal_merge`, the tokens to drop in `drop_lowest` and `drop_by_tds` — of equal tokens the one
+`topk_indices` and `TemporalMerge`, the tokens to drop in `drop_lowest` and `drop_by_tds` — of equal tokens the one
 with the lower index is chosen first. Sorts are therefore stable, and every result is ascending.
 
 Counts are Python integers known ahead and nothing reads a value back from the device, so no operation waits for it.
@@ -12,11 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from omniqa.pruning.ttm import GROUP
-
 _BLOCK_ROWS = 4096  # rows that are compared with as many others at a time
 _SAME = 2**-17  # pairwise_cosine of one vector with itself, by matrix product, are this near to 1
-_BLOCK_GROUPS = 16  # groups of grids that temporal_merge compares at a time: 64 grids, the default clip in one go
 
 
 def subsample_evenly(m: int, n0: int, device: torch.device | None = None) -> Tensor:
@@ -124,29 +121,6 @@ def keep_of_blocks(
 def _blocks_of(size: int) -> int:
     """How many blocks of `size` tokens are compared at a time."""
     return max(1, _BLOCK_ROWS // size)
-
-
-def temporal_merge(video: Tensor, kept: int) -> Tensor:
-    """Temporal token merging (DyCoke, arXiv 2411.15024; methods.md, TTM).
-
-    video: (grids, tokens_per_grid, d) embeddings. Returns (grids, tokens_per_grid) bool, True where a token stays:
-    `kept` of all grids but a group's first. In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens
-    least similar to g0's at the same place, of g3 those least similar to g2's, dropped tokens included.
-    """
-    # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
-    return torch.cat([_merge_groups(block, kept) for block in video.split(_BLOCK_GROUPS * GROUP)])
-
-
-def _merge_groups(video: Tensor, kept: int) -> Tensor:
-    """temporal_merge of whole groups, the last of them perhaps short; `kept` tokens of every later grid stay."""
-    keep = torch.ones(video.shape[:2], dtype=torch.bool, device=video.device)
-    # All groups at once for each comparison inside a group, on strided views.
-    for later, earlier in ((1, 0), (2, 0), (3, 2)):
-        grid = video[later::GROUP]
-        similarity = cosine(grid, video[earlier::GROUP][: len(grid)])
-        most_similar = similarity.argsort(dim=-1, stable=True)[:, kept:]
-        keep[later::GROUP].scatter_(1, most_similar, False)
-    return keep
 
 
 def drop_lowest(scores: Tensor, k: int, droppable: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Temporal token merging as a choice of video: group by group, so that a long video never stands whole in memory."""
+"""Temporal token merging (DyCoke, arXiv 2411.15024; methods.md, TTM), a few groups of grids at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUP = 4  # grids that TTM looks at together
+_BLOCK_GROUPS = 16  # groups that are compared at a time: 64 grids, the default clip in one go
 
 
 def ttm_counts(grids: int, tokens_per_grid: int, rho: float) -> tuple[int, ...]:
@@ -22,7 +23,11 @@ def ttm_counts(grids: int, tokens_per_grid: int, rho: float) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TemporalMerge(VideoChoice):
-    """TTM that keeps `kept` tokens of every grid but a group's first (methods.md, TTM)."""
+    """TTM that keeps `kept` tokens of every grid but a group's first.
+
+    In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the same place, of
+    g3 those least similar to g2's, dropped tokens included.
+    """
 
     window: ClassVar[int] = GROUP
 
@@ -35,6 +40,23 @@ class TemporalMerge(VideoChoice):
 
     def keep(self, grids: Tensor) -> Tensor:
         """See VideoChoice."""
-        from omniqa.pruning.ops import temporal_merge
+        import torch
 
-        return temporal_merge(grids, self.kept)
+        # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
+        return torch.cat([_merge_groups(block, self.kept) for block in grids.split(_BLOCK_GROUPS * GROUP)])
+
+
+def _merge_groups(video: Tensor, kept: int) -> Tensor:
+    """Which tokens stay of whole groups, the last of them perhaps short: (grids, tokens_per_grid) bool."""
+    import torch
+
+    from omniqa.pruning.ops import cosine
+
+    keep = torch.ones(video.shape[:2], dtype=torch.bool, device=video.device)
+    # All groups at once for each comparison inside a group, on strided views.
+    for later, earlier in ((1, 0), (2, 0), (3, 2)):
+        grid = video[later::GROUP]
+        similarity = cosine(grid, video[earlier::GROUP][: len(grid)])
+        most_similar = similarity.argsort(dim=-1, stable=True)[:, kept:]
+        keep[later::GROUP].scatter_(1, most_similar, False)
+    return keep

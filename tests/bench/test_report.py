@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from omniqa.answer import MediaSummary
 from omniqa.bench.plot import check_plot, save_plot
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
 from omniqa.errors import UsageError
+from omniqa.media.summary import MediaSummary
 
 
 def measured(achieved, seconds, kl=0.5, same=True):

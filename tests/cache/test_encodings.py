@@ -207,8 +207,8 @@ def _write_often(path, number):
 def _small(number):
     from fractions import Fraction
 
-    from omniqa.answer import MediaSummary
     from omniqa.encoded import EncodedVideo
+    from omniqa.media.summary import MediaSummary
     from omniqa.sequence.layout import MediaShape
 
     summary = MediaSummary(1.0, 2, 2.0, 56, 56, 0.0, ())
