@@ -19,7 +19,7 @@ demo: $(VENV)/.ready
 
 test: check $(VENV)/.reference
 	$(BIN)/pytest -n 2
-	PYTHONPATH=$(VENV)/transformers-5.17 $(BIN)/pytest -n 2 tests/model tests/sequence
+	PYTHONPATH=$(VENV)/transformers-5.17 $(BIN)/pytest -n 2 tests/models tests/runtime
 
 # A test that comes to need torch is skipped; those that run the whole program are left out. The last lines say how many
 # ran. pip looks for releases every time.

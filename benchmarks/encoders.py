@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import THEIRS, Rates
-from omniqa.engine import OmniQA
 from omniqa.media.clip import sample_clip
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import Sampling
-from omniqa.model.thinker import read_tensors
-from omniqa.model.vision import IMAGE_MEAN, IMAGE_STD, PATCH, patchify
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.models.qwen2_5_omni.thinker import read_tensors
+from omniqa.models.qwen2_5_omni.vision import IMAGE_MEAN, IMAGE_STD, PATCH, patchify
+from omniqa.pipeline.engine import OmniQA
 
 OURS = "omniqa"
 SIDES = (THEIRS, OURS)

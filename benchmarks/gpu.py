@@ -34,20 +34,20 @@ from torch import Tensor
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
-from omniqa.model.attention import select_attention
-from omniqa.model.audio import AudioEncoder
-from omniqa.model.cache import KVCache
-from omniqa.model.config import read_config
-from omniqa.model.decoder import Decoder, Prompt
-from omniqa.model.rate import matmul_rate
-from omniqa.model.steps import CAPTURE_AFTER, Steps
-from omniqa.model.vision import VisionEncoder, patchify
-from omniqa.model.work import ModelShape
+from omniqa.models.base import AUDIO as IS_AUDIO
+from omniqa.models.base import VIDEO as IS_VIDEO
+from omniqa.models.qwen2_5_omni.audio import AudioEncoder
+from omniqa.models.qwen2_5_omni.config import read_config
+from omniqa.models.qwen2_5_omni.decode_step import CAPTURE_AFTER, Steps
+from omniqa.models.qwen2_5_omni.decoder import Decoder, Prompt
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify
 from omniqa.pruning import registry
 from omniqa.pruning.budget import Unreachable
 from omniqa.pruning.contract import AnyMethod, MediaTokens
-from omniqa.sequence.units import AUDIO as IS_AUDIO
-from omniqa.sequence.units import VIDEO as IS_VIDEO
+from omniqa.runtime.attention import select_attention
+from omniqa.runtime.kv_cache import KVCache
+from omniqa.runtime.matmul_rate import matmul_rate
 
 SHAPES = {"7b": "7b", "3b": "3b", "tiny": "small"}  # and what make_checkpoint calls them
 HEAD, TAIL = 30, 40  # text tokens before and after the media; of the latter the question's

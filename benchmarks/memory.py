@@ -1,4 +1,4 @@
-"""How far the memory estimate of omniqa.model.fit is from what a question really takes, on the CPU.
+"""How far the memory estimate of omniqa.pipeline.fit is from what a question really takes, on the CPU.
 
     python benchmarks/make_checkpoint.py mid mid-random
     omniqa nano make-clips clips --n 1 --seconds 60 --size 1024
@@ -11,15 +11,15 @@ question. Answers of random weights mean nothing.
 import argparse
 
 import omniqa
-from omniqa.foreseen import expected_tokens
 from omniqa.media.probe import probe
 from omniqa.media.sampling import Sampling
-from omniqa.model.checkpoint import pixel_bounds
-from omniqa.model.decoding import Decoding
-from omniqa.model.fit import METHOD, RETENTION, need
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.checkpoint import pixel_bounds
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pipeline.fit import METHOD, RETENTION, need
+from omniqa.pipeline.stats import peak_rss_bytes
+from omniqa.pipeline.token_estimate import expected_tokens
 from omniqa.pruning import registry
-from omniqa.stats import peak_rss_bytes
+from omniqa.runtime.generation_options import Decoding
 
 
 def main() -> None:

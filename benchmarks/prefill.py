@@ -36,14 +36,14 @@ import omniqa
 from benchmarks import encoders
 from benchmarks.rows import THEIRS, Rates, Run, make_rows, operations, record, table
 from benchmarks.theirs import Theirs, TheirsError
-from omniqa.answer import Answer
 from omniqa.bench.run import reset_rss_peak
-from omniqa.engine import OmniQA
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
-from omniqa.model.widen import WideLinear
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pipeline.answer import Answer
+from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
+from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.upcast import WideLinear
 from tests.media.clips import Audio, Video, tone, write_clip
 
 QUESTIONS = ("What is seen, and what is heard?", "What happens at the end?")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 import omniqa
-from omniqa.encoded import EncodedVideo
-from omniqa.encoding import ClipEncoder
-from omniqa.engine import OmniQA
 from omniqa.media.sampling import Sampling
+from omniqa.pipeline.encode import ClipEncoder
+from omniqa.pipeline.encoded_clip import EncodedVideo
+from omniqa.pipeline.engine import OmniQA
 
 THRESHOLDS = [0.0, 1.0, 2.0, 4.0, 8.0]  # levels of 255
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from omniqa.model.rate import matmul_rate
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.runtime.matmul_rate import matmul_rate
 
 THEIRS = "transformers"
 STAGES = (

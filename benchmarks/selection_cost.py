@@ -30,18 +30,18 @@ from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditio
 
 from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa import errors
-from omniqa.model.attention import select_attention
-from omniqa.model.audio import AudioEncoding
-from omniqa.model.cache import KVCache
-from omniqa.model.checkpoint import HUB_3B
-from omniqa.model.decoder import Decoder, Prompt
-from omniqa.model.rate import matmul_rate
-from omniqa.model.work import ModelShape
+from omniqa.models.base import AUDIO as IS_AUDIO
+from omniqa.models.base import VIDEO as IS_VIDEO
+from omniqa.models.qwen2_5_omni.audio import AudioEncoding
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B
+from omniqa.models.qwen2_5_omni.decoder import Decoder, Prompt
+from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
 from omniqa.pruning.contract import AnyMethod, MediaTokens, Method
-from omniqa.sequence.units import AUDIO as IS_AUDIO
-from omniqa.sequence.units import VIDEO as IS_VIDEO
+from omniqa.runtime.attention import select_attention
+from omniqa.runtime.kv_cache import KVCache
+from omniqa.runtime.matmul_rate import matmul_rate
 
 SHAPE = TEXT["3b"]
 WIDTH, LAYERS = SHAPE["hidden_size"], SHAPE["num_hidden_layers"]

@@ -156,8 +156,8 @@ class Model:
         from qwen_omni_utils import process_mm_info
 
         from omniqa.bench.run import reset_rss_peak
-        from omniqa.sequence.template import SYSTEM_PROMPT
-        from omniqa.stats import peak_device_bytes, peak_rss_bytes, reset_device_peak
+        from omniqa.models.qwen2_5_omni.template import SYSTEM_PROMPT
+        from omniqa.pipeline.stats import peak_device_bytes, peak_rss_bytes, reset_device_peak
 
         conversation = [
             {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},

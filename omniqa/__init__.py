@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from omniqa.answer import Answer
-    from omniqa.engine import EncodedVideo, OmniQA, load
     from omniqa.media.clip import SampledClip
     from omniqa.media.sampling import Sampling
-    from omniqa.model.decoding import Decoding
+    from omniqa.pipeline.answer import Answer
+    from omniqa.pipeline.engine import EncodedVideo, OmniQA, load
+    from omniqa.runtime.generation_options import Decoding
 
 __all__ = ["Answer", "Decoding", "EncodedVideo", "OmniQA", "SampledClip", "Sampling", "load"]
 
 _HOMES = {
-    "Answer": "omniqa.answer",
-    "Decoding": "omniqa.model.decoding",
-    "EncodedVideo": "omniqa.engine",
-    "OmniQA": "omniqa.engine",
+    "Answer": "omniqa.pipeline.answer",
+    "Decoding": "omniqa.runtime.generation_options",
+    "EncodedVideo": "omniqa.pipeline.engine",
+    "OmniQA": "omniqa.pipeline.engine",
     "SampledClip": "omniqa.media.clip",
     "Sampling": "omniqa.media.sampling",
-    "load": "omniqa.engine",
+    "load": "omniqa.pipeline.engine",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5OmniProcessor, WhisperFeatureExtractor
 
-from omniqa.sequence.template import SYSTEM_PROMPT
+from omniqa.models.qwen2_5_omni.template import SYSTEM_PROMPT
 
 HEAD = f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from omniqa import engine
 from omniqa.cli.app import run
 from omniqa.nano import clips, world
+from omniqa.pipeline import engine
 from tests.conftest import ROOT
 from tests.media.clips import Audio, tone, write_clip
 

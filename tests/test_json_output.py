@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from omniqa.jobs.jsonl_store import JSON_LINES
 from omniqa.json_output import dumps
-from omniqa.lines import JSON_LINES
 
 
 def refuse(constant):

@@ -13,7 +13,7 @@ from omniqa.batch.rows import known
 from omniqa.batch.runfile import RunFile
 from omniqa.batch.table import Table
 from omniqa.errors import UsageError
-from omniqa.lines import JSON_LINES, Layout, Row, differences, read_rows
+from omniqa.jobs.jsonl_store import JSON_LINES, Layout, Row, differences, read_rows
 from omniqa.terminal import BinaryStdout
 
 

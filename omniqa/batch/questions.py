@@ -14,7 +14,7 @@ from omniqa.batch.clips import MEDIA_SUFFIXES, Clip, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
-from omniqa.sequence.template import QUESTION_CHARACTERS, check_length
+from omniqa.models.qwen2_5_omni.template import QUESTION_CHARACTERS, check_length
 from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")

@@ -20,10 +20,10 @@ from omniqa.batch.rows import Asked
 from omniqa.batch.run import Asker, Batch, Todo
 from omniqa.errors import ModelError, OmniqaError, UsageError
 from omniqa.file_state import file_state
-from omniqa.lines import Row
+from omniqa.jobs.jsonl_store import Row
 
 if TYPE_CHECKING:
-    from omniqa.engine import OmniQA
+    from omniqa.pipeline.engine import OmniQA
 
 Load = Callable[[], "OmniQA"]  # loads the model, wherever it is called; it can be pickled
 

@@ -19,7 +19,7 @@ from omniqa.batch.rows import Known, known
 from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
 from omniqa.file_state import FileState
-from omniqa.lines import Layout, LineStore, Row, line_of, write_line
+from omniqa.jobs.jsonl_store import Layout, LineStore, Row, line_of, write_line
 from omniqa.terminal import for_file
 
 

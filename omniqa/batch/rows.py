@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from omniqa.batch.clips import Clip
 from omniqa.batch.questions import Question
 from omniqa.file_state import FileState, as_field, is_stale
-from omniqa.lines import Row
+from omniqa.jobs.jsonl_store import Row
 
 if TYPE_CHECKING:
-    from omniqa.answer import Answer
+    from omniqa.pipeline.answer import Answer
 
 OK = "ok"
 FEWER_FRAMES = "fewer_frames"  # answered, from fewer frames than asked for, since memory ran out

@@ -13,17 +13,17 @@ from omniqa.batch.clips import Clip, is_media, named_as_media
 from omniqa.batch.questions import Question, Task
 from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
-from omniqa.faults import FaultStreak
 from omniqa.file_state import FileState, file_state
-from omniqa.foreseen import expected_tokens
-from omniqa.lines import Row
+from omniqa.jobs.fault_streak import FaultStreak
+from omniqa.jobs.jsonl_store import Row
 from omniqa.media.sampling import Sampling
 from omniqa.memory import is_out_of_memory, memory_errors
-from omniqa.model.decoding import Decoding
+from omniqa.pipeline.token_estimate import expected_tokens
 from omniqa.pruning.contract import AnyMethod
+from omniqa.runtime.generation_options import Decoding
 
 if TYPE_CHECKING:
-    from omniqa.engine import EncodedVideo, OmniQA, Ready
+    from omniqa.pipeline.engine import EncodedVideo, OmniQA, Ready
 
 _FEWEST_FRAMES = 2
 

@@ -12,11 +12,11 @@ from omniqa.batch.clips import Shard, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.errors import UsageError
 from omniqa.files import read_regular
-from omniqa.lines import differences, write_whole
+from omniqa.jobs.jsonl_store import differences, write_whole
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.user_file import fingerprint
+from omniqa.runtime.generation_options import Decoding
 
 Settings = dict[str, Any]
 _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from omniqa import json_output
-from omniqa.cells import read_cells
 from omniqa.errors import UsageError
-from omniqa.lines import Row
+from omniqa.jobs.cells import read_cells
+from omniqa.jobs.jsonl_store import Row
 
 COLUMNS = (
     "id", "status", "error", "video", "question", "answer", "model", "method", "retention.target", "retention.achieved",
@@ -32,7 +32,9 @@ _BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8
 
 
 class Table:
-    """A layout for `omniqa.lines`: columns with names like retention.achieved, and those of the questions' fields.
+    """A layout for `omniqa.jobs.jsonl_store`.
+
+    Its columns have names like retention.achieved, and those of the questions' fields.
 
     A cell may hold newlines; it is quoted then, so that a line ends at a newline after an even number of quotes.
     """

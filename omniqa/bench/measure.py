@@ -13,15 +13,15 @@ import torch
 from omniqa.bench.cases import Case, Rounds
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
 from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
-from omniqa.engine import EncodedVideo, OmniQA, Progress
 from omniqa.errors import ModelError, OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
 from omniqa.media.sampling import Sampling
-from omniqa.model.generate import TextStream
+from omniqa.models.qwen2_5_omni.generate import TextStream
+from omniqa.pipeline.engine import EncodedVideo, OmniQA, Progress
+from omniqa.pipeline.stats import elapsed
 from omniqa.pruning.budget import ClipTokens, Unreachable
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.options import options_of
-from omniqa.stats import elapsed
 
 ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
 T = TypeVar("T")

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from omniqa.engine import EncodedVideo, OmniQA, Prefilled
-from omniqa.model.decoding import Decoding
-from omniqa.model.generate import generate
-from omniqa.model.steps import Steps
+from omniqa.models.base import AUDIO
+from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.models.qwen2_5_omni.generate import generate
+from omniqa.pipeline.engine import EncodedVideo, OmniQA, Prefilled
+from omniqa.pipeline.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
 from omniqa.pruning.contract import AnyMethod
-from omniqa.sequence.units import AUDIO
-from omniqa.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
+from omniqa.runtime.generation_options import Decoding
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 

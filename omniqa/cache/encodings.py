@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from omniqa.cache.entry import About, Form, Stored, check_digest, content_digest, metadata, pieces, read_header
 from omniqa.cache.folder import CacheFolder
-from omniqa.encoded import EncodedVideo
 from omniqa.media.clip import SampledClip
 from omniqa.media.sampling import Sampling
 from omniqa.memory import is_out_of_memory
-from omniqa.model.audio import AudioEncoding
-from omniqa.sequence.layout import MediaShape
+from omniqa.models.base import MediaShape
+from omniqa.models.encoded_media import AudioEncoding, EncodedMedia
 
 FORMAT = 3  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
@@ -31,9 +30,9 @@ _WHOLE, _RUN = 2**16, 2**12  # values of a weight: up to so many are looked at a
 
 @dataclass(frozen=True)
 class Found:
-    """An entry that was looked for. video: None where it is not there; warning: where it was there, and damaged."""
+    """An entry that was looked for. media: None if it is not there; warning: if it was there, and damaged."""
 
-    video: EncodedVideo | None = None
+    media: EncodedMedia | None = None
     warning: str | None = None
 
 
@@ -77,12 +76,11 @@ class EncodingCache:
     def __init__(self, folder: CacheFolder) -> None:
         self.folder = folder
 
-    def find(self, key: str, name: str, form: Form | None = None) -> Found:
+    def find(self, key: str, form: Form | None = None) -> Found:
         """The clip of this key, its tensors on the CPU. An entry that is damaged, or is none, is taken away.
 
         Args:
             key: what `add` was given.
-            name: what the clip is called now.
             form: what the model's encodings look like; an entry that looks otherwise counts as damaged.
 
         Raises:
@@ -106,16 +104,16 @@ class EncodingCache:
             reason = (isinstance(error, OSError) and error.strerror) or error
             return Found(warning=f"{path} in the cache is damaged and was removed ({reason}).")
         self.folder.used(path)
-        return Found(_video(tensors, header.about, name))
+        return Found(_media(tensors, header.about))
 
-    def add(self, key: str, video: EncodedVideo) -> str | None:
+    def add(self, key: str, name: str, video: EncodedMedia) -> str | None:
         """Write a clip under this key; gives a warning where that can't be done."""
         tensors = {part: tensor.cpu().contiguous() for part, tensor in _stored(video).items()}
         if not _finite(tensors):
             return f"The encoded clip was not kept in {self.folder.folder}: {_NOT_FINITE}."
         described = {part: (DTYPES[tensor.dtype], tuple(tensor.shape)) for part, tensor in tensors.items()}
         told = metadata(
-            _about(key, video), lambda text: content_digest(text, described, lambda part: [_bytes(tensors[part])])
+            _about(key, name, video), lambda text: content_digest(text, described, lambda part: [_bytes(tensors[part])])
         )
         unfinished = None
         try:
@@ -132,18 +130,18 @@ class EncodingCache:
         return None
 
 
-def _stored(video: EncodedVideo) -> dict[str, Tensor]:
+def _stored(video: EncodedMedia) -> dict[str, Tensor]:
     sound = video.audio
     audio = {} if sound is None else {"audio": sound.embeddings, "queries": sound.queries, "keys": sound.keys}
     return {"video": video.video} | audio
 
 
-def _about(key: str, video: EncodedVideo) -> About:
+def _about(key: str, name: str, video: EncodedMedia) -> About:
     """All but the tensors. What questions leave behind, and what encoding took, is not kept."""
     shape = video.shape
     return About(
         key=key,
-        name=video.name,
+        name=name,
         start_s=video.start_s,
         grid_times=tuple(map(str, shape.grid_times)),
         rows=shape.rows,
@@ -154,19 +152,17 @@ def _about(key: str, video: EncodedVideo) -> About:
     )
 
 
-def _video(tensors: dict[str, Tensor], about: About, name: str) -> EncodedVideo:
+def _media(tensors: dict[str, Tensor], about: About) -> EncodedMedia:
     sound = None
     if about.window is not None:
         sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about.window)
     times = tuple(map(Fraction, about.grid_times))
-    return EncodedVideo(
-        name=name,
+    return EncodedMedia(
         start_s=about.start_s,
         shape=MediaShape(times, about.rows, about.cols, about.audio_tokens),
         video=tensors["video"],
         audio=sound,
         summary=about.summary,
-        timing_s={},
     )
 
 

@@ -19,14 +19,14 @@ from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, kept, read_pipe
 from omniqa.media.sampling import Sampling
-from omniqa.model.checkpoint import NANO
+from omniqa.models.qwen2_5_omni.checkpoint import NANO
+from omniqa.models.qwen2_5_omni.template import check_length
 from omniqa.pruning.variants import MethodVariant
-from omniqa.sequence.template import check_length
 
 if TYPE_CHECKING:
-    from omniqa.answer import Answer
-    from omniqa.encoded import EncodedVideo
-    from omniqa.engine import OmniQA
+    from omniqa.pipeline.answer import Answer
+    from omniqa.pipeline.encoded_clip import EncodedVideo
+    from omniqa.pipeline.engine import OmniQA
 
 SUGGESTED = 3  # wordings for a question in words that nano does not know
 

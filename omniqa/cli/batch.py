@@ -22,7 +22,7 @@ from omniqa.batch.table import Table
 from omniqa.cli import console, options, tables, values
 from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
-from omniqa.lines import JSON_LINES, Layout, Row
+from omniqa.jobs.jsonl_store import JSON_LINES, Layout, Row
 from omniqa.media.access import is_address
 
 STDIN = "-"

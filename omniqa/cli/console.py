@@ -20,7 +20,7 @@ from omniqa.terminal import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from omniqa.answer import Answer
+    from omniqa.pipeline.answer import Answer
 
 STAGE_NAMES = {
     "import": "starting",

@@ -14,12 +14,12 @@ from omniqa import __version__
 from omniqa.cli import console, options, tables, versions
 from omniqa.cli.progress import spinner
 from omniqa.errors import ModelError, OmniqaError, first_line
-from omniqa.model import machine
-from omniqa.model.checkpoint import HUB_3B, HUB_7B, NANO, cached
-from omniqa.model.disk import thinker_bytes
-from omniqa.model.fit import Choice, Need, in_gib, pick, requirements
-from omniqa.model.licence import licence
-from omniqa.model.machine import Machine
+from omniqa.models.disk import thinker_bytes
+from omniqa.models.licence import licence
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO, cached
+from omniqa.pipeline.fit import Choice, Need, in_gib, pick, requirements
+from omniqa.runtime import machine
+from omniqa.runtime.machine import Machine
 
 # world.draw(24, 4, 1) of nano's world, as nano.clips.write_clip writes it, at 112 pixels and H.264's CRF 36.
 CLIP = Path(__file__).parents[1] / "nano" / "check.mp4"
@@ -133,7 +133,7 @@ def _run(step: Callable[[str], None]) -> Finding:
 
 def _ask_nano(step: Callable[[str], None]) -> tuple[list[str], str]:
     """What nano says to each of CHECKS, and where it ran."""
-    from omniqa.engine import load
+    from omniqa.pipeline.engine import load
     from omniqa.pruning import registry
 
     qa = load(NANO, on_step=step)
@@ -154,9 +154,9 @@ def _machine(here: Machine, step: Callable[[str], None], with_torch: bool) -> It
 def _compute(here: Machine) -> Iterator[Finding]:
     import torch
 
-    from omniqa.model.attention import select_attention
-    from omniqa.model.rate import matmul_rate
-    from omniqa.model.widen import float32_is_faster
+    from omniqa.runtime.attention import select_attention
+    from omniqa.runtime.matmul_rate import matmul_rate
+    from omniqa.runtime.upcast import float32_is_faster
 
     float32, bfloat16 = (matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"

@@ -20,12 +20,12 @@ from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.report import as_csv, report
 from omniqa.eval.run import Run, checked, drop_changed
-from omniqa.lines import LineStore, claim, write_whole
+from omniqa.jobs.jsonl_store import LineStore, claim, write_whole
 from omniqa.media.sampling import Sampling
 from omniqa.pruning import variants
 
 if TYPE_CHECKING:
-    from omniqa.engine import OmniQA
+    from omniqa.pipeline.engine import OmniQA
 
 NANO = "nano"
 NANO_CLIPS = 100

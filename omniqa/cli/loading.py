@@ -15,13 +15,13 @@ from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.download import held
 from omniqa.media.sampling import Sampling, selected_range
 from omniqa.memory import memory_errors
-from omniqa.model import machine
-from omniqa.model.checkpoint import NANO
-from omniqa.model.fit import Choice, Request, advice, choose
+from omniqa.models.qwen2_5_omni.checkpoint import NANO
+from omniqa.pipeline.fit import Choice, Request, advice, choose
+from omniqa.runtime import machine
 
 if TYPE_CHECKING:
-    from omniqa.engine import OmniQA
     from omniqa.media.probe import MediaInfo
+    from omniqa.pipeline.engine import OmniQA
 
 
 def refuse_more_words(context: typer.Context) -> None:
@@ -104,7 +104,7 @@ def load_silently(
 ) -> "OmniQA":
     """The model; other processes may call this, too. Importing what it needs counts with its first answer."""
     begun = time.perf_counter()
-    from omniqa.engine import load
+    from omniqa.pipeline.engine import load
 
     imported = time.perf_counter() - begun
     qa = load(

@@ -13,12 +13,12 @@ from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, values
 from omniqa.media.access import MAX_DOWNLOAD
 from omniqa.media.sampling import PIXELS, Sampling
-from omniqa.model.checkpoint import check_name
-from omniqa.model.decoding import Decoding
-from omniqa.model.device import check_attention, check_device, check_dtype
+from omniqa.models.qwen2_5_omni.checkpoint import check_name
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.variants import MethodVariant, method_variants
+from omniqa.runtime.device import check_attention, check_device, check_dtype
+from omniqa.runtime.generation_options import Decoding
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
 ANSWER = "The answer"

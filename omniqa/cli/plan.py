@@ -9,13 +9,13 @@ from omniqa.cli import console, options
 from omniqa.cli.loading import check_clip
 from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
-from omniqa.foreseen import expected_tokens, tokens_of
 from omniqa.media.sampling import Sampling
-from omniqa.model import machine
-from omniqa.model.checkpoint import decoder_layers, pixel_bounds
-from omniqa.model.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.checkpoint import decoder_layers, pixel_bounds
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
+from omniqa.pipeline.token_estimate import expected_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.runtime import machine
 
 _CLIP = "The clip"
 MEMORY_PARTS = {
@@ -98,7 +98,7 @@ def _rate() -> float:
     """FLOP/s of the device that a model would run on, in the precision that is faster there."""
     import torch
 
-    from omniqa.model.rate import matmul_rate
+    from omniqa.runtime.matmul_rate import matmul_rate
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return max(matmul_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from omniqa.model.device import ATTENTIONS, DTYPES
 from omniqa.pruning import registry
+from omniqa.runtime.device import ATTENTIONS, DTYPES
 
 _MOST_GIGABYTES = 1e9  # bytes of it still fit into 64 bits
 _UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
@@ -116,7 +116,7 @@ def complete_model(incomplete: str) -> list[str]:
     """nano, the default models, models in the hub's local cache, and folders."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from omniqa.model.checkpoint import HUB_3B, HUB_7B, NANO
+    from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO
 
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*--*")) if Path(HF_HUB_CACHE).is_dir() else []
     cached = [

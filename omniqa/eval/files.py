@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omniqa import strict_json
-from omniqa.cells import read_cells
 from omniqa.errors import UsageError
 from omniqa.files import open_regular
+from omniqa.jobs.cells import read_cells
 
 LINE_BYTES = 2**24  # of a line of JSON lines, CSV or TSV
 FILE_BYTES = 2**30  # of a file, all of which is held in memory

@@ -9,16 +9,16 @@ from omniqa.errors import CLIP_ERRORS, NotFiniteError, OmniqaError
 from omniqa.eval.clips import Clips
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
-from omniqa.faults import FaultStreak
 from omniqa.file_state import FileState, as_field, is_stale
-from omniqa.lines import LineStore
-from omniqa.model.decoding import Decoding
+from omniqa.jobs.fault_streak import FaultStreak
+from omniqa.jobs.jsonl_store import LineStore
 from omniqa.pruning.budget import Unreachable
 from omniqa.pruning.variants import MethodVariant
+from omniqa.runtime.generation_options import Decoding
 
 if TYPE_CHECKING:
-    from omniqa.answer import Answer
-    from omniqa.engine import EncodedVideo, OmniQA
+    from omniqa.pipeline.answer import Answer
+    from omniqa.pipeline.engine import EncodedVideo, OmniQA
 
 Row = dict[str, Any]
 

@@ -22,8 +22,8 @@ from omniqa.nano.words import WORDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from omniqa.encoded import EncodedVideo
-    from omniqa.engine import OmniQA
+    from omniqa.pipeline.encoded_clip import EncodedVideo
+    from omniqa.pipeline.engine import OmniQA
 
 DESCRIBE = KINDS["description"].wordings[0]
 

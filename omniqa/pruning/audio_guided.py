@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, floor_count, solve_ratios
 from omniqa.pruning.contract import AudioAttention, Kept, MediaTokens, Method
-from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
     from torch import Tensor

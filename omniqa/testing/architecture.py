@@ -11,8 +11,8 @@ import torch
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.utils import logging
 
-from omniqa.model.checkpoint import PIXEL_BOUNDS, find_checkpoint
-from omniqa.model.thinker import Thinker, load_thinker
+from omniqa.models.qwen2_5_omni.checkpoint import PIXEL_BOUNDS, find_checkpoint
+from omniqa.models.qwen2_5_omni.thinker import Thinker, load_thinker
 from omniqa.testing.tokenizer import VOCABULARY
 
 HEAD = 64  # size of a decoder's head, so of its mRoPE sections, too

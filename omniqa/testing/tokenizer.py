@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer
 
+from omniqa.models.qwen2_5_omni.template import SYSTEM_PROMPT
 from omniqa.nano import world
-from omniqa.sequence.template import SYSTEM_PROMPT
 
 FIRST_SPECIAL = 752  # ids below are bytes and merged words
 VOCABULARY = 768  # a multiple of 64; the last few stay unused

@@ -8,10 +8,10 @@ from omniqa.batch.clips import Shard, files_now, find
 from omniqa.batch.questions import for_all
 from omniqa.batch.results import ResultFile
 from omniqa.batch.run import Asker, Batch
-from omniqa.lines import JSON_LINES
+from omniqa.jobs.jsonl_store import JSON_LINES
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
 from omniqa.pruning import registry
+from omniqa.runtime.generation_options import Decoding
 from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 

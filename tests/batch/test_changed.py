@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from omniqa.batch.table import COLUMNS, Table
-from omniqa.engine import OmniQA
 from omniqa.file_state import FileState, file_state, is_stale
-from omniqa.lines import JSON_LINES, read_rows
+from omniqa.jobs.jsonl_store import JSON_LINES, read_rows
+from omniqa.pipeline.engine import OmniQA
 from tests.batch.test_run import lines
 
 QUESTION = ["What is seen?"]

@@ -13,7 +13,7 @@ from omniqa.batch.results import ResultFile
 from omniqa.batch.runfile import RunFile
 from omniqa.errors import UsageError
 from omniqa.eval.run import checked
-from omniqa.lines import JSON_LINES, LineStore, claim
+from omniqa.jobs.jsonl_store import JSON_LINES, LineStore, claim
 
 SETTINGS = {"model": "m"}
 NAME = runfile.name_of(SETTINGS)

@@ -11,11 +11,11 @@ from benchmarks.batch_kills import actors
 from omniqa.batch import ray_engine
 from omniqa.batch.ray_engine import Actors, Pool, Worker, cluster
 from omniqa.batch.run import Asker
-from omniqa.engine import load
 from omniqa.errors import ModelError, UsageError
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
+from omniqa.pipeline.engine import load
 from omniqa.pruning import registry
+from omniqa.runtime.generation_options import Decoding
 from tests.batch.test_run import timeless
 from tests.near import near
 

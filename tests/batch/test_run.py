@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from omniqa.batch import runfile
-from omniqa.encoded import PreparedClip
-from omniqa.engine import OmniQA
 from omniqa.errors import ModelError, NotFiniteError, OutOfMemoryError, UsageError
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
+from omniqa.pipeline.encoded_clip import PreparedClip
+from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
+from omniqa.runtime.generation_options import Decoding
 from tests.batch.conftest import QUESTIONS
 from tests.media.faults import Faults
 from tests.near import near

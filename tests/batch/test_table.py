@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from omniqa.batch.table import COLUMNS, Table
 from omniqa.errors import UsageError
-from omniqa.lines import LineStore, read_rows
+from omniqa.jobs.jsonl_store import LineStore, read_rows
 
 TABLE = Table(("id", "answer", "fields.note"))
 ROWS = [

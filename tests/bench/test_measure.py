@@ -9,16 +9,16 @@ from omniqa.bench.cases import Case, Rounds, make_cases
 from omniqa.bench.measure import bench
 from omniqa.bench.report import Spread
 from omniqa.bench.run import CLEAR_REFS, Runner, first_difference, kl_divergence, reset_rss_peak
-from omniqa.engine import OmniQA
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.clip import SampledClip
-from omniqa.model.decoding import Decoding
-from omniqa.model.steps import Steps
-from omniqa.prefilling import Prefiller
+from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.pipeline.engine import OmniQA
+from omniqa.pipeline.prefill import Prefiller
+from omniqa.pipeline.stats import StageClock, peak_rss_bytes
 from omniqa.pruning import registry
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
-from omniqa.stats import StageClock, peak_rss_bytes
-from tests.model.clips import make_clip
+from omniqa.runtime.generation_options import Decoding
+from tests.models.qwen2_5_omni.clips import make_clip
 
 QUESTION = "What happens?"
 ONCE = Rounds(repeats=1, warmup=0, new_tokens=4)

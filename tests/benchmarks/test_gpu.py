@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
-from omniqa.model.audio import AudioEncoding
+from omniqa.models.qwen2_5_omni.audio import AudioEncoding
 from omniqa.pruning import registry
 from training.nano.blocks import MatmulAttention
 
@@ -74,7 +74,8 @@ def test_the_decoders_floor_is_what_torch_counts(model, clip, retention, monkeyp
     """But for the masked half of attention, scores and the head, which are no part of a floor."""
     monkeypatch.setattr(model.decoder, "attention", Products())
     monkeypatch.setattr(
-        "omniqa.model.decoder.attention_received", lambda q, k, rows, keys: torch.rand(keys.stop - keys.start)
+        "omniqa.models.qwen2_5_omni.decoder.attention_received",
+        lambda q, k, rows, keys: torch.rand(keys.stop - keys.start),
     )
     monkeypatch.setattr(model.decoder, "logits", lambda x: x)
     monkeypatch.setattr(gpu, "decode", lambda model, cache, new_tokens: None)

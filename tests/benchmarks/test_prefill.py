@@ -12,7 +12,7 @@ import torch
 from benchmarks import encoders, prefill, rows
 from benchmarks.theirs import READERS, Theirs, TheirsError
 from omniqa.media.sampling import Sampling
-from omniqa.model.work import ModelShape
+from omniqa.models.qwen2_5_omni.flops import ModelShape
 
 PATHS = [Path(sys.prefix) / "torchvision"]  # where `make test` puts what transformers' side needs
 

@@ -14,14 +14,14 @@ import torch
 import omniqa
 from omniqa.cache.encodings import EncodingCache, clip_key, encoder_identity, file_key
 from omniqa.cache.folder import SUFFIX, CacheFolder
-from omniqa.engine import OmniQA
 from omniqa.errors import OutOfMemoryError
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
+from omniqa.pipeline.engine import OmniQA
+from omniqa.runtime.generation_options import Decoding
 from tests.media.cases import damaged
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 from tests.media.faults import Faults
-from tests.model.clips import CLIPS, make_clip
+from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
 from tests.near import near
 
 SAMPLING = Sampling(fps=1, min_pixels=784)
@@ -53,9 +53,9 @@ def no_encoders(monkeypatch):
         def refuse(*given, **named):
             raise AssertionError("this was done already")
 
-        monkeypatch.setattr("omniqa.preparing.sample_clip", refuse)
-        monkeypatch.setattr("omniqa.model.vision.VisionEncoder._encode_grids", refuse)
-        monkeypatch.setattr("omniqa.model.audio.AudioEncoder._encode_windows", refuse)
+        monkeypatch.setattr("omniqa.pipeline.preprocess.sample_clip", refuse)
+        monkeypatch.setattr("omniqa.models.qwen2_5_omni.vision.VisionEncoder._encode_grids", refuse)
+        monkeypatch.setattr("omniqa.models.qwen2_5_omni.audio.AudioEncoder._encode_windows", refuse)
 
     return call
 
@@ -85,9 +85,8 @@ def test_the_same_file_again_skips_decoding_and_both_encoders(cached, folder, cl
 def test_what_is_read_is_what_was_written(qa, folder, kind):
     cache = EncodingCache(folder)
     video = qa.encode(make_clip(**CLIPS[kind]))
-    assert cache.add("key", video) is None
-    read = cache.find("key", "another name").video
-    assert (read.name, read.timing_s) == ("another name", {})
+    assert cache.add("key", video.name, video) is None
+    read = cache.find("key").media
     assert (read.shape, read.summary, read.start_s) == (video.shape, video.summary, video.start_s)
     assert torch.equal(read.video, video.video)
     assert (read.audio is None) == (video.audio is None)
@@ -138,7 +137,7 @@ def test_a_file_that_changes_while_it_is_read_is_answered_from_and_not_kept(
         return file_key(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr("omniqa.preparing.file_key", slow)
+        patch.setattr("omniqa.pipeline.preprocess.file_key", slow)
         cached.ask(path, "What?", sampling=SAMPLING, decoding=SHORT)
     assert files(folder) == []
     cached.ask(path, "What?", sampling=SAMPLING, decoding=SHORT)
@@ -198,18 +197,18 @@ def _write_often(path, number):
     cache = EncodingCache(CacheFolder(path, 30_000))
     video = _small(number)
     for round in range(20):
-        assert cache.add(f"key{round % 3}", video) is None
-        found = cache.find(f"key{(round + 1) % 3}", "clip")
+        assert cache.add(f"key{round % 3}", video.name, video) is None
+        found = cache.find(f"key{(round + 1) % 3}")
         assert found.warning is None
-        assert found.video is None or bool((found.video.video == found.video.video[0, 0]).all())
+        assert found.media is None or bool((found.media.video == found.media.video[0, 0]).all())
 
 
 def _small(number):
     from fractions import Fraction
 
-    from omniqa.encoded import EncodedVideo
     from omniqa.media.summary import MediaSummary
-    from omniqa.sequence.layout import MediaShape
+    from omniqa.models.base import MediaShape
+    from omniqa.pipeline.encoded_clip import EncodedVideo
 
     summary = MediaSummary(1.0, 2, 2.0, 56, 56, 0.0, ())
     shape = MediaShape((Fraction(0),), 5, 10, 0)

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from omniqa.cache.encodings import DTYPES, EncodingCache, _bytes
 from omniqa.cache.entry import METADATA, content_digest
 from omniqa.cache.folder import SUFFIX, CacheFolder
-from omniqa.engine import OmniQA
 from omniqa.errors import OutOfMemoryError
-from omniqa.model.decoding import Decoding
-from tests.model.clips import make_clip
+from omniqa.pipeline.engine import OmniQA
+from omniqa.runtime.generation_options import Decoding
+from tests.models.qwen2_5_omni.clips import make_clip
 
 SEEDS = range(5)
 TERA = 2**40
@@ -345,10 +345,10 @@ def test_what_is_not_finite_is_answered_as_ever_and_not_kept(qa, folder):
         kept = tensor.flatten()[3].clone()
         for value in (float("nan"), float("inf")):
             tensor.view(-1)[3] = value
-            assert "NaN or infinity" in EncodingCache(folder).add("key", video)
+            assert "NaN or infinity" in EncodingCache(folder).add("key", video.name, video)
         tensor.view(-1)[3] = kept
     assert not folder.folder.exists()
-    assert EncodingCache(folder).add("key", video) is None
+    assert EncodingCache(folder).add("key", video.name, video) is None
 
 
 def test_listing_and_clearing_never_wait_and_leave_what_is_not_theirs(answer, entry, folder):

@@ -273,7 +273,7 @@ def test_running_out_of_memory_is_exit_code_5(ask, clip, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("omniqa.preparing.log_mel", full)
+    monkeypatch.setattr("omniqa.pipeline.preprocess.log_mel", full)
     code, _, err = ask(clip, "What?")
     assert code == 5
     assert "--max-frames" in err
@@ -283,7 +283,7 @@ def test_an_interrupt_is_exit_code_130(ask, clip, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("omniqa.preparing.log_mel", interrupt)
+    monkeypatch.setattr("omniqa.pipeline.preprocess.log_mel", interrupt)
     code, _, err = ask(clip, "What?")
     assert (code, err) == (130, "omniqa: interrupted\n")
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from omniqa.engine import OmniQA
+from omniqa.pipeline.engine import OmniQA
 from tests.batch.conftest import media  # noqa: F401 (a fixture)
 from tests.conftest import ROOT
 from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)

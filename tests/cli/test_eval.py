@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from omniqa.cli import console
-from omniqa.engine import OmniQA
+from omniqa.pipeline.engine import OmniQA
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from omniqa.errors import OutOfMemoryError
-from omniqa.model.fit import GIB
-from omniqa.model.machine import Machine
+from omniqa.pipeline.fit import GIB
+from omniqa.runtime.machine import Machine
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def on_machine(monkeypatch):
     def be(ram, gpu=None):
         free = None if gpu is None else gpu * GIB
         here = Machine(ram * GIB, 10**12, free, None if gpu is None else "GPU")
-        monkeypatch.setattr("omniqa.model.machine.read_machine", lambda device="auto": here)
+        monkeypatch.setattr("omniqa.runtime.machine.read_machine", lambda device="auto": here)
 
     return be
 
@@ -97,7 +97,7 @@ def test_running_out_of_memory_advises_what_was_not_done(omniqa, clip, monkeypat
     def no_room(*_, **__):
         raise OutOfMemoryError("The machine ran out of memory.")
 
-    monkeypatch.setattr("omniqa.engine.OmniQA.ask_all", no_room)
+    monkeypatch.setattr("omniqa.pipeline.engine.OmniQA.ask_all", no_room)
     code, _, err = omniqa("ask", clip, "What?", "--model", "nano", "-q", *options)
     assert (code, len(err.splitlines())) == (5, 1)
     assert all(words in err for words in said)

@@ -15,7 +15,7 @@ from omniqa.cli.eval import evaluate
 from omniqa.cli.plan import plan
 from omniqa.errors import UsageError
 from omniqa.media.sampling import Sampling
-from omniqa.model.decoding import Decoding
+from omniqa.runtime.generation_options import Decoding
 
 
 def test_where_nothing_is_said_the_command_line_and_the_engine_take_the_same():

@@ -103,7 +103,7 @@ def test_what_torch_refuses_is_one_line(omniqa, clip, monkeypatch):
 
         torch.zeros(2) @ torch.zeros(3)
 
-    monkeypatch.setattr("omniqa.preparing.log_mel", refuse)
+    monkeypatch.setattr("omniqa.pipeline.preprocess.log_mel", refuse)
     code, _, err = omniqa("ask", clip, "What?", "--model", "nano", "-q")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "torch" in err

@@ -11,16 +11,16 @@ import time
 import pytest
 
 import omniqa
-from omniqa.engine import OmniQA
 from omniqa.errors import MediaError, NotFiniteError, OutOfMemoryError
 from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
 from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import Run
-from omniqa.lines import LineStore
-from omniqa.model.decoding import Decoding
+from omniqa.jobs.jsonl_store import LineStore
+from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning.variants import method_variants
+from omniqa.runtime.generation_options import Decoding
 from tests.conftest import ROOT
 
 CLIPS = NanoClips(3, 1, 112)

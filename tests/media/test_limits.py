@@ -183,7 +183,7 @@ MEASURE = """
 import sys
 from omniqa.errors import MediaError
 from omniqa.media.clip import Sampling, sample_clip
-from omniqa.stats import peak_rss_bytes
+from omniqa.pipeline.stats import peak_rss_bytes
 before = peak_rss_bytes()
 for path in sys.argv[1:]:
     try:

@@ -8,7 +8,7 @@ from tests.media.clips import Audio, Video, write_clip
 MEASURE = """
 import sys
 from omniqa.media.clip import Sampling, sample_clip
-from omniqa.stats import peak_rss_bytes
+from omniqa.pipeline.stats import peak_rss_bytes
 clip = sample_clip(sys.argv[1], Sampling(min_pixels=28 * 28, max_pixels=64 * 28 * 28))
 print(peak_rss_bytes(), clip.frames.nbytes + clip.waveform.nbytes)
 """

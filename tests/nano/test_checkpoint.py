@@ -11,7 +11,7 @@ import torch
 import omniqa
 from omniqa.eval.nano import NanoClips
 from omniqa.media.clip import sample_clip
-from omniqa.model.checkpoint import find_checkpoint
+from omniqa.models.qwen2_5_omni.checkpoint import find_checkpoint
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
 from tests import reference_model as reference

@@ -2,9 +2,9 @@
 
 import torch
 
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import LayerSignals, MediaTokens
-from omniqa.sequence.units import AUDIO, VIDEO
 
 
 def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pruner=None) -> MediaTokens:

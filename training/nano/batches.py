@@ -26,7 +26,10 @@ from torch import Tensor
 from omniqa.media.clip import sample_clip
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import CELL, Sampling
-from omniqa.model.audio import token_count
+from omniqa.models.base import TEXT, MediaShape, TokenLayout
+from omniqa.models.qwen2_5_omni.audio import token_count
+from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
 from omniqa.nano.facts import Facts, Span
@@ -34,9 +37,6 @@ from omniqa.nano.finding import THINGS
 from omniqa.nano.questions import LETTERS, Question
 from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
 from omniqa.nano.words import WORDS
-from omniqa.sequence.layout import MediaShape, TokenLayout, build_layout
-from omniqa.sequence.template import ChatTemplate
-from omniqa.sequence.units import TEXT
 from training.nano.truth import shown as shown_while_heard
 
 BatchT = TypeVar("BatchT")

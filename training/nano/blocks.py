@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniqa.model.attention import SdpaAttention, rotate
-from omniqa.model.audio import AudioEncoder, token_count
-from omniqa.model.thinker import Thinker
-from omniqa.model.vision import VisionEncoder
+from omniqa.models.base import AUDIO, TEXT, VIDEO
+from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
+from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.models.qwen2_5_omni.vision import VisionEncoder
 from omniqa.nano.kinds import KINDS
-from omniqa.sequence.units import AUDIO, TEXT, VIDEO
+from omniqa.runtime.attention import SdpaAttention, rotate
 from training.nano.batches import PADDING, Batch, Media
 
 _NO_BLOCK = -2  # before the first chunk of text

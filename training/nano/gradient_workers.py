@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from omniqa.sequence.template import ChatTemplate
+from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.testing.architecture import NanoConfig, untrained
 from omniqa.testing.tokenizer import make_tokenizer
 from training.nano.batches import Batch, BatchSpec, end_with_parent, make_batch, produce

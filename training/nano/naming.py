@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniqa.sequence.units import AUDIO, POSITIONS_PER_SECOND
+from omniqa.models.base import AUDIO, POSITIONS_PER_SECOND
 from training.nano.batches import FPS, Batch, BatchSpec, Media, make_media
 from training.nano.blocks import BlockModel, before
 from training.nano.truth import HEARD, SEEN, heard, seen

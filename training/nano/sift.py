@@ -18,12 +18,12 @@ from torch import Tensor
 
 import omniqa
 from omniqa import terminal
+from omniqa.models.base import AUDIO, VIDEO
+from omniqa.models.qwen2_5_omni.layout import build_layout
 from omniqa.nano import world
 from omniqa.pruning.contract import MediaTokens
 from omniqa.pruning.methods.omnisift.method import FILE, audio_of_pairs, audio_scores, audio_to_drop, keep_video
 from omniqa.pruning.methods.omnisift.selector import AudioSelector
-from omniqa.sequence.layout import build_layout
-from omniqa.sequence.units import AUDIO, VIDEO
 from training.nano.batches import PADDING, Batch, BatchSpec, make_batch
 from training.nano.blocks import BlockModel
 

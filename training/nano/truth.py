@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from omniqa.models.base import POSITIONS_PER_SECOND, MediaShape
 from omniqa.nano.picture import centre, scene_at
 from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, Scene, Script
 from omniqa.nano.words import WORDS
-from omniqa.sequence.layout import MediaShape
-from omniqa.sequence.units import POSITIONS_PER_SECOND
 
 SEEN = (*COLOURS, *SHAPES, *MOTIONS, *DIGITS, *LETTERS)
 HEARD = (*SOUNDS, *WORDS)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from omniqa.errors import UsageError
+from omniqa.models.base import VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, nearest
 from omniqa.pruning.contract import Kept, MediaTokens, Method, VideoChoice
 from omniqa.pruning.ttm import TemporalMerge, ttm_counts
-from omniqa.sequence.units import VIDEO
 
 
 @dataclass(frozen=True)

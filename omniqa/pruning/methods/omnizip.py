@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.audio_guided import AudioGuided, ClipSegments
 from omniqa.pruning.contract import MediaTokens
-from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
     from torch import Tensor

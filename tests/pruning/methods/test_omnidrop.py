@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
-from omniqa.sequence.units import AUDIO
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, run_layers
 

@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 import omniqa
 from omniqa.errors import ModelError, UsageError
-from omniqa.model.checkpoint import find_checkpoint
-from omniqa.model.decoding import Decoding
+from omniqa.models.base import AUDIO, VIDEO
+from omniqa.models.qwen2_5_omni.checkpoint import find_checkpoint
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Unreachable
 from omniqa.pruning.methods.omnisift import method as omnisift
 from omniqa.pruning.methods.omnisift import selector as audio_selector
 from omniqa.pruning.methods.omnisift.selector import AudioSelector
-from omniqa.sequence.units import AUDIO, VIDEO
-from tests.model.clips import make_clip
+from omniqa.runtime.generation_options import Decoding
+from tests.models.qwen2_5_omni.clips import make_clip
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, random_network
 

@@ -6,9 +6,9 @@ import torch
 
 import omniqa
 from omniqa.media.clip import SampledClip
+from omniqa.models.base import AUDIO
 from omniqa.nano import world
 from omniqa.pruning import registry
-from omniqa.sequence.units import AUDIO
 from tests.pruning import reference
 from tests.pruning.clip import random_network
 from tests.pruning.methods import test_omnisift, test_one_stage

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning import ops, registry
 from omniqa.pruning.budget import ClipTokens, Unreachable, nearest
 from omniqa.pruning.methods.omnizip import chunk_rates
-from omniqa.sequence.units import AUDIO, VIDEO
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, run_layers
 

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import omniqa
-from omniqa.engine import OmniQA
 from omniqa.errors import UsageError
 from omniqa.media.clip import SampledClip, sample_clip
 from omniqa.media.probe import probe
+from omniqa.models.base import AUDIO, TEXT
+from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
+from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
-from omniqa.sequence.template import ChatTemplate
-from omniqa.sequence.units import AUDIO, TEXT
 from omniqa.testing.architecture import NanoConfig, save, untrained
 from omniqa.testing.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from tests import reference_model as reference

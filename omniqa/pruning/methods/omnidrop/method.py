@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import (
     AudioAttention,
@@ -26,7 +27,6 @@ from omniqa.pruning.methods.omnidrop.schedule import (
     solve_omnidrop,
 )
 from omniqa.pruning.ttm import TemporalMerge
-from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, floor_count, solve_ratios
 from omniqa.pruning.contract import AuxNetwork, Kept, MediaTokens, Method
-from omniqa.sequence.units import AUDIO, VIDEO
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,0 +1,1 @@
+"""What long runs over many clips share."""

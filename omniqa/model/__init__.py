@@ -1,1 +1,0 @@
-"""The Thinker: finding and loading it, and driving its encoders and decoder."""

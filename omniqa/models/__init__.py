@@ -1,0 +1,1 @@
+"""Model families: what each one is, behind one interface."""

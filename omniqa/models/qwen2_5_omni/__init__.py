@@ -1,0 +1,1 @@
+"""Qwen2.5-Omni: its checkpoint, encoders, decoder, prompt and token layout."""

@@ -1,0 +1,131 @@
+"""A model's sizes, and how many operations a clip costs, from its configuration alone. Free of torch.
+
+Two operations for each product and sum of matrices and attention; the rest of the arithmetic is not worth counting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, stored_dtype, thinker_config
+from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
+from omniqa.models.qwen2_5_omni.tensors import thinker_tensors
+from omniqa.pruning.budget import Plan
+
+BFLOAT16 = "bfloat16"
+
+
+def _published(text: TextConfig) -> ThinkerConfig:
+    """The configuration of a published model, whose encoders are those of the other."""
+    width = text.hidden_size
+    return ThinkerConfig(text, VisionConfig(hidden_size=1280, out_hidden_size=width), AudioConfig(output_dim=width))
+
+
+PUBLISHED = {
+    HUB_7B: _published(TextConfig(
+        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4, num_hidden_layers=28,
+        vocab_size=152064,
+    )),
+    HUB_3B: _published(TextConfig(
+        hidden_size=2048, intermediate_size=11008, num_attention_heads=16, num_key_value_heads=2, num_hidden_layers=36,
+        vocab_size=151936,
+    )),
+}  # fmt: skip
+_PATCH = 1176  # numbers of one patch: 14 × 14 pixels, three colours, two frames
+_MERGED = 4  # patches of a token
+_WINDOW = 64  # patches of a vision window
+_MEL_FRAMES = 4  # of an audio token
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that work and memory depend on.
+
+    Attributes:
+        width: of the decoder, d.
+        mlp: of its MLPs.
+        heads: of its queries.
+        kv_heads: of its keys and values.
+        layers: of the decoder.
+        parameters: how many numbers the Thinker's weights hold.
+        vision: the vision encoder's configuration.
+        audio: the audio encoder's configuration.
+        stored: the dtype of the weights in the file, by torch's name.
+    """
+
+    width: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    layers: int
+    parameters: int
+    vision: dict[str, Any]
+    audio: dict[str, Any]
+    stored: str = BFLOAT16
+
+    @classmethod
+    def of(cls, model: str) -> "ModelShape":
+        """By a model's name; the two on the hub are known without their files. Raises ModelError."""
+        if model in PUBLISHED:
+            return cls.of_config(PUBLISHED[model])
+        return cls.of_config(thinker_config(model), stored_dtype(model))
+
+    @classmethod
+    def of_config(cls, config: ThinkerConfig, stored: str = BFLOAT16) -> "ModelShape":
+        """By the Thinker's configuration, and the dtype of its weights in the file."""
+        text = config.text_config
+        return cls(
+            width=text.hidden_size,
+            mlp=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.kv_heads,
+            layers=text.num_hidden_layers,
+            parameters=sum(prod(shape) for _, shape in thinker_tensors(config)),
+            vision=asdict(config.vision_config),
+            audio=asdict(config.audio_config),
+            stored=stored,
+        )
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers of one token's keys in one layer; as many are of its values."""
+        return self.width // self.heads * self.kv_heads
+
+    def work(self, plan: Plan, text: int) -> dict[str, float]:
+        """Operations by stage of a clip as planned, with `text` tokens of text."""
+        clip = plan.clip
+        return {
+            "vision_encoder": self.vision_encoder(clip.grids, clip.tokens_per_grid),
+            "audio_encoder": self.audio_encoder(_MEL_FRAMES * clip.n_audio),
+            "prefill": self.prefill([alive + text for alive in plan.alive]),
+        }
+
+    def vision_encoder(self, grids: int, tokens_per_grid: int) -> float:
+        """Operations for `grids` grids of `tokens_per_grid` tokens: patches, blocks with their windows, merger."""
+        width, depth, patches = self.vision["hidden_size"], self.vision["depth"], _MERGED * tokens_per_grid
+        full = len(self.vision["fullatt_block_indexes"])
+        matrices = depth * (4 * width**2 + 3 * width * self.vision["intermediate_size"]) + _PATCH * width
+        attention = 2 * width * (full * patches + (depth - full) * min(_WINDOW, patches))
+        merged = _MERGED * width
+        return 2.0 * grids * (patches * (matrices + attention) + tokens_per_grid * (merged**2 + merged * self.width))
+
+    def audio_encoder(self, mel_frames: int) -> float:
+        """Operations for log-mel of `mel_frames` frames: two convolutions, layers with windows of 2 s, projection."""
+        audio, width, positions = self.audio, self.audio["d_model"], mel_frames // 2
+        convolutions = mel_frames * 3 * audio["num_mel_bins"] * width + positions * 3 * width**2
+        layer = 4 * width**2 + 2 * width * audio["encoder_ffn_dim"] + 2 * width * audio["n_window"]
+        tokens = mel_frames / _MEL_FRAMES
+        return 2.0 * (convolutions + positions * audio["encoder_layers"] * layer + tokens * width * self.width)
+
+    def prefill(self, lengths: Sequence[float]) -> float:
+        """Operations of the decoder where layer l holds `lengths`[l] tokens, text included.
+
+        Queries, keys, values and causal attention of all, the rest of those that stay; of the last layer one row.
+        """
+        kv = self.kv_width
+        project, rest = self.width * (self.width + 2 * kv), self.width**2 + 3 * self.width * self.mlp
+        layers = (n * project + n * n * self.width + after * rest for n, after in pairwise(lengths))
+        last = lengths[-1] * 2 * self.width * kv + self.width**2 + 2 * lengths[-1] * self.width + rest
+        return 2.0 * (sum(layers) + last)

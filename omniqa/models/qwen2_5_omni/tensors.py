@@ -1,0 +1,183 @@
+"""The tensors of a checkpoint: which the configuration asks for, and which a safetensors file says that it holds.
+
+All of it is arithmetic on names and shapes. Nothing is allocated for a tensor before its bytes are known to be there.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from omniqa.errors import ModelError
+from omniqa.files import open_regular
+from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
+from omniqa.typed_json import WrongEntry, entry, list_of, mapping_of, quotable, read_bytes, record, text, whole
+
+Shape = tuple[int, ...]
+FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
+_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+    "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+# Extra tensors elsewhere do no harm; more layers than the configuration has mean that one of the two is wrong.
+_LAYER = re.compile(r"(model\.layers|visual\.blocks|audio_tower\.layers)\.[0-9]+\.")
+_LENGTH = struct.Struct("<Q")
+_HEADER_BYTES = 2**24  # the published models' have a sixtieth of it
+_SIZE = whole(0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a safetensors header describes it; data_offsets count bytes from the header's end."""
+
+    dtype: str = entry(text)
+    shape: Shape = entry(list_of(_SIZE, 0, 16))
+    data_offsets: tuple[int, int] = entry(list_of(_SIZE, 2, 2))
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """How many bytes they take in the file."""
+        return self.data_offsets[1] - self.data_offsets[0]
+
+
+def read_header(name: str, path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file. Their bytes follow each other without a gap and fill the file.
+
+    Args:
+        name: the checkpoint, for messages.
+
+    Raises:
+        ModelError: the file can't be read, is cut short, or its header is malformed.
+    """
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            start = file.read(_LENGTH.size)
+            length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
+            if not 0 < length <= size - _LENGTH.size:
+                raise ModelError(f"{name}: {path.name} is not a safetensors file, or is cut short. Download it again.")
+            if length > _HEADER_BYTES:
+                raise ModelError(f"{name}: {path.name} has a header of {length} bytes, more than {_HEADER_BYTES}.")
+            content = file.read(length)
+    except OSError as error:
+        raise ModelError(f"{name}: {path.name} can't be read ({error.strerror or error}).") from error
+    try:
+        tensors = read_bytes(content, _read_tensors)
+        _check_places(tensors, size - _LENGTH.size - length)
+    except ValueError as error:
+        raise ModelError(f"{name}: {path.name} has a broken header: {error}. Download it again.") from error
+    return tensors
+
+
+def _read_tensors(header: object) -> dict[str, StoredTensor]:
+    if isinstance(header, dict):
+        header = {name: value for name, value in header.items() if name != "__metadata__"}
+    return mapping_of(record(StoredTensor))(header)
+
+
+def _check_places(tensors: dict[str, StoredTensor], stored_bytes: int) -> None:
+    """Check that each tensor has the bytes that its shape needs, and that no two share any."""
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
+        if tensor.dtype not in _BITS:
+            raise WrongEntry(f"is {quotable(tensor.dtype)}, no dtype of safetensors", f"{quotable(name)}.dtype")
+        first, last = tensor.data_offsets
+        if first != end or 8 * (last - first) != tensor.elements * _BITS[tensor.dtype]:
+            raise WrongEntry(
+                f"are {first} and {last}, which the shape and the tensor before do not give",
+                f"{quotable(name)}.data_offsets",
+            )
+        end = last
+    if end != stored_bytes:
+        raise ValueError(f"the tensors take {end} bytes and the file has {stored_bytes} for them")
+
+
+def thinker_tensors(config: ThinkerConfig) -> Iterator[tuple[str, Shape]]:
+    """Name, without the hub's prefix, and shape of every tensor that the Thinker needs."""
+    yield from _decoder(config.text_config)
+    if not config.tie_word_embeddings:
+        yield "lm_head.weight", (config.text_config.vocab_size, config.text_config.hidden_size)
+    yield from _vision_encoder(config.vision_config)
+    yield from _audio_encoder(config.audio_config)
+
+
+def _decoder(config: TextConfig) -> Iterator[tuple[str, Shape]]:
+    width, kv = config.hidden_size, config.kv_heads * config.head_size
+    yield "model.embed_tokens.weight", (config.vocab_size, width)
+    for layer in range(config.num_hidden_layers):
+        at = f"model.layers.{layer}"
+        yield from _linear(f"{at}.self_attn.q_proj", width, width)
+        yield from _linear(f"{at}.self_attn.k_proj", kv, width)
+        yield from _linear(f"{at}.self_attn.v_proj", kv, width)
+        yield f"{at}.self_attn.o_proj.weight", (width, width)
+        yield from _gated_mlp(f"{at}.mlp", width, config.intermediate_size, bias=False)
+        yield f"{at}.input_layernorm.weight", (width,)
+        yield f"{at}.post_attention_layernorm.weight", (width,)
+    yield "model.norm.weight", (width,)
+
+
+def _vision_encoder(config: VisionConfig) -> Iterator[tuple[str, Shape]]:
+    width, patch = config.hidden_size, config.patch_size
+    merged = width * config.spatial_merge_size**2
+    yield "visual.patch_embed.proj.weight", (width, config.in_channels, config.temporal_patch_size, patch, patch)
+    for block in range(config.depth):
+        at = f"visual.blocks.{block}"
+        for part in ("q", "k", "v", "proj"):
+            yield from _linear(f"{at}.attn.{part}", width, width)
+        yield from _gated_mlp(f"{at}.mlp", width, config.intermediate_size, bias=True)
+        yield f"{at}.norm1.weight", (width,)
+        yield f"{at}.norm2.weight", (width,)
+    yield "visual.merger.ln_q.weight", (width,)
+    yield from _linear("visual.merger.mlp.0", merged, merged)
+    yield from _linear("visual.merger.mlp.2", config.out_hidden_size, merged)
+
+
+def _audio_encoder(config: AudioConfig) -> Iterator[tuple[str, Shape]]:
+    width = config.d_model
+    yield "audio_tower.conv1.weight", (width, config.num_mel_bins, 3)
+    yield "audio_tower.conv1.bias", (width,)
+    yield "audio_tower.conv2.weight", (width, width, 3)
+    yield "audio_tower.conv2.bias", (width,)
+    yield "audio_tower.audio_bos_eos_token.weight", (2, config.output_dim)
+    for layer in range(config.encoder_layers):
+        at = f"audio_tower.layers.{layer}"
+        for part in ("q_proj", "v_proj", "out_proj"):
+            yield from _linear(f"{at}.self_attn.{part}", width, width)
+        yield f"{at}.self_attn.k_proj.weight", (width, width)
+        yield from _layer_norm(f"{at}.self_attn_layer_norm", width)
+        yield from _linear(f"{at}.fc1", config.encoder_ffn_dim, width)
+        yield from _linear(f"{at}.fc2", width, config.encoder_ffn_dim)
+        yield from _layer_norm(f"{at}.final_layer_norm", width)
+    yield from _layer_norm("audio_tower.ln_post", width)
+    yield from _linear("audio_tower.proj", config.output_dim, width)
+
+
+def _gated_mlp(name: str, width: int, inner: int, bias: bool) -> Iterator[tuple[str, Shape]]:
+    yield from _linear(f"{name}.gate_proj", inner, width, bias)
+    yield from _linear(f"{name}.up_proj", inner, width, bias)
+    yield from _linear(f"{name}.down_proj", width, inner, bias)
+
+
+def _linear(name: str, out: int, into: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (out, into)
+    if bias:
+        yield f"{name}.bias", (out,)
+
+
+def _layer_norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def stray_layer(names: Iterable[str]) -> str | None:
+    """The first of some names, of tensors that nothing needs, that is a layer's; None if there is none."""
+    return next((name for name in sorted(names) if _LAYER.match(name)), None)

@@ -1,0 +1,1 @@
+"""The steps from a file to an answer: preprocess, encode, prefill, answer."""

@@ -1,0 +1,228 @@
+"""The answer to a question, and what is known about how it came about."""
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omniqa.media.summary import MediaSummary
+from omniqa.models.base import AUDIO, SECONDS_PER_CHUNK, VIDEO
+from omniqa.terminal import LAYOUT, printable
+
+EVIDENCE_CHUNKS = 5
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Retention as it was measured.
+
+    target: what was asked.
+    achieved: mean over the decoder's layers of (audio + video tokens computed) / (those before any pruning).
+    audio, video: the same for one modality alone; None where the clip has none of it.
+    per_layer: the share computed by each layer.
+    """
+
+    target: float
+    achieved: float
+    audio: float | None
+    video: float | None
+    per_layer: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """How many tokens of each kind; `kept` is after input-level pruning."""
+
+    text: int
+    audio: int
+    video: int
+    audio_kept: int
+    video_kept: int
+    generated: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A chunk of the clip and the attention that the query span gave it.
+
+    start_s, end_s: on the file's clock.
+    score: probability, averaged over the query span's rows, the heads and the layers, summed over the chunk's tokens.
+    audio, video: its parts.
+    """
+
+    start_s: float
+    end_s: float
+    score: float
+    audio: float
+    video: float
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts, seconds by stage, and memory.
+
+    timing_s: load, cache (looking for the encoded clip, and keeping it), decode, preprocess, vision_encoder,
+    audio_encoder, input_pruning, prefill, generate, time_to_first_token (from the opened file, model loading not
+    included) and total (loading included). A stage that was not run for this question, since the video was encoded for
+    an earlier one, is 0. Decoding runs beside the encoders: `overlapped` is by how much the stages' sum exceeds the
+    time that passed.
+    """
+
+    tokens: TokenCounts
+    timing_s: dict[str, float]
+    device: str
+    peak_rss_bytes: int
+    peak_device_bytes: int | None
+    media: MediaSummary
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Every audio and video token through the layers; n original tokens in sequence order, L layers.
+
+    modality: (n,) int8, 0 video, 1 audio. chunk: (n,) int64. time_s: (n,) float64, from the range's start.
+    alive: (L, n) bool. score: (L, n) float32, NaN where not alive or not scored.
+    """
+
+    modality: NDArray[np.int8]
+    chunk: NDArray[np.int64]
+    time_s: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+    score: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        layers, tokens = self.alive.shape
+        return f"<Trace: {tokens} tokens through {layers} layers>"
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays to `path`, compressed, in NumPy's npz format."""
+        with Path(path).open("wb") as file:  # by handle, so that NumPy does not add a suffix of its own
+            np.savez_compressed(
+                file,
+                modality=self.modality,
+                chunk=self.chunk,
+                time_s=self.time_s,
+                alive=self.alive,
+                score=self.score,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """An answer with everything that is reported about it.
+
+    token_ids: what was generated, the end token not included.
+    evidence: the chunks that the query span attended to most, strongest first.
+    """
+
+    video: str
+    question: str
+    text: str
+    model: str
+    method: str
+    token_ids: tuple[int, ...]
+    retention: Retention
+    evidence: tuple[Evidence, ...]
+    stats: Stats
+    trace: Trace
+
+    def __repr__(self) -> str:
+        kept = f"{100 * self.retention.achieved:.0f} %"
+        return f"<Answer {shortened(self.text)!r} to {shortened(self.question)!r}: {self.method}, {kept} kept>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the question, the answer, and what it took. All text is escaped."""
+        tokens = self.stats.tokens.audio + self.stats.tokens.video
+        facts = [
+            f"{self.stats.timing_s['total']:.1f} s",
+            f"kept {100 * self.retention.achieved:.0f} % of {tokens} tokens",
+        ]
+        facts += [f"looked at {first.start_s:.3g} to {first.end_s:.3g} s" for first in self.evidence[:1]]
+        facts += [self.method, self.model, self.video]
+        question, text, more = (
+            html.escape(printable(piece, LAYOUT)) for piece in (self.question, self.text, " · ".join(facts))
+        )
+        return f"<div><b>{question}</b><p style='white-space: pre-wrap'>{text}</p><small>{more}</small></div>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `omniqa ask --json` prints."""
+        stats = self.stats
+        return {
+            "video": self.video,
+            "question": self.question,
+            "answer": self.text,
+            "model": self.model,
+            "method": self.method,
+            "retention": vars(self.retention) | {"per_layer": list(self.retention.per_layer)},
+            "tokens": dict(vars(stats.tokens)),
+            "timing_s": dict(stats.timing_s),
+            "memory": {
+                "device": stats.device,
+                "peak_rss_bytes": stats.peak_rss_bytes,
+                "peak_device_bytes": stats.peak_device_bytes,
+            },
+            "media": stats.media.to_dict(),
+            "evidence": [dict(vars(chunk)) for chunk in self.evidence],
+        }
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """At most `length` characters of a text; an ellipsis says that there is more."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def measure_retention(target: float, trace: Trace) -> Retention:
+    """What was really computed, from the trace."""
+
+    def mean_of(kind: int) -> float | None:
+        mine = trace.modality == kind
+        return float(trace.alive[:, mine].mean()) if mine.any() else None
+
+    return Retention(
+        target=target,
+        achieved=float(trace.alive.mean()),
+        audio=mean_of(AUDIO),
+        video=mean_of(VIDEO),
+        per_layer=tuple(float(share) for share in trace.alive.mean(axis=1)),
+    )
+
+
+def count_tokens(trace: Trace, text: int, generated: int) -> TokenCounts:
+    """Tokens by kind; those that entered layer 0 are the kept ones."""
+    entered = trace.modality[trace.alive[0]]
+    return TokenCounts(
+        text=text,
+        audio=int((trace.modality == AUDIO).sum()),
+        video=int((trace.modality == VIDEO).sum()),
+        audio_kept=int((entered == AUDIO).sum()),
+        video_kept=int((entered == VIDEO).sum()),
+        generated=generated,
+    )
+
+
+def find_evidence(
+    trace: Trace, attended: NDArray[np.float32], start_s: float, media: MediaSummary
+) -> tuple[Evidence, ...]:
+    """The chunks that were attended to most, strongest first.
+
+    attended: (n,) attention that the query span gave each token; start_s: where the range starts on the file's clock.
+    """
+    chunks, rank = np.unique(
+        trace.chunk, return_inverse=True
+    )  # numbers may be large, their count is the tokens' at most
+    video, audio = (np.bincount(rank, attended * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
+    score = video + audio
+    strongest = np.argsort(-score, kind="stable")[:EVIDENCE_CHUNKS]
+    return tuple(
+        Evidence(
+            start_s=start_s + SECONDS_PER_CHUNK * int(chunks[k]),
+            end_s=start_s + min(SECONDS_PER_CHUNK * (int(chunks[k]) + 1), media.duration_s),
+            score=float(score[k]),
+            audio=float(audio[k]),
+            video=float(video[k]),
+        )
+        for k in strongest.tolist()
+    )

@@ -1,0 +1,131 @@
+"""A clip on its way to the decoder: as it came from the file, and after both encoders."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniqa.media.clip import SampledClip
+from omniqa.models.base import MediaShape
+from omniqa.models.encoded_media import EncodedMedia
+from omniqa.models.qwen2_5_omni.prefix_cache import SharedRows
+from omniqa.pruning.budget import Plan
+from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
+
+SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What questions about one clip by one method start from; nothing of it depends on the question.
+
+    rows: None where the decoder has nothing to start from.
+    """
+
+    plan: Plan
+    selection: Kept
+    rows: SharedRows | None
+
+    @property
+    def bytes(self) -> int:
+        """What is held of the decoder's work."""
+        return self.rows.bytes if self.rows else 0
+
+
+class Shared:
+    """What questions about one clip share, so that a further one need not compute it again.
+
+    importance: of the audio tokens.
+    """
+
+    def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
+        self.importance: dict[AudioAttention, Tensor] = {}
+        self._most_bytes = most_bytes
+        self._starts: OrderedDict[AnyMethod, Start] = OrderedDict()
+
+    def of(self, pruner: AnyMethod) -> Start | None:
+        """What an earlier question by an equal method left."""
+        return self._starts.get(pruner)
+
+    def keep(self, pruner: AnyMethod, start: Start) -> None:
+        """Leave it for the next; the methods not asked by for longest give way."""
+        self._starts[pruner] = start
+        self._starts.move_to_end(pruner)
+        while len(self._starts) > 1 and sum(one.bytes for one in self._starts.values()) > self._most_bytes:
+            self._starts.popitem(last=False)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedVideo(EncodedMedia):
+    """A clip after both encoders, ready for any number of questions.
+
+    timing_s: what decoding and encoding took, by stage.
+    shared: what the questions asked so far have left for the next.
+    """
+
+    name: str
+    timing_s: dict[str, float] = field(default_factory=dict)
+    shared: Shared = field(default_factory=Shared)
+
+    @classmethod
+    def of(cls, media: EncodedMedia, name: str) -> "EncodedVideo":
+        """A clip that was encoded before, called `name` now."""
+        return cls(name=name, **{part.name: getattr(media, part.name) for part in fields(media)})
+
+    def __repr__(self) -> str:
+        n = self.counts
+        tokens = f"{n.n_video} video, {n.n_audio} audio tokens"
+        return f"<EncodedVideo {self.name!r}: {self.summary.duration_s:.3g} s, {tokens}>"
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken."""
+        return self.summary.frames
+
+    def on(self, device: torch.device) -> "EncodedVideo":
+        """The same with its tensors on `device`."""
+        audio = self.audio and self.audio.on(device)
+        return self if self.video.device == device else replace(self, video=self.video.to(device), audio=audio)
+
+    def after(self, seconds: dict[str, float]) -> "EncodedVideo":
+        """The same once `seconds` more, by stage, were spent on it."""
+        total = {stage: self.timing_s.get(stage, 0.0) + seconds.get(stage, 0.0) for stage in self.timing_s | seconds}
+        return replace(self, timing_s=total)
+
+    def warned(self, *warnings: str | None) -> "EncodedVideo":
+        """The same with warnings added; None is none."""
+        told = (*self.summary.warnings, *(warning for warning in warnings if warning is not None))
+        return replace(self, summary=replace(self.summary, warnings=told))
+
+    def audio_importance(self, kind: AudioAttention | None) -> Tensor | None:
+        """Importance (n_A,) of the audio tokens, worked out once; None without sound, or where it is not asked for."""
+        if self.audio is None or kind is None:
+            return None
+        if kind not in self.shared.importance:
+            self.shared.importance[kind] = self.audio.importance(kind)
+        return self.shared.importance[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedClip:
+    """A clip before the encoders: what the file gave, and how many tokens that will be.
+
+    mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
+    key: what it is kept under in the cache once it is encoded; None keeps it nowhere. note: a warning about the cache.
+    """
+
+    name: str
+    clip: SampledClip
+    mel: NDArray[np.float32] | None
+    shape: MediaShape
+    timing_s: dict[str, float]
+    key: str | None = None
+    note: str | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken."""
+        return len(self.clip.frame_times)

@@ -1,0 +1,367 @@
+"""The one place where the steps are joined, from a file to an answer; and loading a model."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from omniqa.cache.encodings import EncodingCache
+from omniqa.cache.folder import CACHE_BYTES, CacheFolder
+from omniqa.errors import UsageError, first_line
+from omniqa.media.clip import SampledClip
+from omniqa.media.download import held
+from omniqa.media.probe import probe
+from omniqa.media.sampling import PIXELS, Sampling
+from omniqa.memory import memory_errors
+from omniqa.models.disk import require_disk
+from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, find_checkpoint, pixel_bounds
+from omniqa.models.qwen2_5_omni.decoder import Decoder
+from omniqa.models.qwen2_5_omni.generate import TextStream, generate
+from omniqa.models.qwen2_5_omni.template import check_length
+from omniqa.models.qwen2_5_omni.thinker import Thinker, load_thinker, stored_dtype
+from omniqa.pipeline.answer import Answer, Stats, Trace, count_tokens, find_evidence, measure_retention
+from omniqa.pipeline.encode import ClipEncoder
+from omniqa.pipeline.encoded_clip import EncodedVideo
+from omniqa.pipeline.fit import Request, choose, require_weights
+from omniqa.pipeline.prefill import Prefilled, Prefiller
+from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
+from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
+from omniqa.pipeline.token_estimate import HELD_WHOLE, expected_tokens
+from omniqa.pruning import registry
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.contract import AnyMethod, VideoChoice
+from omniqa.runtime import machine
+from omniqa.runtime.attention import select_attention
+from omniqa.runtime.device import check_device, check_dtype
+from omniqa.runtime.generation_options import Decoding
+
+_DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
+STAGES = (
+    "import", "load", "cache", "decode", "preprocess", "vision_encoder", "audio_encoder", "input_pruning", "prefill",
+    "generate", OVERLAPPED,
+)  # fmt: skip
+
+
+class OmniQA:
+    """A loaded model that answers questions about videos. Made by `load`.
+
+    pixels: fewest and most of a frame, where the sampling says nothing else.
+    cache: where encoded clips are kept; None keeps none.
+    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before
+    (omniqa.models.qwen2_5_omni.static_tokens); None computes them all.
+
+    encoder and prefiller are the steps on their own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        thinker: Thinker,
+        attention: str = "auto",
+        load_s: float = 0.0,
+        pixels: tuple[int, int] = PIXELS,
+        cache: EncodingCache | None = None,
+        reuse_static: float | None = None,
+    ) -> None:
+        if reuse_static is not None and not 0 <= reuse_static <= 255:
+            raise UsageError(f"A difference between frames is 0 to 255 levels, not {reuse_static:g}.")
+        self.name = name
+        self.thinker = thinker
+        self.pixels = pixels
+        self.attention = select_attention(attention, thinker.device, thinker.dtype)
+        self.encoder = ClipEncoder(thinker, self.attention, reuse_static, cache)
+        self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
+        self.decoder = Decoder(thinker, self.attention)
+        self.prefiller = Prefiller(thinker, self.decoder)
+        self._startup = {"load": load_s}  # seconds, reported once, with the first answer
+
+    def count_import(self, seconds: float) -> None:
+        """Report also, with the first answer, how long importing what the model needs took."""
+        self._startup["import"] = seconds
+
+    def __repr__(self) -> str:
+        return f"<OmniQA {self.name!r} on {self.thinker.device}, {str(self.thinker.dtype).removeprefix('torch.')}>"
+
+    def ask(
+        self,
+        video: Video | EncodedVideo,
+        question: str,
+        method: str | AnyMethod = "omnidrop",
+        retention: float | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        decoding: Decoding | None = None,
+    ) -> Answer:
+        """Answer one question about a file, a sampled clip, or a video encoded earlier.
+
+        method, retention (0.3), options: how tokens are dropped, see `omniqa.pruning`; or a method's instance, which
+        has its own retention and options. sampling: which frames and what
+        sound are taken; not allowed for what is sampled already. Raises the errors of omniqa.errors.
+        """
+        pruner = registry.resolve(method, retention, options)
+        return next(self.ask_all(video, [question], pruner, sampling=sampling, decoding=decoding))
+
+    def ask_all(
+        self,
+        video: Video | EncodedVideo,
+        questions: Sequence[str],
+        pruner: AnyMethod,
+        *,
+        sampling: Sampling | None = None,
+        decoding: Decoding | None = None,
+        on_text: Callable[[str], None] = lambda text: None,
+        progress: Progress = silent,
+        count_encoding: bool = False,
+        share: bool = True,
+    ) -> Iterator[Answer]:
+        """Answer several questions, encoding the video once; the first answer's timing includes that.
+
+        on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
+        count_encoding: the first answer's timing includes that of a video encoded earlier, too.
+        share: what the decoder computes before it comes to the question is kept for the next one (up to 1 GiB); False
+        asks each afresh.
+        """
+        for question in questions:
+            check_length(question)
+        if isinstance(video, EncodedVideo):
+            if sampling is not None:
+                raise UsageError("This video is encoded already: sampling can't change any more.")
+            encoded, spent = video, video.timing_s if count_encoding else {}
+        else:
+            with self._held(video, sampling):
+                encoded = self._encode_for(pruner, video, sampling, progress)
+            spent = encoded.timing_s
+        share = share and (encoded is video or len(questions) > 1)
+        for question in questions:
+            yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress, share)
+            spent = {}
+
+    def encode(
+        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = silent
+    ) -> EncodedVideo:
+        """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come."""
+        if not isinstance(video, str | Path):
+            return self.encoder.encode(self.prepare(video, sampling, progress=progress), progress)
+        return self.encoder.encode_file(video, (sampling or Sampling()).within(self.pixels), progress)
+
+    def prepare(
+        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = silent
+    ) -> Ready:
+        """All that comes before the encoders; the encoded clip itself where the cache has it.
+
+        It leaves the device alone: another thread may do it meanwhile.
+
+        Raises:
+            UsageError: the video is of another type, such as a list.
+        """
+        if not isinstance(video, str | Path | SampledClip | Ready):
+            raise UsageError(f"A video is a path or a clip, not a {type(video).__name__}. Ask about each by itself.")
+        if not isinstance(video, str | Path) and sampling is not None:
+            raise UsageError("This clip is sampled already: sampling can't change any more.")
+        if isinstance(video, Ready):
+            return video
+        return self.encoder.preparer.prepare(video, (sampling or Sampling()).within(self.pixels), progress)
+
+    def _held(self, video: Video, sampling: Sampling | None) -> AbstractContextManager[None]:
+        """Keeps an address, which is opened more than once, usable meanwhile."""
+        return held(video, (sampling or Sampling()).access) if isinstance(video, str | Path) else nullcontext()
+
+    def _encode_for(
+        self, pruner: AnyMethod, video: Video, sampling: Sampling | None, progress: Progress
+    ) -> EncodedVideo:
+        if isinstance(video, str | Path):
+            sampling = (sampling or Sampling()).within(self.pixels)
+            plan = self._foreseen(pruner, video, sampling)
+            if plan is not None:
+                return self._encode_file_for(pruner, plan, video, sampling, progress)
+        ready = self.prepare(video, sampling, progress=progress)
+        shape = ready.shape
+        # What the method refuses, it refuses before the long part.
+        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid), self.thinker.layers)
+        self.prefiller.aux_network(pruner)
+        return self.encoder.encode(ready, progress)
+
+    def _foreseen(self, pruner: AnyMethod, path: str | Path, sampling: Sampling) -> Plan | None:
+        """The plan for what the file says that it holds; None where there is none, and what it really holds decides."""
+        info = probe(path, sampling.access)
+        try:
+            plan: Plan = pruner.plan(expected_tokens(info, sampling), self.thinker.layers)
+        except UsageError:
+            return None
+        self.prefiller.aux_network(pruner)
+        return plan
+
+    def _encode_file_for(
+        self, pruner: AnyMethod, plan: Plan, path: str | Path, sampling: Sampling, progress: Progress
+    ) -> EncodedVideo:
+        """Encode a file for one method. Of a long one, tokens that will not stay are let go of as they come.
+
+        Which will stay follows from what the file says about itself; where that was wrong, it is encoded again.
+        """
+        choice = None
+        if plan.clip.n_video > HELD_WHOLE and self.encoder.may_let_go:
+            choice = pruner.video_choice(plan)
+        encoded = self.encoder.encode_file(path, sampling, progress, choice)
+        if self._serves(encoded, pruner):
+            return encoded
+        right, spent = self._right_choice(encoded, pruner), encoded.timing_s
+        del encoded  # never two of them at a time
+        encoded = self.encoder.encode_file(path, sampling, progress, right)
+        if not self._serves(encoded, pruner):  # the file changes while it is read
+            encoded = self.encoder.encode_file(path, sampling, progress)
+        return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
+
+    def _right_choice(self, video: EncodedVideo, pruner: AnyMethod) -> VideoChoice | None:
+        return pruner.video_choice(pruner.plan(video.counts, self.thinker.layers))
+
+    def _serves(self, video: EncodedVideo, pruner: AnyMethod) -> bool:
+        """Whether the clip still has all that the method needs of it."""
+        return video.chosen is None or video.chosen.choice == self._right_choice(video, pruner)
+
+    def _answer(
+        self,
+        video: EncodedVideo,
+        question: str,
+        pruner: AnyMethod,
+        decoding: Decoding,
+        spent: dict[str, float],
+        on_text: Callable[[str], None],
+        progress: Progress,
+        share: bool,
+    ) -> Answer:
+        device = self.thinker.device
+        if not spent:
+            reset_device_peak(device)
+        clock = StageClock(device)
+        asked = time.perf_counter()
+        room = decoding.max_new_tokens
+        prefilled = self.prefiller.prefill(video, question, pruner, room, clock, progress, share)
+        with memory_errors(), clock.stage("generate"):
+            ids, text, first = self._generate(prefilled, decoding, on_text)
+        ended = time.perf_counter()
+
+        encoding, startup = elapsed(spent), self._startup
+        self._startup = {}
+        timing = {stage: (spent | clock.seconds | startup).get(stage, 0.0) for stage in STAGES}
+        timing["time_to_first_token"] = encoding + first - asked
+        timing["total"] = sum(startup.values()) + encoding + ended - asked
+        trace = _trace(prefilled)
+        return Answer(
+            video=video.name,
+            question=question,
+            text=text,
+            model=self.name,
+            method=pruner.name,
+            token_ids=tuple(ids),
+            retention=measure_retention(pruner.target, trace),
+            evidence=find_evidence(trace, prefilled.result.attended.cpu().numpy(), video.start_s, video.summary),
+            stats=Stats(
+                tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
+                timing_s=timing,
+                device=str(device),
+                peak_rss_bytes=peak_rss_bytes(),
+                peak_device_bytes=peak_device_bytes(device),
+                media=video.summary,
+            ),
+            trace=trace,
+        )
+
+    def _generate(
+        self, prefilled: Prefilled, decoding: Decoding, on_text: Callable[[str], None]
+    ) -> tuple[list[int], str, float]:
+        """Token ids, text, and when the first token was chosen."""
+        stream = TextStream(lambda ids: self.thinker.tokenizer.decode(ids, skip_special_tokens=True))
+        logits, position = prefilled.result.logits, prefilled.layout.next_position
+        ids: list[int] = []
+        pieces: list[str] = []
+        first = None
+        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, self.thinker.eos):
+            first = first or time.perf_counter()
+            ids.append(token)
+            pieces.append(stream.push(token))
+            on_text(pieces[-1])
+        pieces.append(stream.close())
+        on_text(pieces[-1])
+        return ids, "".join(pieces).strip(), first or time.perf_counter()
+
+
+def load(
+    model: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    *,
+    cache: str | Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    reuse_static: float | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> OmniQA:
+    """Load a model.
+
+    model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it, else
+    the 3B (`omniqa.pipeline.fit`).
+    device: "auto" (CUDA if the model fits there), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
+    "float32". attention: "auto", "flash" or "sdpa".
+    cache: a folder where encoded clips are kept for other runs, cache_bytes of them at most; None keeps none.
+    reuse_static: 0 to 255, see OmniQA.
+    on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
+    Raises ModelError, OutOfMemoryError, StorageError if the disk has no room for a download, and UsageError for values
+    that make no sense here.
+    """
+    start = time.perf_counter()
+    check_dtype(dtype)
+    check_device(device)
+    if device != "auto":
+        _device(device)  # that it is not there comes before what would fit
+    choice = choose(machine.read_machine(device), Request(model, device, dtype))
+    where = _device(choice.device)
+    checkpoint = find_checkpoint(choice.model, on_step, require_disk)
+    on_step(f"loading {checkpoint.name}")
+    with _torch_errors(where), memory_errors():
+        precision = _DTYPES[dtype] or stored_dtype(checkpoint)
+        _require_memory(checkpoint, where, precision)
+        thinker = load_thinker(checkpoint, where, precision)
+    pixels = pixel_bounds(checkpoint.name)
+    kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
+    return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels, kept, reuse_static)
+
+
+def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    where, kind = str(device), str(dtype).removeprefix("torch.")
+    require_weights(machine.read_machine(where), checkpoint.name, where, kind, checkpoint.elements * dtype.itemsize)
+
+
+@contextmanager
+def _torch_errors(device: torch.device) -> Iterator[None]:
+    """Make what torch can't do on this device a UsageError."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # torch's own; a build without CUDA asserts
+        raise UsageError(f"torch can't use {device}: {first_line(error)}") from error
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("No CUDA device can be used here (see `omniqa doctor`). Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no {name}: this machine has {torch.cuda.device_count()}, counted from cuda:0.")
+    return device
+
+
+def _trace(prefilled: Prefilled) -> Trace:
+    layout, result = prefilled.layout, prefilled.result
+    media = layout.media
+    alive = np.zeros((len(result.alive), media.stop - media.start), dtype=bool)
+    score = np.full(alive.shape, np.nan, dtype=np.float32)
+    for layer, (index, scores) in enumerate(zip(result.alive, result.scores, strict=True)):
+        at = index.cpu().numpy()
+        alive[layer, at] = True
+        if scores is not None:
+            score[layer, at] = scores.cpu().numpy()
+    return Trace(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score)

@@ -1,0 +1,313 @@
+"""What a model needs, what fits a machine, and which model is taken if the user names none. Free of torch.
+
+Every number follows from the sizes of what omniqa allocates; docs/memory.md has them beside measured runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+
+from omniqa.errors import OutOfMemoryError
+from omniqa.media.sampling import Sampling
+from omniqa.memory import MORE_MEMORY
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, KNOWN_LAYERS
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pipeline.token_estimate import HELD_WHOLE, tokens_of
+from omniqa.pruning import registry
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.runtime.machine import Machine
+
+GIB = 2**30
+TEXT_TOKENS = 60  # system prompt, template and a short question
+NEW_TOKENS = 128  # room for the answer
+METHOD, RETENTION = "omnidrop", 0.3
+CLIP_SECONDS, CLIP_SIZE = 60, (720, 1280)  # what is meant by "a one-minute clip"
+
+_LIBRARIES = round(0.55 * GIB)  # resident code and data of torch, transformers, PyAV and librosa
+_CUDA_CONTEXT = round(0.6 * GIB)  # what a process takes of a GPU before its first tensor; not measured here
+_ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+_SCORES = {"cpu": 2**22, "cuda": 2**26}  # float32 attention probabilities held at once
+_PATCHES = {"cpu": 2048, "cuda": 8192}  # that the vision encoder takes together
+_SHORTER = ("a lower --max-frames or --max-pixels for long clips",)
+_PIXELS = 1176  # numbers of one patch
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a model takes with a clip, at its peak.
+
+    Attributes:
+        weights: the Thinker's.
+        kv_cache: keys and values of all layers, room for the answer included.
+        activations: the most that stands between weights and cache at a time, the clip's embeddings included.
+        overhead: libraries, or a GPU's context.
+    """
+
+    weights: int
+    kv_cache: int
+    activations: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.activations + self.overhead
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, as far as memory depends on it.
+
+    Attributes:
+        model: a hub id, a folder or nano; None leaves it to omniqa.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: auto, bfloat16 or float32.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+ANYTHING = Request()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model, and where it runs.
+
+    Attributes:
+        model: as it is named to `omniqa.load`.
+        device: cpu, cuda or cuda:N.
+        need: what it takes with a one-minute clip at the default options.
+        free: bytes free there; None if nobody knows that device yet.
+        warning: a sentence if only the weights are sure to fit.
+    """
+
+    model: str
+    device: str
+    need: Need
+    free: int | None
+    warning: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether a one-minute clip fits."""
+        return self.free is None or self.need.total <= self.free
+
+    @property
+    def weights_fit(self) -> bool:
+        """Whether at least the weights do."""
+        return self.free is None or self.need.weights <= self.free
+
+
+def choose(machine: Machine, request: Request = ANYTHING) -> Choice:
+    """The model and the device to use: the first that fits, of those that the user's words allow.
+
+    Without a model: the 7B on the GPU, the 3B there, the 3B on the CPU. What the user names stays.
+
+    Raises:
+        OutOfMemoryError: not even the weights fit anywhere.
+        ModelError: there is no such model.
+    """
+    choice = pick(machine, request)
+    if not choice.weights_fit:
+        raise OutOfMemoryError(_shortage(choice), advice(machine, choice, request.dtype))
+    return choice
+
+
+def pick(machine: Machine, request: Request = ANYTHING) -> Choice:
+    """The same, but where nothing fits, what needs least is given with a warning.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    options = [_option(machine, model, device, request.dtype) for model, device in _candidates(machine, request)]
+    for option in options:
+        if option.fits:
+            return option
+    option = next((option for option in options if option.weights_fit), options[-1])
+    says = _shortage(option) if not option.weights_fit else _tight(option)
+    return replace(option, warning=f"{says} {advice(machine, option, request.dtype, _SHORTER)}")
+
+
+def require_weights(machine: Machine, model: str, device: str, dtype: str, size: int) -> None:
+    """Make sure that weights of `size` bytes, as their files have them, fit where they go.
+
+    Raises:
+        OutOfMemoryError: they don't.
+    """
+    tried = _option(machine, model, device, dtype)
+    tried = replace(tried, need=replace(tried.need, weights=size))
+    if not tried.weights_fit:
+        raise OutOfMemoryError(_shortage(tried), advice(machine, tried, dtype))
+
+
+def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto") -> Need:
+    """What a model takes for a clip that is pruned as planned.
+
+    Args:
+        shape: the model's sizes.
+        plan: tokens by layer.
+        device: cpu or cuda.
+        dtype: auto (as stored), bfloat16 or float32.
+    """
+    kind = device.partition(":")[0]
+    item = _item_bytes(shape, dtype)
+    rows = [count + TEXT_TOKENS for count in plan.alive]
+    widened = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
+    return Need(
+        weights=shape.parameters * item,
+        kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
+        activations=_held(shape, plan.clip, plan.alive[0], item)
+        + max(_vision(shape, plan.clip, item, widened, kind), _prefill(shape, rows, item, widened, kind))
+        + (_scratch(shape) if widened else 0),
+        overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
+    )
+
+
+@lru_cache
+def minute(layers: int) -> Plan:
+    """The plan for one minute of HD video with sound, at the default options, in a decoder of `layers` layers."""
+    clip = tokens_of(CLIP_SIZE, CLIP_SECONDS, CLIP_SECONDS, Sampling())
+    plan: Plan = registry.create(METHOD, RETENTION).plan(clip, layers)
+    return plan
+
+
+def requirements() -> dict[tuple[str, str], Need]:
+    """What the published models need for a one-minute clip, by model and device (cuda, cpu)."""
+    found = {}
+    for model, device in product((HUB_7B, HUB_3B), ("cuda", "cpu")):
+        shape = ModelShape.of(model)
+        found[model, device] = need(shape, minute(shape.layers), device)
+    return found
+
+
+def advice(machine: Machine, tried: Choice, dtype: str = "auto", smaller_clip: Sequence[str] = ()) -> str:
+    """What to do if `tried` has too little memory: only what was not done already, and what would fit.
+
+    Args:
+        machine: what is free.
+        tried: what was to be used, or ran out of memory.
+        dtype: as the user gave it.
+        smaller_clip: options that would make the clip smaller, if its weights fit.
+    """
+    ways = _ways(machine, tried, dtype)
+    if smaller_clip and tried.weights_fit:
+        ways += smaller_clip
+    if not ways:
+        return MORE_MEMORY
+    return f"Use {', or '.join(ways)}."
+
+
+def in_gib(size: int) -> str:
+    """A size in words: "8.8 GiB"."""
+    return f"{size / GIB:.1f} GiB"
+
+
+def place(device: str) -> str:
+    """Whose memory a device has, in words."""
+    return "in this machine's memory" if device == "cpu" else "on the GPU"
+
+
+def _candidates(machine: Machine, request: Request) -> Iterator[tuple[str, str]]:
+    """Models and devices in the order in which they are tried."""
+    has_gpu = machine.gpu_free_bytes is not None
+    if request.device != "auto":
+        devices = [request.device]
+    else:
+        devices = [*(["cuda"] if has_gpu else []), "cpu"]
+    for device in devices:
+        if request.model is not None:
+            yield request.model, device
+        elif device == "cpu":
+            yield HUB_3B, device
+        else:
+            yield from ((HUB_7B, device), (HUB_3B, device))
+
+
+def _option(machine: Machine, model: str, device: str, dtype: str) -> Choice:
+    shape = ModelShape.of(model)
+    return Choice(model, device, need(shape, minute(shape.layers), device, dtype), machine.free_on(device))
+
+
+def _ways(machine: Machine, tried: Choice, dtype: str) -> list[str]:
+    """Options that make room with the fewest changes to what was tried."""
+    sizes, devices, precisions = [("", tried.model)], [("", tried.device)], [("", dtype)]
+    if need(ModelShape.of(HUB_3B), minute(KNOWN_LAYERS[HUB_3B]), tried.device, dtype).weights < tried.need.weights:
+        sizes.append((f"--model {HUB_3B}", HUB_3B))
+    if tried.device != "cpu":
+        devices.append(("--device cpu", "cpu"))
+    if dtype == "float32":
+        precisions.append(("--dtype bfloat16", "bfloat16"))
+    found: dict[int, list[str]] = {}
+    for (size, model), (where, device), (precision, kind) in product(sizes, devices, precisions):
+        words = [word for word in (size, where, precision) if word]
+        if words and _option(machine, model, device, kind).fits:
+            found.setdefault(len(words), []).append(" ".join(words))
+    return found[min(found)] if found else []
+
+
+def _shortage(option: Choice) -> str:
+    free = in_gib(option.free or 0)
+    return (
+        f"{option.model} needs {in_gib(option.need.weights)} for its weights alone, {in_gib(option.need.total)} with "
+        f"a one-minute clip, and {free} are free {place(option.device)}."
+    )
+
+
+def _tight(option: Choice) -> str:
+    return (
+        f"{option.model} needs {in_gib(option.need.total)} with a one-minute clip, and {in_gib(option.free or 0)} are "
+        f"free {place(option.device)}."
+    )
+
+
+def _item_bytes(shape: ModelShape, dtype: str) -> int:
+    """Bytes of a weight once it is loaded; float16 is loaded as bfloat16."""
+    return _ITEM_BYTES.get(shape.stored if dtype == "auto" else dtype, 4)
+
+
+def _held(shape: ModelShape, clip: ClipTokens, entering: int, item: int) -> int:
+    """The encoded clip, as it waits for questions, and what enters layer 0 of it.
+
+    Of a long clip, the tokens that the input level drops are freed while it is encoded.
+    """
+    video = clip.n_video if clip.n_video <= HELD_WHOLE else min(clip.n_video, entering)
+    embedded = (video + clip.n_audio) * shape.width
+    keys = 2 * clip.n_audio * 2 * shape.audio["d_model"]  # and queries, of the last audio layer: two positions a token
+    return (embedded + keys + entering * shape.width) * item
+
+
+def _vision(shape: ModelShape, clip: ClipTokens, item: int, widened: bool, kind: str) -> int:
+    """The vision encoder's largest moment: pixels, attention or MLP of a batch, or all parts made one."""
+    if not clip.grids:
+        return 0
+    patches = 4 * clip.tokens_per_grid
+    patches *= min(clip.grids, max(1, _PATCHES[kind] // patches))
+    width = shape.vision["hidden_size"]
+    pixels = 4 * _PIXELS * 4  # float32: normalised, cut into patches, in windows
+    attention = width * (5 * item + 20)  # one of queries and keys turns in float32
+    mlp = shape.vision["intermediate_size"] * (8 if widened else 3 * item) + 3 * width * item
+    joined = min(clip.n_video, HELD_WHOLE) * shape.width * item
+    return max(patches * max(pixels, attention, mlp), joined)
+
+
+def _prefill(shape: ModelShape, rows: list[int], item: int, widened: bool, kind: str) -> int:
+    """The largest moment of a layer: its MLP, or scores of the question's rows; hidden states beside either.
+
+    rows: tokens, text included, of each layer. Those that leave after a layer leave before its MLP.
+    """
+    most = rows[1] if len(rows) > 1 else 1
+    # In float32: gate's result in its own dtype, up's in float32 and then in its own. Else: gate, up, their product.
+    mlp = most * shape.mlp * (8 if widened else 3 * item)
+    states = (4 * most + rows[0]) * shape.width * item  # input, attention's result, sum, norm; and the queries
+    scores = 3 * 4 * min(_SCORES[kind], TEXT_TOKENS * shape.heads * rows[0]) + 4 * shape.kv_width * rows[0]
+    return states + max(mlp, scores)
+
+
+def _scratch(shape: ModelShape) -> int:
+    """Room for the largest weight in float32."""
+    merged = 4 * shape.vision["hidden_size"]
+    return 4 * max(shape.mlp * shape.width, merged * merged, merged * shape.width)

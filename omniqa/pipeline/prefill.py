@@ -1,0 +1,140 @@
+"""An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedVideo → Prefilled."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from omniqa.errors import UsageError
+from omniqa.memory import memory_errors
+from omniqa.models.base import AUDIO, VIDEO, TokenLayout
+from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
+from omniqa.models.qwen2_5_omni.decoder import Decoder, Prefill, Prompt
+from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedVideo, Start
+from omniqa.pipeline.preprocess import Progress, silent
+from omniqa.pipeline.stats import StageClock
+from omniqa.pruning.contract import AnyMethod, AuxNetwork, Kept, MediaTokens
+from omniqa.runtime.kv_cache import KVCache
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """A question after its prefill, ready for its first token."""
+
+    layout: TokenLayout
+    result: Prefill
+    cache: KVCache
+
+
+class Prefiller:
+    """Takes prompts through one model's decoder.
+
+    aux_networks: the methods' own networks that were needed so far.
+    """
+
+    def __init__(self, thinker: Thinker, decoder: Decoder) -> None:
+        self.aux_networks: dict[AuxNetwork, nn.Module] = {}
+        self._thinker = thinker
+        self._decoder = decoder
+
+    def prefill(
+        self,
+        video: EncodedVideo,
+        question: str,
+        pruner: AnyMethod,
+        room: int = 0,
+        clock: StageClock | None = None,
+        progress: Progress = silent,
+        share: bool = False,
+    ) -> Prefilled:
+        """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
+
+        share: start from what an earlier question about this video left, and leave as much for the next.
+
+        Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
+        """
+        if not question.strip():
+            raise UsageError("The question is empty.")
+        thinker = self._thinker
+        clock = clock or StageClock(thinker.device)
+        with memory_errors(), torch.inference_mode():
+            layout = build_layout(thinker.template, video.shape, question)
+            with clock.stage("input_pruning"):
+                tokens = self._media_tokens(video, layout, pruner)
+                start = video.shared.of(pruner) if share else None
+                plan = start.plan if start else pruner.plan(tokens.counts, thinker.layers)
+                selection = start.selection if start else pruner.prune_input(tokens, plan)
+            cache = KVCache(thinker.layers, room)
+            with clock.stage("prefill"):
+                result = self._decoder.prefill(
+                    self._prompt(layout, tokens, selection),
+                    pruner,
+                    plan,
+                    cache,
+                    lambda done: progress("prefill", done),
+                    start.rows if start else None,
+                    SHARED_BYTES if share else 0,
+                )
+            if share:
+                video.shared.keep(pruner, Start(plan, selection, result.shared))
+        return Prefilled(layout, result, cache)
+
+    def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
+        """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
+        part = pruner.aux_network
+        if part is None:
+            return None
+        if part not in self.aux_networks:
+            weight = self._thinker.lm_head.weight
+            self.aux_networks[part] = load_aux_network(part, self._thinker.checkpoint, weight.shape[1], weight.device)
+        return self.aux_networks[part]
+
+    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyMethod) -> MediaTokens:
+        device, media = self._thinker.device, layout.media
+        return MediaTokens(
+            modality=torch.from_numpy(layout.modality[media]).to(device),
+            chunk=torch.from_numpy(layout.chunk[media]).to(device),
+            tokens_per_grid=video.shape.tokens_per_grid,
+            video=video.video,
+            audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
+            audio_importance=video.audio_importance(pruner.audio_importance),
+            time_s=torch.from_numpy(layout.time_s[media]),
+            aux_network=self.aux_network(pruner),
+            chosen=video.chosen,
+        )
+
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> Prompt:
+        """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
+        device, media = self._thinker.device, layout.media
+        keep = selection.keep
+        embeddings = selection.embeddings
+        if embeddings is None:
+            embeddings = _embeddings(tokens, keep)
+        ids = torch.from_numpy(layout.ids).to(device)
+        head, tail = self._decoder.embed(ids[: media.start]), self._decoder.embed(ids[media.stop :])
+        places = torch.arange(len(ids), device=device)
+        places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
+        return Prompt(
+            embeddings=torch.cat([head, embeddings, tail]),
+            positions=torch.from_numpy(layout.positions).to(device)[:, places],
+            media=slice(media.start, media.start + len(keep)),
+            question=torch.arange(layout.question.start, layout.question.stop, device=device) - len(ids),
+            index=keep,
+            modality=tokens.modality,
+            chunk=tokens.chunk,
+            max_chunk=int(layout.chunk.max()),
+        )
+
+
+def _embeddings(tokens: MediaTokens, keep: Tensor) -> Tensor:
+    """(m, d) embeddings, as the encoders gave them, of the tokens at `keep` (m,), all of which are here."""
+    modality, place = tokens.modality, keep
+    if tokens.chosen is not None:
+        here = torch.ones_like(modality, dtype=torch.bool)
+        here[modality == VIDEO] = tokens.chosen.keep
+        modality, place = modality[here], (here.cumsum(0) - 1)[keep]
+    whole = tokens.video.new_empty(len(modality), tokens.video.shape[1])
+    whole[modality == VIDEO], whole[modality == AUDIO] = tokens.video, tokens.audio
+    return whole[place]

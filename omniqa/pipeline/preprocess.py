@@ -1,0 +1,130 @@
+"""All that comes before the encoders: file or clip → PreparedClip, or the encoded clip where the cache has it.
+
+Nothing here touches the device, so that another thread may do it meanwhile.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from omniqa.cache.encodings import DTYPES, EncodingCache, Found, clip_key, encoder_identity, file_key
+from omniqa.cache.entry import Form
+from omniqa.errors import MediaError
+from omniqa.file_state import FileState, file_state
+from omniqa.media.clip import SampledClip, sample_clip
+from omniqa.media.mel import log_mel
+from omniqa.media.sampling import CELL, Sampling
+from omniqa.memory import is_out_of_memory, memory_errors
+from omniqa.models.base import MediaShape
+from omniqa.models.qwen2_5_omni.audio import token_count
+from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.pipeline.encoded_clip import EncodedVideo, PreparedClip
+from omniqa.pipeline.stats import StageClock
+
+Video = str | Path | SampledClip | PreparedClip  # what is not encoded yet
+Ready = PreparedClip | EncodedVideo  # what needs no decoding any more
+Progress = Callable[[str, float], None]  # gets a stage's name, and the share of it that is done
+
+
+def silent(stage: str, share: float) -> None:
+    """The progress that nobody watches."""
+
+
+class Key(NamedTuple):
+    """What a clip is kept under in the cache.
+
+    path, file: the file that it was made of, and how that was before; None for arrays.
+    """
+
+    text: str
+    path: str | Path | None = None
+    file: FileState | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file has not changed since: what is decoded of it is what the key was made of."""
+        return self.path is None or file_state(self.path) == self.file
+
+
+class Preparer:
+    """Decodes and looks up clips for one model.
+
+    cache: where encoded clips are kept; None keeps none. settings: what changes encodings beside the weights.
+    """
+
+    def __init__(self, thinker: Thinker, cache: EncodingCache | None, settings: tuple[object, ...]) -> None:
+        self.cache = cache
+        self._thinker = thinker
+        self._settings = settings
+
+    def prepare(self, video: str | Path | SampledClip, sampling: Sampling, progress: Progress = silent) -> Ready:
+        """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it."""
+        clock = StageClock(torch.device("cpu"))
+        with memory_errors():
+            key, found = self.look_up(video, sampling, clock)
+            if found.media is not None:
+                return EncodedVideo.of(found.media, _name(video)).after(clock.seconds)
+            with clock.stage("decode"):
+                clip = video
+                if not isinstance(clip, SampledClip):
+                    clip = sample_clip(clip, sampling, lambda share: progress("decode", share))
+            return prepared(_name(video), clip, clock, key, found.warning)
+
+    def look_up(
+        self, video: str | Path | SampledClip, sampling: Sampling, clock: StageClock
+    ) -> tuple[Key | None, Found]:
+        """The video's key in the cache, and what is found there. Raises OutOfMemoryError."""
+        if self.cache is None:
+            return None, Found()
+        with clock.stage("cache"), memory_errors():
+            key = self._key(video, sampling)
+            return key, self.cache.find(key.text, self._form) if key else Found()
+
+    @cached_property
+    def _identity(self) -> str:
+        """What tells this model's encodings from another's."""
+        return encoder_identity((self._thinker.visual, self._thinker.audio_tower), *self._settings)
+
+    @cached_property
+    def _form(self) -> Form:
+        """What this model's encodings look like."""
+        weight, sound = self._thinker.lm_head.weight, self._thinker.audio_tower.config
+        heads = sound.encoder_attention_heads
+        return Form(DTYPES[weight.dtype], weight.shape[1], heads, sound.d_model // heads, sound.n_window)
+
+    def _key(self, video: str | Path | SampledClip, sampling: Sampling) -> Key | None:
+        """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
+        if isinstance(video, SampledClip):
+            return Key(clip_key(video, self._identity))
+        file = file_state(video)
+        if file is None:
+            return None
+        try:
+            return Key(file_key(video, sampling, self._identity), video, file)
+        except OSError as error:
+            if is_out_of_memory(error):
+                raise
+            return None
+
+
+def prepared(name: str, clip: SampledClip, clock: StageClock, key: Key | None, note: str | None) -> PreparedClip:
+    """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""
+    with clock.stage("preprocess"):
+        mel = log_mel(clip.waveform) if len(clip.waveform) else None
+    shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
+    kept_as = key.text if key and key.holds else None
+    return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, kept_as, note)
+
+
+def _name(video: str | Path | SampledClip) -> str:
+    return video.info.path if isinstance(video, SampledClip) else str(video)
+
+
+def _shape(clip: SampledClip, audio_tokens: int) -> MediaShape:
+    if not clip.frame_times and not audio_tokens:
+        raise MediaError("The clip is too short: it holds no frame, and less than 40 ms of sound.")
+    rows, cols = clip.frames.shape[1] // CELL, clip.frames.shape[2] // CELL
+    return MediaShape(grid_times=clip.grid_times, rows=rows, cols=cols, audio_tokens=audio_tokens)

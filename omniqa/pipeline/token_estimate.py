@@ -1,0 +1,34 @@
+"""How many tokens a clip will have, told before any of it is decoded. Free of torch."""
+
+from typing import TYPE_CHECKING
+
+from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
+from omniqa.media.timeline import Number, exact, sample_times
+from omniqa.models.base import POSITIONS_PER_SECOND
+from omniqa.pruning.budget import ClipTokens
+
+if TYPE_CHECKING:
+    from omniqa.media.probe import MediaInfo
+
+HELD_WHOLE = 2**14  # video tokens of a clip up to which all are held while it is encoded
+
+
+def expected_tokens(info: "MediaInfo", sampling: Sampling) -> ClipTokens:
+    """Of a file, if it holds what it says."""
+    picture, sound = info.video, info.audio
+    size = (picture.height, picture.width) if picture else (0, 0)
+    return tokens_of(size, picture.end if picture else 0, sound.end if sound else 0, sampling)
+
+
+def tokens_of(size: tuple[int, int], seen: Number, heard: Number, sampling: Sampling) -> ClipTokens:
+    """Of a picture, height and width in pixels, that ends at second `seen`, and a sound that ends at second `heard`."""
+    start = exact(sampling.start)
+    ends = [exact(end) if sampling.end is None else min(exact(end), exact(sampling.end)) for end in (seen, heard)]
+    grids = tokens_per_grid = audio = 0
+    if sampling.video and ends[0] > start:
+        times = sample_times(start, ends[0], sampling.fps, sampling.max_frames)
+        rows, cols = smart_resize(*size, *sampling.pixels(PIXELS))
+        grids, tokens_per_grid = -(-len(times) // 2), rows * cols // CELL**2
+    if sampling.audio and ends[1] > start:
+        audio = int(POSITIONS_PER_SECOND * (ends[1] - start))
+    return ClipTokens(audio, grids, tokens_per_grid)

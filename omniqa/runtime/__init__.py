@@ -1,0 +1,1 @@
+"""What a model of any family runs on: attention, caches, captured steps, upcast products."""

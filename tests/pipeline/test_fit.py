@@ -1,0 +1,159 @@
+"""What fits a machine: one estimate, one choice, and advice that was not followed already."""
+
+from pathlib import Path
+
+import pytest
+
+from omniqa.cli.options import Dropping
+from omniqa.errors import OutOfMemoryError
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO, find_checkpoint
+from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pipeline.fit import (
+    GIB,
+    METHOD,
+    RETENTION,
+    Choice,
+    Request,
+    advice,
+    choose,
+    minute,
+    need,
+    pick,
+    require_weights,
+    requirements,
+)
+from omniqa.pruning import registry
+from omniqa.pruning.budget import ClipTokens
+from omniqa.runtime.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+
+
+def machine(ram, gpu=None):
+    """A machine with so many GiB free."""
+    free = None if gpu is None else round(gpu * GIB)
+    return Machine(round(ram * GIB), 10**12, free, None if gpu is None else "GPU")
+
+
+def tried(here, model, device, dtype="auto"):
+    shape = ModelShape.of(model)
+    return Choice(model, device, need(shape, minute(shape.layers), device, dtype), here.free_on(device))
+
+
+@pytest.mark.parametrize(
+    ("ram", "gpu", "model", "device"),
+    [
+        (16, 8, HUB_3B, "cpu"),
+        (16, None, HUB_3B, "cpu"),
+        (64, None, HUB_3B, "cpu"),
+        (8, 12, HUB_3B, "cuda"),
+        (16, 16, HUB_3B, "cuda"),
+        (16, 23.5, HUB_7B, "cuda"),
+        (8, 80, HUB_7B, "cuda"),
+    ],
+)
+def test_the_first_that_fits_is_taken(ram, gpu, model, device):
+    choice = choose(machine(ram, gpu))
+    assert (choice.model, choice.device, choice.fits, choice.warning) == (model, device, True, "")
+
+
+@pytest.mark.parametrize(("ram", "gpu"), [(8, None), (8, 8), (2, 4)])
+def test_if_nothing_fits_the_error_says_what_is_needed_and_what_is_there(ram, gpu):
+    with pytest.raises(OutOfMemoryError, match=rf"needs 8\.8 GiB for its weights alone, .* and {ram}\.0 GiB are free"):
+        choose(machine(ram, gpu))
+    assert not pick(machine(ram, gpu)).weights_fit
+
+
+def test_weights_that_fit_without_a_minutes_clip_are_taken_with_a_warning():
+    choice = choose(machine(10))
+    assert (choice.model, choice.device) == (HUB_3B, "cpu")
+    assert "--max-frames" in choice.warning
+    assert "--device" not in choice.warning
+    assert "--model" not in choice.warning
+
+
+@pytest.mark.parametrize(
+    ("request_", "model", "device"),
+    [
+        (Request(HUB_7B), HUB_7B, "cpu"),
+        (Request(HUB_7B, "cpu"), HUB_7B, "cpu"),
+        (Request(device="cpu"), HUB_3B, "cpu"),
+        (Request(HUB_3B, "cuda:1"), HUB_3B, "cuda:1"),
+        (Request(NANO), NANO, "cuda"),
+    ],
+)
+def test_what_the_user_names_stays(request_, model, device):
+    choice = choose(machine(32, 12), request_)
+    assert (choice.model, choice.device) == (model, device)
+
+
+def test_a_device_that_nobody_knows_yet_is_left_to_torch():
+    assert choose(machine(16), Request(HUB_7B, "cuda")).free is None
+
+
+@pytest.mark.parametrize(
+    ("here", "request_", "said", "unsaid"),
+    [
+        (machine(16, 8), Request(HUB_7B, "cuda"), ["--model Qwen/Qwen2.5-Omni-3B --device cpu"], []),
+        (machine(16, 8), Request(HUB_3B, "cuda"), ["--device cpu"], ["--model"]),
+        (machine(16), Request(HUB_7B), ["--model Qwen/Qwen2.5-Omni-3B"], ["--device"]),
+        (machine(16), Request(HUB_3B, dtype="float32"), ["--dtype bfloat16"], ["--device", "--model"]),
+        (machine(16), Request(HUB_7B, "cpu", "float32"), ["--model Qwen/Qwen2.5-Omni-3B --dtype bfloat16"], []),
+        (machine(8), Request(HUB_3B, "cpu"), ["Close other programs"], ["--"]),
+        (machine(8), Request(HUB_7B, "cpu"), ["Close other programs"], ["--"]),
+    ],
+)
+def test_advice_names_only_what_was_not_done_and_would_help(here, request_, said, unsaid):
+    with pytest.raises(OutOfMemoryError) as raised:
+        choose(here, request_)
+    assert all(words in raised.value.advice for words in said)
+    assert not any(words in raised.value.advice for words in unsaid)
+
+
+def test_a_smaller_clip_is_advised_only_if_the_weights_fit():
+    here = machine(16, 10)
+    assert "a lower --max-frames" in advice(here, tried(here, HUB_3B, "cuda"), smaller_clip=["a lower --max-frames"])
+    here = machine(4, 4)
+    assert "--max-frames" not in advice(here, tried(here, HUB_3B, "cuda"), smaller_clip=["a lower --max-frames"])
+
+
+def test_weights_larger_than_their_configuration_says_are_refused():
+    require_weights(machine(1), NANO, "cpu", "float32", GIB)
+    with pytest.raises(OutOfMemoryError, match=r"1\.0 GiB are free"):
+        require_weights(machine(1), NANO, "cpu", "float32", GIB + 1)
+
+
+def test_weights_are_as_many_bytes_as_the_file_holds():
+    shape = ModelShape.of(NANO)
+    assert need(shape, minute(shape.layers)).weights == find_checkpoint(NANO).stored_bytes
+
+
+def test_more_tokens_need_more_memory_and_dropping_them_less():
+    shape = ModelShape.of(HUB_3B)
+    plans = [registry.create(METHOD, kept).plan(ClipTokens(1500, 60, 720), shape.layers) for kept in (1.0, 0.3, 0.1)]
+    caches, activations = ([getattr(need(shape, plan), part) for plan in plans] for part in ("kv_cache", "activations"))
+    assert caches == sorted(caches, reverse=True)
+    assert activations == sorted(activations, reverse=True)
+    assert caches[0] > 3 * caches[1]
+
+
+def test_the_defaults_are_those_of_the_command_line():
+    assert (Dropping().method, Dropping().retention) == (METHOD, RETENTION)
+
+
+def test_a_sound_alone_is_planned_for():
+    shape = ModelShape.of(HUB_3B)
+    plan = registry.create(METHOD, RETENTION).plan(ClipTokens(1500, 0, 0), shape.layers)
+    assert need(shape, plan).activations > 0
+
+
+def test_the_readme_and_docs_state_what_the_function_says():
+    needs = requirements()
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for model, device in ((HUB_7B, "cuda"), (HUB_3B, "cuda"), (HUB_3B, "cpu")):
+        assert f"{needs[model, device].total / GIB:.1f} GiB" in readme
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    for (model, device), one in needs.items():
+        sizes = (one.weights, one.kv_cache, one.activations, one.overhead, one.total)
+        name = f"{model.rpartition('-')[2]}, {'CPU' if device == 'cpu' else 'GPU'}"
+        assert f"| {name} | {' | '.join(f'{size / GIB:.1f}' for size in sizes)} |" in page
