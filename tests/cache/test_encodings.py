@@ -197,7 +197,7 @@ def _write_often(path, number):
     cache = EncodingCache(CacheFolder(path, 30_000))
     video = _small(number)
     for round in range(20):
-        assert cache.add(f"key{round % 3}", video.name, video) is None
+        assert cache.add(f"key{round % 3}", "clip", video) is None
         found = cache.find(f"key{(round + 1) % 3}")
         assert found.warning is None
         assert found.media is None or bool((found.media.video == found.media.video[0, 0]).all())
@@ -208,11 +208,12 @@ def _small(number):
 
     from omniqa.media.summary import MediaSummary
     from omniqa.models.base import MediaShape
-    from omniqa.pipeline.encoded_clip import EncodedVideo
+    from omniqa.models.encoded_media import EncodedMedia
 
     summary = MediaSummary(1.0, 2, 2.0, 56, 56, 0.0, ())
     shape = MediaShape((Fraction(0),), 5, 10, 0)
-    return EncodedVideo("clip", 0.0, shape, torch.full((50, 64), float(number)), None, summary, {})
+    embeddings = torch.full((50, 64), float(number))
+    return EncodedMedia(start_s=0.0, shape=shape, video=embeddings, audio=None, summary=summary)
 
 
 def test_several_processes_write_read_and_evict_at_once(tmp_path):
