@@ -227,7 +227,7 @@ def test_several_processes_write_read_and_evict_at_once(tmp_path):
 
 
 def test_the_header_tells_about_the_clip_without_its_tensors(qa, folder):
-    EncodingCache(folder).add("key", qa.encode(make_clip(frames=4, seconds=2.0)))
+    EncodingCache(folder).add("key", "arrays", qa.encode(make_clip(frames=4, seconds=2.0)))
     (one,) = folder.entries()
     assert one.about["name"] == "arrays"
     assert one.about["summary"]["frames"] == 4
