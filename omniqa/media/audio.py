@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -11,8 +12,8 @@ import av
 import numpy as np
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.access import CHANNELS, SAMPLE_RATES, SILENCE_SECONDS, SOUND_SECONDS
-from omniqa.media.container import Damage, Timed, timed_frames
+from omniqa.media.access import CHANNELS, SAMPLE_RATES, SILENCE_SECONDS, SOUND_SECONDS, Access
+from omniqa.media.container import Damage, Timed, open_media, picture_seconds, timed_frames
 from omniqa.media.downmix import Downmix, within_full_scale
 from omniqa.media.probe import MediaInfo, opening
 
@@ -21,6 +22,7 @@ SAMPLE_RATE = 16_000
 # Timestamps in Matroska are whole milliseconds, and clocks drift: less than this is no gap but rounding.
 _GAP = Fraction(1, 10)
 _FIRST_SAMPLES = 3600 * SAMPLE_RATE
+_SILENCE_AT_LEAST = 10  # seconds that are filled in, whatever is beside them
 _TAIL = Fraction(1, 10)  # read beyond the end, for the resampler's filter to see what follows the last sample
 
 
@@ -110,7 +112,8 @@ def stream_audio(
             raise MediaError(f"Sound of {rate} samples a second can't be used.")
         if channels > CHANNELS:
             raise MediaError(f"Sound of {channels} channels can't be used; at most {CHANNELS} are taken.")
-        placed = _placed(chain([first], frames), rate, start, end + _TAIL, damage, mix)
+        silence = _Silence(rate, partial(_picture_seconds, path, access))
+        placed = _placed(chain([first], frames), rate, (start, end + _TAIL), silence, damage, mix)
         for block in _resampled(placed, rate):
             yield block[:left]
             left -= len(block)
@@ -187,26 +190,67 @@ def _frame_mono(frame: av.AudioFrame, rate: int, mix: Downmix) -> np.ndarray:
     return soxr.resample(samples, frame.sample_rate, rate)
 
 
+def _picture_seconds(path: str | Path, access: Access, enough: Fraction) -> Fraction:
+    with open_media(path, access) as container:
+        return picture_seconds(container, enough)
+
+
+class _Silence:
+    """How much silence may be filled in, which only timestamps claim: an hour, and no more than there is beside it.
+
+    That is 10 s, twice the sound so far, and as long as pictures are shown. More would let a few packets, whose times
+    lie far apart, cost as much as hours of sound.
+
+    Args:
+        rate: samples a second.
+        picture: for how many seconds pictures are shown, counted up to the number that it is given.
+    """
+
+    def __init__(self, rate: int, picture: Callable[[Fraction], Fraction]) -> None:
+        self._rate, self._picture = rate, picture
+        self._filled, self._most = 0, SILENCE_SECONDS * rate
+
+    def room(self, gap: int, heard: int) -> bool:
+        """Whether a gap of so many samples may be filled, after so many samples of sound and silence."""
+        lacking = self._filled + gap - _SILENCE_AT_LEAST * self._rate - 2 * (heard - self._filled)
+        if lacking > 0 and self._picture(Fraction(lacking, self._rate)) * self._rate < lacking:
+            return False
+        self._filled += gap
+        return True
+
+    @property
+    def too_long(self) -> bool:
+        """Whether more than the hour has been filled in."""
+        return self._filled > self._most
+
+
 def _placed(
-    frames: Iterable[Timed], rate: int, start: Fraction, end: Fraction, damage: Damage, mix: Downmix
+    frames: Iterable[Timed],
+    rate: int,
+    span: tuple[Fraction, Fraction],
+    silence: _Silence,
+    damage: Damage,
+    mix: Downmix,
 ) -> Iterator[np.ndarray]:
-    """The frames' samples from `start` to `end`, without gaps or overlaps: sample k is at `start + k / rate`."""
-    limit, tolerance = ceil((end - start) * rate), 0
-    written, silence = 0, SILENCE_SECONDS * rate
+    """The frames' samples in a span, without gaps or overlaps: sample k is at its start + k / rate."""
+    start, end = span
+    limit, tolerance, written, closed = ceil((end - start) * rate), 0, 0, 0
     for time, _, frame, *_ in frames:
         if frame.sample_rate not in SAMPLE_RATES or frame.layout.nb_channels > CHANNELS:
             damage.packets += 1
             continue
-        at, samples = round((time - start) * rate), _frame_mono(frame, rate, mix)
+        at, samples = round((time - start) * rate) - closed, _frame_mono(frame, rate, mix)
         if abs(at - written) <= tolerance:
             at = written
         else:
             tolerance = 0  # out of step: what is written next is placed exactly
-        if at >= limit:
+        if at >= limit - closed:
             return
+        if at > written and not silence.room(at - written, written):
+            closed, at = closed + at - written, written
+            damage.gaps_closed = Fraction(closed, rate)
         if at > written:
-            silence -= at - written
-            if silence < 0:
+            if silence.too_long:
                 damage.broken_off = f"its timestamps leave gaps of more than {SILENCE_SECONDS} s"
                 return
             yield from _silence(at - written, rate)

@@ -220,6 +220,11 @@ class _Reading:
             taken = nothing
         if damage.packets:
             self.warnings.append(f"Damaged {kind} packets left out: {damage.packets}.")
+        if damage.gaps_closed:
+            gaps = _s(damage.gaps_closed)
+            self.warnings.append(
+                f"The sound's timestamps leave gaps with nothing in them; {gaps} of these are left out."
+            )
         if damage.broken_off:
             self.warnings.append(f"The {kind} stream could not be read to its end: {damage.broken_off}.")
         return taken
@@ -259,7 +264,8 @@ class _Reading:
             raise MediaError(NO_AUDIO)
         most = ceil(min(self.end - self.start, Fraction(SOUND_SECONDS)) * SAMPLE_RATE) + 1
         waveform, cancelled = mixed_audio(self.info, self.start, self.end, damage, lambda done: report(done / most))
-        heard, said = self.start + Fraction(len(waveform), SAMPLE_RATE), min(audio.end, self.end)
+        heard = self.start + Fraction(len(waveform), SAMPLE_RATE) + damage.gaps_closed
+        said = min(audio.end, self.end)
         if not len(waveform):
             raise MediaError(f"There is no sound from {_s(self.start)} to {_s(self.end)}.")
         if cancelled:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -34,6 +35,7 @@ from omniqa.media.access import (
     decoder_threads,
     is_address,
 )
+from omniqa.media.claims import claims_tags_beyond_end, is_only_claimed
 from omniqa.media.clock import STEADY, Clock, believable
 from omniqa.media.colour_tags import ColourTags
 from omniqa.media.download import place
@@ -76,10 +78,12 @@ class Damage:
     Attributes:
         packets: how many pieces were left out.
         broken_off: FFmpeg's reason, where reading ended before the file did.
+        gaps_closed: seconds of silence that the timestamps claim, and that were not filled in.
     """
 
     packets: int = 0
     broken_off: str | None = None
+    gaps_closed: Fraction = Fraction(0)
 
 
 class Timed(NamedTuple):
@@ -179,19 +183,27 @@ def _address(path: str | Path, access: Access) -> str:
 
 def _opened(address: str, access: Access) -> InputContainer:
     beat()
+    name = address.removeprefix("file:")
+    too_much = f"{name} is too damaged to be read: its header claims sizes that it does not hold."
+    if name != address and claims_tags_beyond_end(name):
+        raise MediaError(too_much)
     try:
-        return av.open(address, options=access.options(), timeout=STALL_SECONDS, **_TAG_ERRORS)
-    except av.error.MemoryError:  # FFmpeg's error for too many streams, too
+        return _open(address, access.options())
+    except av.error.MemoryError as error:  # FFmpeg's error for too many streams, too
+        if is_only_claimed(error, partial(_holds_many_streams, address, access)):
+            raise MediaError(too_much) from None
         if _holds_many_streams(address, access):
-            name = address.removeprefix("file:")
             raise MediaError(f"{name} holds more than {STREAMS} streams; omniqa reads no such file.") from None
         raise
 
 
+def _open(address: str, options: dict[str, str]) -> InputContainer:
+    return av.open(address, options=options, timeout=STALL_SECONDS, **_TAG_ERRORS)
+
+
 def _holds_many_streams(address: str, access: Access) -> bool:
     """Whether a file can be opened, and has more streams than are allowed."""
-    options = access.options() | {"max_streams": str(_STREAMS_COUNTED)}
-    with av.open(address, options=options, timeout=STALL_SECONDS, **_TAG_ERRORS) as container:
+    with _open(address, access.options() | {"max_streams": str(_STREAMS_COUNTED)}) as container:
         return len(container.streams) > STREAMS
 
 
@@ -317,9 +329,25 @@ def packets(
             yield packet
 
 
+def picture_seconds(container: InputContainer, enough: Fraction) -> Fraction:
+    """How long the main picture is shown: each stored frame as long as it says, up to a second. No more than `enough`.
+
+    Unlike a duration, a header can't claim this: it takes frames.
+    """
+    stream, total = main_stream(container, "video"), Fraction(0)
+    if stream is None:
+        return total
+    tick, step = time_base(stream), spacing(stream)
+    for packet in demuxed(container, (stream,), Damage()):
+        total += min(lasting(packet.duration, tick, step), _LONGEST_STEP) if packet.size else 0
+        if total >= enough:
+            return enough
+    return total
+
+
 def demuxed(container: InputContainer, streams: tuple[Stream, ...], damage: Damage) -> Iterator[Packet]:
     """The streams' packets as they lie in the file; reading goes on after an error, but not after many on end."""
-    failures, reason, left = 0, None, PACKETS * len(streams)
+    failures, reason, left, claims = 0, None, PACKETS * len(streams), False
     while failures <= _DEMUX_RETRIES:
         beat()
         try:
@@ -336,10 +364,18 @@ def demuxed(container: InputContainer, streams: tuple[Stream, ...], damage: Dama
         except IndexError:  # PyAV, at the end, trips over streams that appeared on the way
             return
         except av.error.FFmpegError as error:
-            if not (is_damage(error) or _reads_on(container, error)):
+            claims = claims or is_only_claimed(error, partial(_read_through, container))
+            if not (is_damage(error) or _reads_on(container, error) or claims):
                 raise
             failures, reason = failures + 1, error.strerror
     damage.broken_off = reason
+
+
+def _read_through(container: InputContainer) -> None:
+    """Read the packets of a file once more."""
+    with _open(container.name, container.options) as again:
+        for _ in again.demux():
+            beat()
 
 
 def _reads_on(container: InputContainer, error: av.error.FFmpegError) -> bool:
@@ -356,7 +392,7 @@ def decode(
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            if not is_damage(error):
+            if not (is_damage(error) or is_only_claimed(error, packet.decode)):
                 raise
             damage.packets += 1
             continue

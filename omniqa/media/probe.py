@@ -164,7 +164,8 @@ def _scan(container: InputContainer, access: Access) -> tuple[Clock, dict[int, S
     # Damage met here is met again, and reported, by whoever decodes the stream.
     for packet in demuxed(container, used, Damage()):
         counts = packet.size > 0 and not packet.is_discard
-        scan.add(packet.stream_index, packet.pts, packet.dts, packet.duration, counts)
+        # An empty packet, which ends a stream, does not carry its index.
+        scan.add(packet.stream.index, packet.pts, packet.dts, packet.duration, counts)
     clock = scan.clock(trims_negative(container))
     if clock.steady and container.format.name in INDEXED:
         return clock, {}

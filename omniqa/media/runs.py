@@ -1,6 +1,7 @@
 """Packets decoded run by run, something left out between them, with an eye on what the decoder makes of that."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import av
@@ -8,6 +9,7 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
+from omniqa.media.claims import is_only_claimed
 from omniqa.media.container import Damage, is_damage
 from omniqa.media.watch import beat
 
@@ -93,7 +95,7 @@ class _Decoder:
         try:
             frames: list[av.VideoFrame] = self._context.decode(packet)
         except av.error.FFmpegError as error:
-            if not is_damage(error):
+            if not (is_damage(error) or is_only_claimed(error, partial(self._context.decode, packet))):
                 raise
             self._damage.packets += 1
             frames = []

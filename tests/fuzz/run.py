@@ -1,6 +1,7 @@
 """Mutated media through the command line's own entry: how each file ends, and what it costs.
 
     nice python -m tests.fuzz.run --count 1080 --seed 1 -o fuzz.jsonl
+    nice python -m tests.fuzz.run --only 38,290 --keep files     # some of them again, and what was asked about
 
 One process loads nano and forks for each file, so that seconds of the CPU and peak memory are that file's alone. The
 same command goes on where it was stopped. The end shows a table; the exit code is 1 where the bounds do not hold:
@@ -24,7 +25,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -149,18 +150,19 @@ def available(folder: Path) -> dict[str, bytes]:
     return made
 
 
-def cases(made: dict[str, bytes], count: int, seed: int, known: int, folder: Path) -> Iterator[Case]:
-    """Ask about mutated files, one container after the other, from number `known` on."""
-    names = list(made)
-    for number in range(known, count):
+def cases(made: dict[str, bytes], numbers: Iterable[int], seed: int, folder: Path) -> Iterator[Case]:
+    """Ask about mutated files by their numbers; one container follows the other. They are left in `folder`."""
+    names = list(seeds.SEEDS)
+    for number in numbers:
         name = names[number % len(names)]
+        if name not in made:
+            continue
         chance = random.Random(zlib.crc32(f"{seed}/{number}/{name}".encode()))
         data, change = mutated(made[name], seeds.SEEDS[name].layout, chance)
-        path = folder / f"case.{seeds.SEEDS[name].suffix}"
+        path = folder / f"{number}.{seeds.SEEDS[name].suffix}"
         path.write_bytes(data)
         outcome = asked(path)  # what is answered has been decoded
         yield Case(number, name, change, outcome, outcome.code == 0 or decodes(path))
-        path.unlink()
 
 
 @dataclass(frozen=True)
@@ -261,26 +263,38 @@ def read(file: Path) -> list[Case]:
     return [Case(**row | {"outcome": Outcome(**row["outcome"])}) for row in rows]
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="numbers of files, with commas: those alone")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no file after so many")
-    parser.add_argument("--untimed", action="store_true", help="do not hold files to seconds of the CPU")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    begun = time.monotonic()
+    parser.add_argument("--keep", type=Path, help="a folder for the mutated files")
+    parser.add_argument("-o", "--output", type=Path, help="go on from, and add to, the results in this file")
+    return parser.parse_args()
+
+
+def wanted(given: argparse.Namespace, found: list[Case]) -> Iterable[int]:
+    """The numbers of the files that are still to be asked about."""
+    if given.only:
+        return [int(number) for number in given.only.split(",")]
+    return range(1 + max((case.number for case in found), default=-1), given.count)
+
+
+def main() -> int:
+    given, begun = arguments(), time.monotonic()
     prepared()
-    with tempfile.TemporaryDirectory() as name, given.output.open("a") as lines:
+    with tempfile.TemporaryDirectory() as name, (given.output or Path(os.devnull)).open("a") as lines:
         folder = Path(name)
-        made, found = available(folder), read(given.output)
+        kept = given.keep or folder
+        kept.mkdir(exist_ok=True)
+        made, found = available(folder), read(given.output) if given.output else []
         whole = folder / "ordinary.mp4"
         whole.write_bytes(made[ORDINARY])
         first_answer(whole)
         ordinary = Ordinary.measured(whole)
-        if given.untimed:
-            ordinary = replace(ordinary, cpu_s=float("inf"))
-        for case in cases(made, given.count, given.seed, len(found), folder):
+        for case in cases(made, wanted(given, found), given.seed, kept):
             found.append(case)
             lines.write(json.dumps(asdict(case)) + "\n")
             lines.flush()

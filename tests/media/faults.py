@@ -55,6 +55,7 @@ class Faults:
     def put_in(self, patch: pytest.MonkeyPatch) -> None:
         """Let the package meet PyAV with the fault."""
         patch.setattr(av, "open", self.open)
+        patch.setattr(av, "Packet", self._making(av.Packet))
         patch.setattr(av, "AudioResampler", self._making(av.AudioResampler))
         patch.setattr(av.filter, "Graph", self._making(Graph))
         patch.setattr(geometry, "SideDataContainer", lambda frame: SideDataContainer(_real(frame)))

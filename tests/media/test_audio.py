@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.audio import SAMPLE_RATE, _placed, read_audio, resample_array, stream_audio
+from omniqa.media.audio import SAMPLE_RATE, _placed, _Silence, read_audio, resample_array, stream_audio
+from omniqa.media.clip import sample_clip
 from omniqa.media.container import Damage, Timed
 from omniqa.media.downmix import Downmix
 from tests.media.clips import Audio, Video, click, grey, real_clip, spoil, tone, write_clip
@@ -109,11 +110,52 @@ def test_starting_far_in_gives_what_reading_from_the_start_gives(tmp_path, name,
         assert np.argmax(ours[here]) == pytest.approx(np.argmax(whole[30 * SAMPLE_RATE :][here]), abs=MS)
 
 
+def placed(frames, damage=None, picture=0):
+    """Frames at 16 kHz on one line, beside so many seconds of picture."""
+    silence = _Silence(16000, lambda enough: min(enough, Fraction(picture)))
+    pieces = _placed(frames, 16000, (Fraction(0), 3 * HOUR), silence, damage or Damage(), Downmix())
+    return np.concatenate(list(pieces))
+
+
 def test_a_gap_is_filled_with_silence():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
-    frames = [*timed(first, 0), *timed(second, Fraction(5, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage(), Downmix())))
+    ours = placed([*timed(first, 0), *timed(second, Fraction(5, 2))])
     assert np.array_equal(ours, np.concatenate([first, np.zeros(24_000), second]))
+
+
+@pytest.mark.parametrize(("gap", "picture", "filled"), [(10, 0, 10), (15, 0, 0), (15, 4, 15), (900, 899, 900)])
+def test_a_gap_is_silence_as_far_as_sound_and_picture_go_beside_it(gap, picture, filled):
+    first, second, damage = noise(1, 16000), noise(1, 16000, seed=1), Damage()
+    ours = placed([*timed(first, 0), *timed(second, Fraction(1 + gap))], damage, picture)
+    assert np.array_equal(ours, np.concatenate([first, np.zeros(filled * 16_000), second]))
+    assert damage.gaps_closed == gap - filled
+
+
+def test_many_gaps_are_silence_as_far_as_all_of_them_may_be():
+    damage, pieces = Damage(), [timed(noise(1, 16000, seed=k), Fraction(8 * k)) for k in range(10)]
+    ours = placed([frame for piece in pieces for frame in piece], damage)
+    assert 10 * 16_000 < len(ours) <= (10 + 10 + 2 * 10) * 16_000
+    assert len(ours) == (10 + 9 * 7 - damage.gaps_closed) * 16_000
+    assert np.array_equal(ours[-16_000:], noise(1, 16000, seed=9)), "all of the sound is heard"
+
+
+def test_beyond_an_hour_of_silence_the_sound_breaks_off():
+    first, second, damage = noise(1, 16000), noise(1, 16000, seed=1), Damage()
+    ours = placed([*timed(first, 0), *timed(second, Fraction(3700))], damage, picture=4000)
+    assert np.array_equal(ours, first)
+    assert "gaps of more than 3600 s" in damage.broken_off
+
+
+def test_sound_that_begins_late_keeps_its_time_beside_a_picture_and_follows_at_once_without_one(tmp_path):
+    pictures = Video([grey(k) for k in range(60)], rate=1, codec="mpeg4", tick=Fraction(1, 25), options={"bf": "0"})
+    late = Audio(tone(1), start=40, codec="flac")
+    clip = sample_clip(write_clip(tmp_path / "a.mkv", pictures, late))
+    assert float(clip.audio_seconds) == pytest.approx(41, abs=0.01)
+    assert clip.warnings == ()
+    few = Video(pictures.frames[:2], times=[0, 55], codec="mpeg4", tick=Fraction(1, 25), options={"bf": "0"})
+    clip = sample_clip(write_clip(tmp_path / "b.mkv", few, late))
+    assert float(clip.audio_seconds) == pytest.approx(1, abs=0.01)
+    assert "leave gaps with nothing in them; 40 s of these are left out" in clip.warnings[0]
 
 
 def test_rounded_timestamps_are_no_gaps(tmp_path):
@@ -127,8 +169,7 @@ def test_rounded_timestamps_are_no_gaps(tmp_path):
 
 def test_an_overlap_is_dropped():
     first, second = noise(1, 16000), noise(1, 16000, seed=1)
-    frames = [*timed(first, 0), *timed(second, Fraction(1, 2))]
-    ours = np.concatenate(list(_placed(frames, 16000, Fraction(0), HOUR, Damage(), Downmix())))
+    ours = placed([*timed(first, 0), *timed(second, Fraction(1, 2))])
     assert np.array_equal(ours, np.concatenate([first, second[8000:]]))
 
 

@@ -352,3 +352,18 @@ def test_an_animated_webp_is_read_by_pyav_19_and_refused_by_name_before(tmp_path
     else:
         with pytest.raises(MediaError, match="animated WebP"):
             probe(path)
+
+
+def test_a_stream_that_ends_is_told_by_its_own_number_though_its_last_packet_has_none(tmp_path):
+    """An FLV whose picture has a codec that nobody knows: the sound, which is the second stream, is read through."""
+    path = joined(tmp_path / "a.flv", (RED, 440, 0))
+    data = bytearray(path.read_bytes())
+    at = 13
+    while at < len(data):
+        if data[at] == 9:  # a tag of the picture
+            data[at + 11] |= 15
+        at += 15 + int.from_bytes(data[at + 1 : at + 4])
+    path.write_bytes(data)
+    clip = sample_clip(path)
+    assert not len(clip.frames)
+    assert float(clip.audio_seconds) == pytest.approx(SECONDS, abs=0.1)
