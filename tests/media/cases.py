@@ -135,7 +135,7 @@ def eight_hours(stem: Path, step: int = 30) -> Path:
     with av.open(str(path), "w") as container:
         seen = container.add_stream("mpeg4", rate=25)
         seen.width, seen.height, seen.pix_fmt = 64, 48, "yuv420p"
-        heard = container.add_stream("flac", rate=8000, layout="mono")
+        heard = container.add_stream("flac", rate=8000, layout="mono", options={"frame_size": "4096"})
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
         silence.sample_rate = 8000
         payload = bytes((heard.encode(silence) + heard.encode())[0])
