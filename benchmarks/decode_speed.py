@@ -9,17 +9,17 @@ import argparse
 import time
 from pathlib import Path
 
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import PIXELS, Sampling
+from omniqa.media.sampling import PIXELS, ClipOptions
 
 RUNS = 3
 
 
-def cpu_seconds(path: Path, sampling: Sampling) -> tuple[float, float, int]:
+def cpu_seconds(path: Path, sampling: ClipOptions) -> tuple[float, float, int]:
     """CPU seconds of decoding and the log-mel; seconds of the clip; frames taken."""
     before = time.process_time()
-    clip = sample_clip(path, sampling)
+    clip = sample(path, sampling)
     if len(clip.waveform):
         log_mel(clip.waveform)
     return time.process_time() - before, float(clip.end - clip.start), len(clip.frames)
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--max-frames", type=int, default=128)
     given = parser.parse_args()
-    sampling = Sampling(max_frames=given.max_frames).within(PIXELS)
+    sampling = ClipOptions(max_frames=given.max_frames).within(PIXELS)
     cpu_seconds(given.clips[0], sampling)  # what is imported and built on the way is not counted
     print("| clip | seconds | frames | CPU s | seconds of clip a CPU second |\n|---|---:|---:|---:|---:|")
     for path in given.clips:

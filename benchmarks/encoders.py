@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import THEIRS, Rates
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.models.qwen2_5_omni.thinker import read_tensors
 from omniqa.models.qwen2_5_omni.vision import IMAGE_MEAN, IMAGE_STD, PATCH, patchify
@@ -65,7 +65,7 @@ class TheirModules:
 
 
 @torch.inference_mode()
-def measure(qa: OmniQA, clip: Path, sampling: Sampling, runs: int) -> dict[str, Any]:
+def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, runs: int) -> dict[str, Any]:
     """What both encoders take on the clip's frames and sound, by side; every single time, and floors."""
     cases, rates = _cases(qa, clip, sampling), Rates(qa.thinker.dtype, qa.thinker.device)
     rows: list[dict[str, Any]] = [
@@ -90,9 +90,9 @@ def measure(qa: OmniQA, clip: Path, sampling: Sampling, runs: int) -> dict[str, 
     return {"rates": rates.best, "rows": rows, "largest_difference": apart, "operators": shares}
 
 
-def _cases(qa: OmniQA, clip: Path, sampling: Sampling) -> list[Case]:
+def _cases(qa: OmniQA, clip: Path, sampling: ClipOptions) -> list[Case]:
     """The encoders that this clip needs; both sides have read their weights."""
-    taken, theirs = sample_clip(clip, sampling.within(qa.pixels)), TheirModules(qa)
+    taken, theirs = sample(clip, sampling.within(qa.pixels)), TheirModules(qa)
     shape, cases = ModelShape.of(str(qa.thinker.checkpoint.folder)), []
     frames, waveform = taken.frames, taken.waveform
     if len(frames):

@@ -38,8 +38,8 @@ from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder
 from omniqa.models.qwen2_5_omni.config import read_config
-from omniqa.models.qwen2_5_omni.decode_step import CAPTURE_AFTER, Steps
-from omniqa.models.qwen2_5_omni.decoder import Decoder, Prompt
+from omniqa.models.qwen2_5_omni.decode_step import CAPTURE_AFTER, DecodeStep
+from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify
 from omniqa.pruning import registry
@@ -240,7 +240,7 @@ def layout(clip: Clip, device: torch.device) -> tuple[Tensor, Tensor]:
     return chunk[order].to(device), modality[order].to(device)
 
 
-def make_prompt(model: Model, tokens: MediaTokens, keep: Tensor, embeddings: Tensor | None) -> Prompt:
+def make_prompt(model: Model, tokens: MediaTokens, keep: Tensor, embeddings: Tensor | None) -> PrefillInput:
     """The prompt with random text around what enters."""
     device = model.device
     if embeddings is None:
@@ -251,7 +251,7 @@ def make_prompt(model: Model, tokens: MediaTokens, keep: Tensor, embeddings: Ten
     places = torch.arange(HEAD + len(tokens.modality) + TAIL, device=device)
     end = HEAD + len(tokens.modality)
     places = torch.cat([places[:HEAD], HEAD + keep, places[end:]])
-    return Prompt(
+    return PrefillInput(
         embeddings=torch.cat([text[:HEAD], embeddings, text[HEAD:]]),
         positions=places.expand(3, -1),
         media=slice(HEAD, HEAD + len(keep)),
@@ -273,7 +273,7 @@ def group_name(layers: int, number: int) -> str:
 def decode(model: Model, cache: KVCache, new_tokens: int) -> float:
     """Seconds of a step, of those after a graph would have been captured."""
     position = max(cache.lengths)
-    steps, marks = Steps(model.decoder, cache, position), Marks(model.device)
+    steps, marks = DecodeStep(model.decoder, cache, position), Marks(model.device)
     warm = min(CAPTURE_AFTER + 2, new_tokens // 2)
     for count in range(new_tokens):
         if count == warm:

@@ -12,14 +12,14 @@ import argparse
 
 import omniqa
 from omniqa.media.probe import probe
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import pixel_bounds
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pipeline.fit import METHOD, RETENTION, need
 from omniqa.pipeline.stats import peak_rss_bytes
-from omniqa.pipeline.token_estimate import expected_tokens
+from omniqa.pipeline.token_estimate import estimate_tokens
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 
 def main() -> None:
@@ -32,10 +32,10 @@ def main() -> None:
     parser.add_argument("--max-pixels", type=int)
     arguments = parser.parse_args()
     qa = omniqa.load(arguments.model, device="cpu")
-    sampling = Sampling(max_pixels=arguments.max_pixels)
+    sampling = ClipOptions(max_pixels=arguments.max_pixels)
     options = {"method": arguments.method, "retention": arguments.retention, "sampling": sampling}
-    answer = qa.ask(arguments.clip, "What is seen?", decoding=Decoding(2), **options)
-    clip = expected_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
+    answer = qa.ask(arguments.clip, "What is seen?", decoding=GenerationOptions(2), **options)
+    clip = estimate_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
     plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.thinker.layers)
     estimate = need(ModelShape.of(arguments.model), plan)
     peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]

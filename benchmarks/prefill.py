@@ -37,17 +37,17 @@ from benchmarks import encoders
 from benchmarks.rows import THEIRS, Rates, Run, make_rows, operations, record, table
 from benchmarks.theirs import Theirs, TheirsError
 from omniqa.bench.run import reset_rss_peak
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pipeline.answer import Answer
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
-from omniqa.runtime.upcast import WideLinear
+from omniqa.runtime.generation_options import GenerationOptions
+from omniqa.runtime.upcast import UpcastLinear
 from tests.media.clips import Audio, Video, tone, write_clip
 
 QUESTIONS = ("What is seen, and what is heard?", "What happens at the end?")
-FIRST = Decoding(max_new_tokens=1)
+FIRST = GenerationOptions(max_new_tokens=1)
 RETENTIONS = [1.0, 0.3]
 SLIDE_S = 4
 WARM_S = 2
@@ -70,7 +70,7 @@ class Bench:
 
     qa: OmniQA
     theirs: Theirs | None
-    sampling: Sampling
+    sampling: ClipOptions
     retentions: list[float]
     runs: int
 
@@ -227,11 +227,11 @@ def warm_up(bench: Bench, folder: Path) -> None:
 def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) -> dict[str, Any]:
     """What was found, by the clip's title; tables are printed as they come."""
     qa = omniqa.load(given.model, device=given.device, dtype=given.dtype)
-    sampling = Sampling(fps=given.fps, max_frames=given.max_frames)
+    sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames)
     bench = Bench(qa, theirs, sampling, given.retention or RETENTIONS, given.runs)
     if not given.encoders:
         warm_up(bench, folder)
-    wide = any(isinstance(module, WideLinear) for module in qa.thinker.module.modules())
+    wide = any(isinstance(module, UpcastLinear) for module in qa.thinker.module.modules())
     precision = str(torch.float32 if wide else qa.thinker.dtype).removeprefix("torch.")
     print(f"omniqa multiplies matrices in {precision}", flush=True)
     done: dict[str, Any] = {}

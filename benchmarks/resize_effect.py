@@ -15,8 +15,8 @@ from torch.nn.functional import interpolate
 
 import omniqa
 import omniqa.media.video
-from omniqa.media.clip import SampledClip, sample_clip
-from omniqa.media.sampling import Sampling
+from omniqa.media.clip import Clip, sample
+from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
 
 
@@ -27,7 +27,7 @@ def float_resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return sized[0].permute(1, 2, 0).numpy()
 
 
-def first_logits(qa: omniqa.OmniQA, clip: SampledClip) -> torch.Tensor:
+def first_logits(qa: omniqa.OmniQA, clip: Clip) -> torch.Tensor:
     return qa.prefiller.prefill(qa.encode(clip), "What is seen?", registry.create("none", 1.0)).result.logits
 
 
@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("clips", nargs="+")
     arguments = parser.parse_args()
     qa = omniqa.load(arguments.model, device="cpu", dtype="float32")
-    sampling = Sampling(max_frames=16)
+    sampling = ClipOptions(max_frames=16)
     print("| clip | mean absolute pixel difference | largest | largest logit difference | spread of logits |")
     print("|---|---:|---:|---:|---:|")
     for path in arguments.clips:
-        ours = sample_clip(path, sampling)
+        ours = sample(path, sampling)
         resize, omniqa.media.video.resize = omniqa.media.video.resize, float_resize
-        theirs = replace(ours, frames=sample_clip(path, sampling).frames)
+        theirs = replace(ours, frames=sample(path, sampling).frames)
         omniqa.media.video.resize = resize
         pixels = np.abs(ours.frames.astype(int) - theirs.frames)
         ours_logits, their_logits = first_logits(qa, ours), first_logits(qa, theirs)

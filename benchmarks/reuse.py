@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 import omniqa
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.encode import ClipEncoder
-from omniqa.pipeline.encoded_clip import EncodedVideo
+from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.engine import OmniQA
 
 THRESHOLDS = [0.0, 1.0, 2.0, 4.0, 8.0]  # levels of 255
@@ -33,13 +33,13 @@ def relative_error(video: Tensor, exact: Tensor) -> float:
     return float((video - exact).square().mean().sqrt() / (exact - exact.mean(0)).square().mean().sqrt())
 
 
-def measure(qa: OmniQA, clip: Path, sampling: Sampling, thresholds: list[float], runs: int) -> list[str]:
+def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, thresholds: list[float], runs: int) -> list[str]:
     """A clip's rows of the table, the exact one first."""
     settings = [None, *thresholds]
     encoders = [ClipEncoder(qa.thinker, qa.attention, threshold, cache=None) for threshold in settings]
     ready = encoders[0].preparer.prepare(clip, sampling)
     seconds: list[list[float]] = [[] for _ in settings]
-    encoded: list[EncodedVideo] = []
+    encoded: list[EncodedClip] = []
     for _ in range(runs):
         encoded = [encoder.encode(ready) for encoder in encoders]
         for taken, video in zip(seconds, encoded, strict=True):
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args(arguments)
     qa = omniqa.load(given.model, device=given.device)
-    sampling = Sampling(fps=given.fps, max_frames=given.max_frames, max_pixels=given.max_pixels, audio=False)
+    sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames, max_pixels=given.max_pixels, audio=False)
     precision = str(qa.thinker.dtype).removeprefix("torch.")
     print(f"{given.model}, {precision}, {torch.get_num_threads()} threads, medians of {given.runs} runs\n")
     print("| clip | threshold | windows taken | vision encoder s | times faster | error |")

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import av
 import numpy as np
 
-from omniqa.media import runs, seeking
+from omniqa.media import seeking, segments
 from omniqa.media.access import DEFAULT_ACCESS
 from omniqa.media.container import Damage, timed_frames
 
@@ -41,7 +41,7 @@ CODECS = {
 }
 _WHOLE_GROUPS = {(seeking, "_FEW_PACKETS"): 10**9, (seeking, "INDEXED"): frozenset()}
 WAYS: dict[str, dict[tuple[ModuleType, str], object]] = {
-    "all": _WHOLE_GROUPS | {(runs, "_MARKED"): frozenset()},
+    "all": _WHOLE_GROUPS | {(segments, "_MARKED"): frozenset()},
     "non-reference frames passed over": _WHOLE_GROUPS,
     "groups, too": {(seeking, "INDEXED"): frozenset()},
     "sought": {(seeking, "_NEAR_BYTES"): 0},

@@ -34,7 +34,7 @@ from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
 from omniqa.models.qwen2_5_omni.audio import AudioEncoding
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B
-from omniqa.models.qwen2_5_omni.decoder import Decoder, Prompt
+from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
@@ -101,7 +101,7 @@ def prefill_seconds(tokens: MediaTokens, clock: "Clock", repeats: int, dtype: to
     decoder = make_decoder(str(device), dtype)
     n = len(tokens.modality)
     rows = HEAD_TEXT + n + QUESTION
-    prompt = Prompt(
+    prompt = PrefillInput(
         embeddings=torch.randn(rows, WIDTH, device=device, dtype=dtype),
         positions=torch.arange(rows, device=device).expand(3, -1),
         media=slice(HEAD_TEXT, HEAD_TEXT + n),

@@ -10,34 +10,56 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from omniqa.media.clip import SampledClip
-    from omniqa.media.sampling import Sampling
-    from omniqa.pipeline.answer import Answer
-    from omniqa.pipeline.engine import EncodedVideo, OmniQA, load
-    from omniqa.runtime.generation_options import Decoding
+    from omniqa.errors import MediaError as MediaError
+    from omniqa.errors import ModelError as ModelError
+    from omniqa.errors import NotFiniteError as NotFiniteError
+    from omniqa.errors import OmniqaError as OmniqaError
+    from omniqa.errors import OutOfMemoryError as OutOfMemoryError
+    from omniqa.errors import StorageError as StorageError
+    from omniqa.errors import UsageError as UsageError
+    from omniqa.media.clip import Clip as Clip
+    from omniqa.media.clip import sample as sample
+    from omniqa.media.sampling import ClipOptions as ClipOptions
+    from omniqa.pipeline.answer import Answer as Answer
+    from omniqa.pipeline.answer import Trace as Trace
+    from omniqa.pipeline.encoded_clip import EncodedClip as EncodedClip
+    from omniqa.pipeline.engine import OmniQA as OmniQA
+    from omniqa.pipeline.engine import load as load
+    from omniqa.runtime.generation_options import GenerationOptions as GenerationOptions
 
-__all__ = ["Answer", "Decoding", "EncodedVideo", "OmniQA", "SampledClip", "Sampling", "load"]
-
-_HOMES = {
-    "Answer": "omniqa.pipeline.answer",
-    "Decoding": "omniqa.runtime.generation_options",
-    "EncodedVideo": "omniqa.pipeline.engine",
-    "OmniQA": "omniqa.pipeline.engine",
-    "SampledClip": "omniqa.media.clip",
-    "Sampling": "omniqa.media.sampling",
-    "load": "omniqa.pipeline.engine",
-}
+_MODULES = {
+    "omniqa.errors": (
+        "MediaError", "ModelError", "NotFiniteError", "OmniqaError", "OutOfMemoryError", "StorageError", "UsageError",
+    ),
+    "omniqa.media.clip": ("Clip", "sample"),
+    "omniqa.media.sampling": ("ClipOptions",),
+    "omniqa.pipeline.answer": ("Answer", "Trace"),
+    "omniqa.pipeline.encoded_clip": ("EncodedClip",),
+    "omniqa.pipeline.engine": ("OmniQA", "load"),
+    "omniqa.runtime.generation_options": ("GenerationOptions",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_RENAMED = {
+    "Decoding": "GenerationOptions", "EncodedVideo": "EncodedClip", "SampledClip": "Clip", "Sampling": "ClipOptions",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `omniqa --help` and `omniqa plan` must not wait for torch."""
-    if name not in _HOMES:
+    if name == "__all__":
+        return sorted(_HOME)
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(f"omniqa.{name} is called omniqa.{_RENAMED[name]} now.", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
     """The public names, those that are imported on first use among them."""
-    return sorted([*__all__, "__version__"])
+    return sorted([*_HOME, "__version__"])

@@ -20,12 +20,38 @@ def encoded(qa, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answer(qa, encoded):
-    return qa.ask(encoded, "What is seen?", decoding=omniqa.Decoding(max_new_tokens=2))
+    return qa.ask(encoded, "What is seen?", decoding=omniqa.GenerationOptions(max_new_tokens=2))
 
 
 def test_the_public_names_are_listed_and_there():
-    assert {"load", "OmniQA", "Answer", "Sampling", "__version__"} <= set(dir(omniqa))
+    public = {
+        "Answer", "Clip", "ClipOptions", "EncodedClip", "GenerationOptions", "OmniQA", "Trace", "UsageError", "load",
+        "sample", "__version__",
+    }  # fmt: skip
+    assert public <= set(dir(omniqa))
     assert all(hasattr(omniqa, name) for name in dir(omniqa))
+    everything = {}
+    exec("from omniqa import *", everything)
+    assert public - {"__version__"} <= set(everything)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("Sampling", "ClipOptions"), ("Decoding", "GenerationOptions"), ("EncodedVideo", "EncodedClip"),
+     ("SampledClip", "Clip")],
+)  # fmt: skip
+def test_an_old_name_still_serves_and_says_what_it_is_called_now(old, new):
+    with pytest.warns(DeprecationWarning, match=new):
+        assert getattr(omniqa, old) is getattr(omniqa, new)
+    assert old not in dir(omniqa)
+
+
+def test_a_file_is_sampled_without_a_model(tmp_path):
+    write_clip(tmp_path / "c.mp4", Video([grey(i % 8, 112, 112) for i in range(20)], 10), Audio(tone(2.0)))
+    clip = omniqa.sample(tmp_path / "c.mp4", omniqa.ClipOptions(fps=2))
+    assert (len(clip.frames), len(clip.frame_times), clip.warnings) == (4, 4, ())
+    assert clip.waveform.shape == (32_000,)
+    assert clip.info.path == str(tmp_path / "c.mp4")
 
 
 def test_types_are_marked_as_there():

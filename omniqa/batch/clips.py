@@ -23,7 +23,7 @@ _NO_CLIPS = {"concat", "dash", "hls", "ico", "image2"}
 _PICTURES = "_pipe"
 
 
-class Clip(NamedTuple):
+class ClipPath(NamedTuple):
     """A clip to ask about.
 
     name: what results call it. path: where it is. found: it was found in a folder, so it need not be media at all.
@@ -62,17 +62,17 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
-def find(names: Iterable[str]) -> list[Clip]:
+def find(names: Iterable[str]) -> list[ClipPath]:
     """Clips by the names of files and folders, each once, in the order of the names.
 
     A folder gives all files below it, in alphabetical order, whatever they are; names that begin with a dot are left
     out, and links to other folders. A name in several spellings ("./a.mp4", "a.mp4") is one clip.
     """
-    clips: dict[str, Clip] = {}
+    clips: dict[str, ClipPath] = {}
     for name in map(one_spelling, names):
         for path in _walk(name) if os.path.isdir(name) else [name]:
             if path not in clips or path == name:  # named, it is wanted
-                clips[path] = Clip(path, path, found=path != name)
+                clips[path] = ClipPath(path, path, found=path != name)
     return list(clips.values())
 
 
@@ -95,23 +95,23 @@ def listed(pieces: Iterable[bytes], zero: bool) -> list[str]:
     return [os.fsdecode(name) for name in names if name]
 
 
-def files_now(clips: Iterable[Clip]) -> Callable[[str], FileState | None]:
+def files_now(clips: Iterable[ClipPath]) -> Callable[[str], FileState | None]:
     """A function that gives the file of one of these clips, by the clip's name, as it is when it is first asked for."""
     paths = {clip.name: clip.path for clip in clips}
     return cache(lambda name: file_state(paths[name]) if name in paths else None)
 
 
-def named_as_media(clip: Clip) -> bool:
+def named_as_media(clip: ClipPath) -> bool:
     """Whether the user, or the file's name, says that this is media: if it can't be read, that is a failure."""
     return not clip.found or Path(clip.path).suffix.lower() in MEDIA_SUFFIXES
 
 
 def is_media(path: str) -> bool:
     """Whether a file holds moving pictures or sound, by its content."""
-    from omniqa.media.watch import watched
+    from omniqa.media.watchdog import run_watched
 
     try:
-        return watched(lambda progress: _holds_media(path), path, lambda done: None)
+        return run_watched(lambda progress: _holds_media(path), path, lambda done: None)
     except MediaError:
         return False
 

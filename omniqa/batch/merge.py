@@ -13,7 +13,7 @@ from omniqa.batch.rows import known
 from omniqa.batch.runfile import RunFile
 from omniqa.batch.table import Table
 from omniqa.errors import UsageError
-from omniqa.jobs.jsonl_store import JSON_LINES, Layout, Row, differences, read_rows
+from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec, differences, read_rows
 from omniqa.terminal import BinaryStdout
 
 
@@ -25,7 +25,7 @@ class Checked:
     """
 
     paths: Sequence[Path]
-    layout: Layout
+    layout: RowCodec
     run_file: RunFile
     lines: int
     failed: int
@@ -130,7 +130,7 @@ def _check_same(first: Path, one: RunFile, path: Path, other: RunFile) -> None:
         )
 
 
-def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: Layout) -> tuple[int, int]:
+def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: RowCodec) -> tuple[int, int]:
     """How many lines there are, and failures among them; every shard is finished, no question is there twice."""
     seen: dict[tuple[str, str], Path] = {}
     models: dict[str, str] = {}
@@ -152,7 +152,7 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: L
     return len(seen), failed
 
 
-def _layout(paths: Sequence[Path]) -> Layout:
+def _layout(paths: Sequence[Path]) -> RowCodec:
     """JSON lines, or a table with the columns that its first line names; some shards may be empty.
 
     Raises UsageError where that line can't be read.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omniqa import json_output, terminal
-from omniqa.batch.clips import MEDIA_SUFFIXES, Clip, one_spelling
+from omniqa.batch.clips import MEDIA_SUFFIXES, ClipPath, one_spelling
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.media.access import is_address
@@ -41,7 +41,7 @@ class Question:
 class Task(NamedTuple):
     """A clip, and the questions about it."""
 
-    clip: Clip
+    clip: ClipPath
     questions: Sequence[Question]
 
     def asked(self) -> Iterator[tuple[str, Question]]:
@@ -57,7 +57,7 @@ def _digest(name: str, key: str, time: int) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def for_all(clips: Iterable[Clip], texts: Sequence[str]) -> list[Task]:
+def for_all(clips: Iterable[ClipPath], texts: Sequence[str]) -> list[Task]:
     """The same questions about every clip. Raises UsageError for one that is empty or holds what is no character."""
     if not all(text.strip() for text in texts):
         raise UsageError("A question is empty.")
@@ -87,7 +87,7 @@ def reads_like_question(text: str) -> bool:
     return not get_close_matches(text, here, n=1, cutoff=_NEARLY)
 
 
-def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Task]:
+def from_file(path: Path, clips: Sequence[ClipPath], folder: str | None) -> list[Task]:
     """The questions of a file; "-" reads JSON lines from stdin.
 
     A record has a `question`, and a `video` or not: where none has, each question is about each of the `clips`. It may
@@ -113,7 +113,7 @@ def from_file(path: Path, clips: Sequence[Clip], folder: str | None) -> list[Tas
     tasks: dict[str, list[Question]] = {}
     for where, fields in records:
         tasks.setdefault(one_spelling(_text(where, fields, "video")), []).append(_question(where, fields))
-    return [Task(Clip(name, _below(below, name)), asked) for name, asked in tasks.items()]
+    return [Task(ClipPath(name, _below(below, name)), asked) for name, asked in tasks.items()]
 
 
 def _below(folder: str, name: str) -> str:

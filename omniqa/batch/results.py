@@ -19,7 +19,7 @@ from omniqa.batch.rows import Known, known
 from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
 from omniqa.file_state import FileState
-from omniqa.jobs.jsonl_store import Layout, LineStore, Row, line_of, write_line
+from omniqa.jobs.jsonl_store import JsonlStore, Row, RowCodec, line_of, write_line
 from omniqa.terminal import for_file
 
 
@@ -72,7 +72,7 @@ class ResultFile(Results):
     def __init__(
         self,
         path: Path,
-        layout: Layout,
+        layout: RowCodec,
         settings: Settings,
         *,
         shard: Shard,
@@ -83,7 +83,7 @@ class ResultFile(Results):
     ) -> None:
         super().__init__(settings)
         self._read = partial(known, now=now)
-        self._store = LineStore(path, layout, self._read)
+        self._store = JsonlStore(path, layout, self._read)
         try:
             self._check_ids(layout)
             before = self._before(shard, append)
@@ -112,7 +112,7 @@ class ResultFile(Results):
         self._store.drop(unwanted)
         self.changed = len(changed)
 
-    def _check_ids(self, layout: Layout) -> None:
+    def _check_ids(self, layout: RowCodec) -> None:
         """Whether no question has two lines with the same settings. Raises UsageError, which names the second."""
         times = Counter((line.id, line.settings) for line in self._store.rows)
         twice = next((key for key, count in times.items() if count > 1), None)
@@ -156,7 +156,7 @@ class ResultFile(Results):
 class Stream(Results):
     """Lines on stdout, or in whatever else can't be read again; nothing is known from earlier runs."""
 
-    def __init__(self, path: Path | None, layout: Layout, settings: Settings) -> None:
+    def __init__(self, path: Path | None, layout: RowCodec, settings: Settings) -> None:
         """`path`: a pipe or a device; None is stdout, which stays open."""
         super().__init__(settings)
         self._name, self._layout, self._is_stdout = str(path or "stdout"), layout, path is None

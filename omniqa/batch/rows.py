@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from omniqa.batch.clips import Clip
+from omniqa.batch.clips import ClipPath
 from omniqa.batch.questions import Question
 from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.jobs.jsonl_store import Row
@@ -23,7 +23,7 @@ _STATUSES = (OK, FEWER_FRAMES, FAILED)
 class Asked(NamedTuple):
     """A question about a clip. file: the clip's file as it was right before it was decoded."""
 
-    clip: Clip
+    clip: ClipPath
     id: str
     question: Question
     file: FileState | None

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from omniqa.batch import rows
 from omniqa.batch.ahead import Stopped, ahead
-from omniqa.batch.clips import Clip, is_media, named_as_media
+from omniqa.batch.clips import ClipPath, is_media, named_as_media
 from omniqa.batch.questions import Question, Task
 from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.file_state import FileState, file_state
 from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import Row
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
-from omniqa.pipeline.token_estimate import expected_tokens
+from omniqa.pipeline.token_estimate import estimate_tokens
 from omniqa.pruning.contract import AnyMethod
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 if TYPE_CHECKING:
-    from omniqa.pipeline.engine import EncodedVideo, OmniQA, Ready
+    from omniqa.pipeline.engine import EncodedClip, OmniQA, Ready
 
 _FEWEST_FRAMES = 2
 
@@ -35,7 +35,7 @@ class NoMedia(Exception):
 class Todo(NamedTuple):
     """A clip, and its questions that have no line yet, with their ids."""
 
-    clip: Clip
+    clip: ClipPath
     asked: list[tuple[str, Question]]
 
 
@@ -48,7 +48,7 @@ class _Asking:
     fault: that the model computed no numbers, if it did not.
     """
 
-    clip: Clip
+    clip: ClipPath
     left: deque[tuple[str, Question]]
     file: FileState | None
     frames: int = 0
@@ -69,8 +69,8 @@ class Asker:
     """
 
     pruner: AnyMethod
-    sampling: Sampling
-    decoding: Decoding
+    sampling: ClipOptions
+    decoding: GenerationOptions
     settings: str
     prefetch: int = 1
     left_out: dict[str, None] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Asker:
             yield row
 
     def _answer(
-        self, qa: "OmniQA", asking: _Asking, video: "EncodedVideo", id: str, question: Question, first: bool
+        self, qa: "OmniQA", asking: _Asking, video: "EncodedClip", id: str, question: Question, first: bool
     ) -> Row:
         try:
             answers = qa.ask_all(video, [question.text], self.pruner, decoding=self.decoding, count_encoding=first)
@@ -220,21 +220,21 @@ class Batch:
             )
 
 
-def _expected_frames(clip: Clip, sampling: Sampling) -> int:
+def _expected_frames(clip: ClipPath, sampling: ClipOptions) -> int:
     """How many frames are taken from a file if it holds what it says; where that can't be told, as many as may be."""
     try:
         from omniqa.media.probe import probe  # and with it PyAV: what is refused need not wait for it
 
-        return 2 * expected_tokens(probe(clip.path, sampling.access), sampling).grids
+        return 2 * estimate_tokens(probe(clip.path, sampling.access), sampling).grids
     except OmniqaError:
         return sampling.max_frames
 
 
-def _is_wanted(clip: Clip) -> bool:
+def _is_wanted(clip: ClipPath) -> bool:
     return named_as_media(clip) or is_media(clip.path)
 
 
-def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], None] = lambda: None) -> "Ready":
+def _prepare(qa: "OmniQA", clip: ClipPath, sampling: ClipOptions, check: Callable[[], None] = lambda: None) -> "Ready":
     """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone."""
     if not _is_wanted(clip):
         raise NoMedia
@@ -248,7 +248,7 @@ def _prepare(qa: "OmniQA", clip: Clip, sampling: Sampling, check: Callable[[], N
         raise MediaError(f"{clip.path} trips up the decoder ({type(error).__name__}: {error}).") from error
 
 
-def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "EncodedVideo":
+def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "EncodedClip":
     """The clip after both encoders; its pictures and sound are let go of."""
     prepared = prepare()
     asking.frames = prepared.frames

@@ -13,10 +13,10 @@ from omniqa.batch.questions import Task
 from omniqa.errors import UsageError
 from omniqa.files import read_regular
 from omniqa.jobs.jsonl_store import differences, write_whole
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.user_file import fingerprint
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 Settings = dict[str, Any]
 _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
@@ -120,8 +120,8 @@ def make_settings(
     model: str | None,
     dtype: str,
     pruner: AnyMethod,
-    sampling: Sampling,
-    decoding: Decoding,
+    sampling: ClipOptions,
+    decoding: GenerationOptions,
     reuse_static: float | None = None,
 ) -> Settings:
     """All that answers depend on, flat, as JSON gives it back. Devices may differ."""

@@ -14,10 +14,10 @@ from omniqa.bench.cases import Case, Rounds
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
 from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
 from omniqa.errors import ModelError, OutOfMemoryError, UsageError
-from omniqa.media.clip import SampledClip
-from omniqa.media.sampling import Sampling
+from omniqa.media.clip import Clip
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.generate import TextStream
-from omniqa.pipeline.engine import EncodedVideo, OmniQA, Progress
+from omniqa.pipeline.engine import EncodedClip, OmniQA, Progress
 from omniqa.pipeline.stats import elapsed
 from omniqa.pruning.budget import ClipTokens, Unreachable
 from omniqa.pruning.contract import AnyMethod
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 def bench(
     qa: OmniQA,
-    video: str | Path | SampledClip,
+    video: str | Path | Clip,
     question: str,
     cases: Sequence[Case],
     *,
-    sampling: Sampling | None = None,
+    sampling: ClipOptions | None = None,
     rounds: Rounds | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Report:
@@ -83,11 +83,11 @@ def bench(
 
 def _encode(
     qa: OmniQA,
-    video: str | Path | SampledClip,
-    sampling: Sampling | None,
+    video: str | Path | Clip,
+    sampling: ClipOptions | None,
     rounds: Rounds,
     progress: Progress,
-) -> tuple[EncodedVideo, dict[str, Spread]]:
+) -> tuple[EncodedClip, dict[str, Spread]]:
     """The encoded clip, and what its stages took, with "total"."""
     timings = []
     for _ in range(rounds.warmup + rounds.repeats):

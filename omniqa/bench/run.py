@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
 from omniqa.models.qwen2_5_omni.generate import generate
-from omniqa.pipeline.engine import EncodedVideo, OmniQA, Prefilled
+from omniqa.pipeline.engine import EncodedClip, OmniQA, Prefilled
 from omniqa.pipeline.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
 from omniqa.pruning.contract import AnyMethod
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -60,12 +60,12 @@ class Runner:
     """
 
     qa: OmniQA
-    video: EncodedVideo
+    video: EncodedClip
     question: str
     new_tokens: int
 
     def run(self, pruner: AnyMethod) -> Run:
-        """Run the method once. Raises the errors of Prefiller.prefill."""
+        """Run the method once. Raises the errors of PrefillStage.prefill."""
         device = self.qa.thinker.device
         clock = StageClock(device)
         reset_device_peak(device)
@@ -104,11 +104,11 @@ class Runner:
             before it.
 
         Raises:
-            OmniQAError: as Prefiller.prefill.
+            OmniQAError: as PrefillStage.prefill.
         """
         clock = StageClock(self.qa.thinker.device)
         prefilled = self.qa.prefiller.prefill(self.video, self.question, pruner, len(tokens), clock)
-        step = Steps(self.qa.decoder, prefilled.cache, prefilled.layout.next_position)
+        step = DecodeStep(self.qa.decoder, prefilled.cache, prefilled.layout.next_position)
         rows = [prefilled.result.logits.cpu()]
         rows += [step(token).to("cpu", copy=True) for token in tokens[:-1]]  # the next step overwrites its logits
         return torch.stack(rows)
@@ -116,7 +116,11 @@ class Runner:
     def _generate(self, prefilled: Prefilled) -> tuple[list[int], list[float]]:
         """Token ids, and when each was chosen: the device has then ended, for choosing reads what it computed."""
         tokens, chosen = [], []
-        logits, position, decoding = prefilled.result.logits, prefilled.layout.next_position, Decoding(self.new_tokens)
+        logits, position, decoding = (
+            prefilled.result.logits,
+            prefilled.layout.next_position,
+            GenerationOptions(self.new_tokens),
+        )
         for token in generate(self.qa.decoder, logits, position, prefilled.cache, decoding, frozenset()):
             tokens.append(token)
             chosen.append(time.perf_counter())

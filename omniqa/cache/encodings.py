@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from omniqa.cache.entry import About, Form, Stored, check_digest, content_digest, metadata, pieces, read_header
 from omniqa.cache.folder import CacheFolder
-from omniqa.media.clip import SampledClip
-from omniqa.media.sampling import Sampling
+from omniqa.media.clip import Clip
+from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory
 from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import AudioEncoding, EncodedMedia
@@ -50,14 +50,14 @@ def encoder_identity(parts: Iterable[nn.Module], *more: object) -> str:
     return digest.hexdigest()
 
 
-def file_key(path: str | Path, sampling: Sampling, identity: str) -> str:
+def file_key(path: str | Path, sampling: ClipOptions, identity: str) -> str:
     """The key of a file's content, sampled like this, by encoders of this identity. Raises OSError."""
     with open(path, "rb") as file:
         content = file_digest(file, "sha256").hexdigest()
     return _key("file", content, sorted((name, str(value)) for name, value in sampling.settings.items()), identity)
 
 
-def clip_key(clip: SampledClip, identity: str) -> str:
+def clip_key(clip: Clip, identity: str) -> str:
     """The key of frames and sound at hand."""
     digest = blake2b(digest_size=16)
     for array in (clip.frames, clip.waveform):

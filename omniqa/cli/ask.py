@@ -17,15 +17,15 @@ from omniqa.cli import console, options, values
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
-from omniqa.media.pipe import is_pipe, kept, read_pipe
-from omniqa.media.sampling import Sampling
+from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import NANO
 from omniqa.models.qwen2_5_omni.template import check_length
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
     from omniqa.pipeline.answer import Answer
-    from omniqa.pipeline.encoded_clip import EncodedVideo
+    from omniqa.pipeline.encoded_clip import EncodedClip
     from omniqa.pipeline.engine import OmniQA
 
 SUGGESTED = 3  # wordings for a question in words that nano does not know
@@ -46,11 +46,11 @@ def ask(
         list[str] | None, typer.Option("-Q", "--question", help="A further question about the same video; repeats.")
     ] = None,
     *,
-    loading: options.Loading,
-    dropping: options.Dropping,
-    taken: options.TakenRange,
-    encoding: options.Encoding,
-    written: options.Written,
+    loading: options.ModelFlags,
+    dropping: options.PruningFlags,
+    taken: options.ClipRangeFlags,
+    encoding: options.CacheFlags,
+    written: options.GenerationFlags,
     as_json: options.Json = False,
     trace: Annotated[
         Path | None,
@@ -115,7 +115,7 @@ def ask(
 
 
 def _of_both(
-    ask: Callable[..., Iterator["Answer"]], clip: "EncodedVideo", asked: list[str], methods: list[MethodVariant]
+    ask: Callable[..., Iterator["Answer"]], clip: "EncodedClip", asked: list[str], methods: list[MethodVariant]
 ) -> Iterator["Answer"]:
     """For each question, the answers of all methods, one after the other; the first tells what encoding took."""
     for number, question in enumerate(asked):
@@ -123,7 +123,7 @@ def _of_both(
             yield from ask(clip, [question], method.pruner, count_encoding=number == index == 0)
 
 
-def _suggest_wordings(qa: "OmniQA", path: str | Path, asked: list[str], sampling: Sampling) -> None:
+def _suggest_wordings(qa: "OmniQA", path: str | Path, asked: list[str], sampling: ClipOptions) -> None:
     """For each question in words that nano was not trained on, three on stderr that it was, and that suit the clip."""
     from omniqa.nano.wordings import is_trained, one_of_each_kind, questions_for
 
@@ -171,13 +171,13 @@ def _save_trace(answer: "Answer", file: Path) -> None:
 
 
 @contextmanager
-def _video_file(video: str, sampling: Sampling) -> Iterator[str | Path]:
+def _video_file(video: str, sampling: ClipOptions) -> Iterator[str | Path]:
     """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
     if video == "-":
-        with kept(terminal.stdin_pieces(), "stdin") as path:
+        with spool_to_tempfile(terminal.stdin_pieces(), "stdin") as path:
             yield path
     elif is_pipe(video):
-        with kept(read_pipe(video), video) as path:
+        with spool_to_tempfile(read_pipe(video), video) as path:
             yield path
     else:
         with fetched(video, sampling):

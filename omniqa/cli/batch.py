@@ -14,7 +14,7 @@ import typer
 from omniqa import terminal
 from omniqa.batch import questions as asking
 from omniqa.batch import ray_engine, rows, runfile
-from omniqa.batch.clips import Clip, Shard, files_now, find, listed, named_as_media
+from omniqa.batch.clips import ClipPath, Shard, files_now, find, listed, named_as_media
 from omniqa.batch.questions import Task
 from omniqa.batch.results import ResultFile, Results, Stream
 from omniqa.batch.run import Asker, Batch
@@ -22,7 +22,7 @@ from omniqa.batch.table import Table
 from omniqa.cli import console, options, tables, values
 from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
-from omniqa.jobs.jsonl_store import JSON_LINES, Layout, Row
+from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec
 from omniqa.media.access import is_address
 
 STDIN = "-"
@@ -150,11 +150,11 @@ def batch(
             rich_help_panel=_MANY,
         ),
     ] = None,
-    loading: options.Loading,
-    dropping: options.Dropping,
-    taken: options.TakenRange,
-    encoding: options.Encoding,
-    written: options.Written,
+    loading: options.ModelFlags,
+    dropping: options.PruningFlags,
+    taken: options.ClipRangeFlags,
+    encoding: options.CacheFlags,
+    written: options.GenerationFlags,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -225,7 +225,7 @@ def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: 
     return asking.from_file(questions, _clips(names, zero) if names else [], folder)
 
 
-def _clips(names: list[str], zero: bool) -> list[Clip]:
+def _clips(names: list[str], zero: bool) -> list[ClipPath]:
     for name in names:
         if name != STDIN and not os.path.exists(name) and not is_address(name):
             raise MediaError(
@@ -245,7 +245,7 @@ def _known(results: Results) -> str:
     return f"there already: {console.counted(len(results.known), 'line')}{before}"
 
 
-def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> Layout:
+def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> RowCodec:
     chosen = name or ("csv" if out is not None and out.suffix.lower() == ".csv" else "jsonl")
     if chosen == "jsonl":
         return JSON_LINES
@@ -258,7 +258,7 @@ def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> Layout:
 
 def _results(
     out: Path | None,
-    layout: Layout,
+    layout: RowCodec,
     settings: runfile.Settings,
     shard: Shard,
     tasks: list[Task],

@@ -88,8 +88,8 @@ def bench(
         int,
         typer.Option(help="Rounds before that, which don't count.", envvar="OMNIQA_WARMUP", rich_help_panel=_MEASURED),
     ] = 1,
-    loading: options.Loading,
-    taken: options.TakenRange,
+    loading: options.ModelFlags,
+    taken: options.ClipRangeFlags,
     new_tokens: Annotated[
         int,
         typer.Option(
@@ -134,7 +134,7 @@ def bench(
     with fetched(video, sampling):
         check_clip(video, sampling)
         with fitting(loading, taken.less()):
-            qa = load_model(loading, options.Encoding())
+            qa = load_model(loading, options.CacheFlags())
             from omniqa.bench.measure import bench
 
             with console.progress() as progress:

@@ -160,8 +160,8 @@ def _compute(here: Machine) -> Iterator[Finding]:
 
     float32, bfloat16 = (matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
-    widened = ", so weights in bfloat16 are multiplied in float32" if float32_is_faster() else ""
-    yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}{widened}")
+    upcasted = ", so weights in bfloat16 are multiplied in float32" if float32_is_faster() else ""
+    yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}{upcasted}")
     if torch.backends.mps.is_available():
         yield Finding("MPS", "there, and not used: omniqa runs on CUDA and on the CPU")
     if not torch.cuda.is_available():

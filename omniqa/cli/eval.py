@@ -20,8 +20,8 @@ from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.report import as_csv, report
 from omniqa.eval.run import Run, checked, drop_changed
-from omniqa.jobs.jsonl_store import LineStore, claim, write_whole
-from omniqa.media.sampling import Sampling
+from omniqa.jobs.jsonl_store import JsonlStore, check_settings, write_whole
+from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import variants
 
 if TYPE_CHECKING:
@@ -126,10 +126,10 @@ def evaluate(
             rich_help_panel=_COMPARED,
         ),
     ] = None,
-    loading: options.Loading,
-    taken: options.Taken,
-    encoding: options.Encoding,
-    written: options.Written,
+    loading: options.ModelFlags,
+    taken: options.ClipFlags,
+    encoding: options.CacheFlags,
+    written: options.GenerationFlags,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -175,8 +175,8 @@ def evaluate(
         "version": __version__,
     }
     with _folder(out) as folder:
-        claim(folder, settings)
-        with LineStore(folder / "results.jsonl", keep=checked) as store:
+        check_settings(folder, settings)
+        with JsonlStore(folder / "results.jsonl", keep=checked) as store:
             if changed := drop_changed(store, chosen.clips):
                 console.note(console.asked_again(changed))
             run = Run(questions, chosen.clips, columns, decoding, store, hint)
@@ -193,7 +193,7 @@ def evaluate(
     scores.end(made)
 
 
-def _nano(given: Mapping[str, Any], sampling: Sampling) -> Dataset:
+def _nano(given: Mapping[str, Any], sampling: ClipOptions) -> Dataset:
     kept = {name: value for name, value in given.items() if value is not None}
     count = kept.pop("clips", NANO_CLIPS)
     return sets.from_nano(NanoClips(**kept, sampling=sampling), count)

@@ -13,7 +13,7 @@ from omniqa.cli import console, options
 from omniqa.cli.progress import download_bar, spinner
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.download import held
-from omniqa.media.sampling import Sampling, selected_range
+from omniqa.media.sampling import ClipOptions, selected_range
 from omniqa.memory import memory_errors
 from omniqa.models.qwen2_5_omni.checkpoint import NANO
 from omniqa.pipeline.fit import Choice, Request, advice, choose
@@ -34,7 +34,7 @@ def refuse_more_words(context: typer.Context) -> None:
         raise UsageError(f"Put the question in quotes: the shell splits it, and {context.args[0]!r} is left over.")
 
 
-def check_clip(path: str | Path, sampling: Sampling) -> "MediaInfo":
+def check_clip(path: str | Path, sampling: ClipOptions) -> "MediaInfo":
     """What a clip holds; what can't be used is refused before a model is loaded for it. Free of torch.
 
     Raises:
@@ -52,7 +52,7 @@ def check_clip(path: str | Path, sampling: Sampling) -> "MediaInfo":
 
 
 @contextmanager
-def fetched(video: str, sampling: Sampling) -> Iterator[None]:
+def fetched(video: str, sampling: ClipOptions) -> Iterator[None]:
     """Keep an address usable while the block runs; if it has to be copied, a bar shows how far that is.
 
     Raises:
@@ -65,7 +65,7 @@ def fetched(video: str, sampling: Sampling) -> Iterator[None]:
 
 
 @contextmanager
-def fitting(loading: options.Loading, smaller_clip: Sequence[str] = ()) -> Iterator[Choice]:
+def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> Iterator[Choice]:
     """A block that loads and runs the model: what can't fit is refused before it, and memory errors get their advice.
 
     Args:
@@ -92,7 +92,7 @@ def fitting(loading: options.Loading, smaller_clip: Sequence[str] = ()) -> Itera
         raise OutOfMemoryError(error.problem, advice(here, choice, loading.dtype, smaller_clip)) from error
 
 
-def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA":
+def load_model(loading: options.ModelFlags, encoding: options.CacheFlags) -> "OmniQA":
     """The model; what it is, is said first."""
     say_what_it_knows(loading.model)
     with spinner("starting") as step:
@@ -100,7 +100,7 @@ def load_model(loading: options.Loading, encoding: options.Encoding) -> "OmniQA"
 
 
 def load_silently(
-    loading: options.Loading, encoding: options.Encoding, on_step: Callable[[str], None] = lambda step: None
+    loading: options.ModelFlags, encoding: options.CacheFlags, on_step: Callable[[str], None] = lambda step: None
 ) -> "OmniQA":
     """The model; other processes may call this, too. Importing what it needs counts with its first answer."""
     begun = time.perf_counter()

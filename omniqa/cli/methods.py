@@ -6,7 +6,7 @@ import typer
 
 from omniqa.cli import console, options, tables
 from omniqa.cli.values import complete_method
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_7B, decoder_layers
 from omniqa.pipeline.token_estimate import tokens_of
 from omniqa.pruning import registry
@@ -74,7 +74,7 @@ def _floor(name: str) -> float:
     size, seconds = _CLIP
     pruner = registry.create(name, _LEAST)
     try:
-        plan = pruner.plan(tokens_of(size, seconds, seconds, Sampling()), decoder_layers(HUB_7B))
+        plan = pruner.plan(tokens_of(size, seconds, seconds, ClipOptions()), decoder_layers(HUB_7B))
     except Unreachable as error:
         return error.floor
     return float(plan.retention)

@@ -8,7 +8,7 @@ import typer
 from omniqa.cli import console, options, values
 from omniqa.cli.command import Command, Group
 from omniqa.cli.loading import check_clip, load_model
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import NANO
 
 app = typer.Typer(
@@ -66,8 +66,8 @@ def questions(
     """
     from omniqa.nano.wordings import questions_for
 
-    check_clip(clip, Sampling())
-    qa = load_model(options.Loading(NANO), options.Encoding())
+    check_clip(clip, ClipOptions())
+    qa = load_model(options.ModelFlags(NANO), options.CacheFlags())
     for one in questions_for(qa, clip):
         if as_json:
             console.print_json({"question": one.text, "kind": one.kind})

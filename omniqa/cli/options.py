@@ -12,15 +12,15 @@ import typer
 from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, values
 from omniqa.media.access import MAX_DOWNLOAD
-from omniqa.media.sampling import PIXELS, Sampling
+from omniqa.media.sampling import PIXELS, ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import check_name
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.variants import MethodVariant, method_variants
 from omniqa.runtime.device import check_attention, check_device, check_dtype
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
-_MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Token dropping", "What is taken", "Encoding"
+_MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Pruning", "Media", "Cache"
 ANSWER = "The answer"
 LOW_RETENTION, FEW_FRAMES = 0.1, 8  # at and below these, taking less is no advice any more
 METHODS = ", ".join(registry.names())
@@ -59,7 +59,7 @@ Debug = Annotated[
 
 
 @dataclass(frozen=True)
-class Loading:
+class ModelFlags:
     """Which model answers, and where it runs."""
 
     model: Model = None
@@ -104,7 +104,7 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class CacheFlags:
     """What the encoders need not do again."""
 
     cache: Annotated[
@@ -142,7 +142,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Dropping:
+class PruningFlags:
     """One method, and how much it keeps."""
 
     method: Annotated[
@@ -199,7 +199,7 @@ class Dropping:
 
 
 @dataclass(frozen=True)
-class Taken:
+class ClipFlags:
     """What is taken from whole files."""
 
     fps: Annotated[float, typer.Option(help="Frames taken a second.", envvar="OMNIQA_FPS", rich_help_panel=_TAKEN)] = (
@@ -269,15 +269,15 @@ class Taken:
         frames = ["a lower --max-frames"] if self.max_frames > FEW_FRAMES else []
         return [*frames, *(["a lower --max-pixels"] if (self.max_pixels or PIXELS[1]) > PIXELS[0] else [])]
 
-    def sampling(self) -> Sampling:
+    def sampling(self) -> ClipOptions:
         """The same for the engine; raises UsageError for what makes no sense."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given["max_download"] = round(1e9 * self.max_download)
-        return Sampling(audio=not given.pop("no_audio"), video=not given.pop("no_video"), **given)
+        return ClipOptions(audio=not given.pop("no_audio"), video=not given.pop("no_video"), **given)
 
 
 @dataclass(frozen=True)
-class TakenRange(Taken):
+class ClipRangeFlags(ClipFlags):
     """What is taken from a part of each file."""
 
     start: Annotated[
@@ -303,7 +303,7 @@ class TakenRange(Taken):
 
 
 @dataclass(frozen=True)
-class Written:
+class GenerationFlags:
     """How the answer is written."""
 
     max_new_tokens: Annotated[
@@ -327,9 +327,9 @@ class Written:
     ] = 1.0
     seed: Annotated[int, typer.Option(help="Makes draws repeatable.", envvar="OMNIQA_SEED", rich_help_panel=ANSWER)] = 0
 
-    def decoding(self) -> Decoding:
+    def decoding(self) -> GenerationOptions:
         """The same for the engine; raises UsageError for what makes no sense."""
-        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+        return GenerationOptions(self.max_new_tokens, self.temperature, self.top_p, self.seed)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,11 +9,11 @@ from omniqa.cli import console, options
 from omniqa.cli.loading import check_clip
 from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.checkpoint import decoder_layers, pixel_bounds
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
-from omniqa.pipeline.token_estimate import expected_tokens, tokens_of
+from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.runtime import machine
 
@@ -30,11 +30,11 @@ def plan(
     ] = None,
     *,
     model: options.Model = None,
-    dropping: options.Dropping,
+    dropping: options.PruningFlags,
     seconds: Annotated[float, typer.Option(help="Length of the clip.", rich_help_panel=_CLIP)] = 64.0,
     width: Annotated[int, typer.Option(help="Width of its picture.", rich_help_panel=_CLIP)] = 448,
     height: Annotated[int, typer.Option(help="Height of its picture.", rich_help_panel=_CLIP)] = 252,
-    taken: options.TakenRange,
+    taken: options.ClipRangeFlags,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Measure what this machine computes a second, and predict the stages' seconds."),
@@ -123,5 +123,5 @@ def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
     }
 
 
-def _file_tokens(video: str, sampling: Sampling) -> ClipTokens:
-    return expected_tokens(check_clip(video, sampling), sampling)
+def _file_tokens(video: str, sampling: ClipOptions) -> ClipTokens:
+    return estimate_tokens(check_clip(video, sampling), sampling)

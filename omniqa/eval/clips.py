@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from omniqa.errors import MediaError
 from omniqa.file_state import FileState, file_state
 from omniqa.media.access import is_address
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 
 if TYPE_CHECKING:
-    from omniqa.media.clip import SampledClip
+    from omniqa.media.clip import Clip
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp"}
 
@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv
 class Clips(Protocol):
     """The clips of a set, by the names that its questions use."""
 
-    def sample(self, clip: str, pixels: tuple[int, int]) -> "SampledClip":
+    def sample(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Frames and sound of a clip; pixels: the model's own bounds. Raises MediaError where it can't be used."""
         ...
 
@@ -36,14 +36,14 @@ class Files:
     """Clips as files below a folder, however it is laid out; addresses where the sampling allows them."""
 
     folder: Path
-    sampling: Sampling
+    sampling: ClipOptions
 
-    def sample(self, clip: str, pixels: tuple[int, int]) -> "SampledClip":
+    def sample(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Decode a file. Raises MediaError where it is missing, there twice, or of no use."""
-        from omniqa.media.clip import sample_clip
+        from omniqa.media.clip import sample
 
         where = clip if self._is_address(clip) else self.find(clip)
-        return sample_clip(where, self.sampling.within(pixels))
+        return sample(where, self.sampling.within(pixels))
 
     def file(self, clip: str) -> FileState | None:
         """The file of a clip as it is now; None if it is an address, or not to be found."""

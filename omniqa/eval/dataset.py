@@ -11,7 +11,7 @@ from omniqa.eval import files, layouts
 from omniqa.eval.clips import Clips, Files
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Dataset:
     identity: dict[str, Any]
 
 
-def from_file(path: Path, media: Path | None, layout: str, sampling: Sampling) -> Dataset:
+def from_file(path: Path, media: Path | None, layout: str, sampling: ClipOptions) -> Dataset:
     """A set from a file, with clips from below `media`, by default the file's own folder.
 
     Raises UsageError where the file can't be read as such, and MediaError where none of its clips is there.

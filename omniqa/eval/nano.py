@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 from omniqa.errors import UsageError
 from omniqa.eval.questions import Question
 from omniqa.file_state import FileState
-from omniqa.media.sampling import Sampling, smart_resize
+from omniqa.media.sampling import ClipOptions, smart_resize
 from omniqa.media.timeline import frame_spacing, sample_times
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from omniqa.media.clip import SampledClip
+    from omniqa.media.clip import Clip
     from omniqa.nano.scenes import Script
 
 Blind = Literal["none", "video", "audio"]
-_DEFAULT = Sampling()
+_DEFAULT = ClipOptions()
 BLINDS = ("none", "video", "audio")
 SMALLEST, LARGEST = 28, 1024  # pixels a side
 
@@ -41,7 +41,7 @@ class NanoClips:
     seconds: float = 8.0
     scenes: int = 2
     size: int = 168
-    sampling: Sampling = _DEFAULT
+    sampling: ClipOptions = _DEFAULT
     blind: Blind = "none"
 
     def __post_init__(self) -> None:
@@ -70,11 +70,11 @@ class NanoClips:
                 chance = world.chance(asked.kind, choices=asked.options is not None)
                 yield Question(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
 
-    def sample(self, clip: str, pixels: tuple[int, int]) -> "SampledClip":
+    def sample(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Draw a clip, at the times and in the size at which frames of a file would be taken."""
         import numpy as np
 
-        from omniqa.media.clip import SampledClip
+        from omniqa.media.clip import Clip
         from omniqa.media.probe import AudioStream, MediaInfo, VideoStream
         from omniqa.nano.sound import RATE, waveform
 
@@ -86,9 +86,7 @@ class NanoClips:
         audio = AudioStream(Fraction(0), end, RATE, 1, "pcm_f32le")
         frames, times = self._frames(shown, pixels) if self.sampling.video else (np.zeros((0, 0, 0, 3), np.uint8), ())
         sound = waveform(heard) if self.sampling.audio else np.zeros(0, np.float32)
-        return SampledClip(
-            MediaInfo(f"nano {clip}", "arrays", end, video, audio), Fraction(0), end, frames, times, sound
-        )
+        return Clip(MediaInfo(f"nano {clip}", "arrays", end, video, audio), Fraction(0), end, frames, times, sound)
 
     def file(self, clip: str) -> FileState | None:
         """None: clips are drawn."""

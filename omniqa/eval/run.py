@@ -11,14 +11,14 @@ from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
 from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.jobs.fault_streak import FaultStreak
-from omniqa.jobs.jsonl_store import LineStore
+from omniqa.jobs.jsonl_store import JsonlStore
 from omniqa.pruning.budget import Unreachable
 from omniqa.pruning.variants import MethodVariant
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 if TYPE_CHECKING:
     from omniqa.pipeline.answer import Answer
-    from omniqa.pipeline.engine import EncodedVideo, OmniQA
+    from omniqa.pipeline.engine import EncodedClip, OmniQA
 
 Row = dict[str, Any]
 
@@ -40,8 +40,8 @@ class Run:
     questions: Sequence[Question]
     clips: Clips
     columns: Sequence[MethodVariant]
-    decoding: Decoding
-    store: LineStore
+    decoding: GenerationOptions
+    store: JsonlStore
     hint: str = ""
 
     def rows(self) -> dict[tuple[int, str], Row]:
@@ -97,7 +97,7 @@ class Run:
         elif streak.failed():
             raise fault
 
-    def _asked(self, qa: "OmniQA", video: "EncodedVideo", question: Question, column: MethodVariant) -> Row:
+    def _asked(self, qa: "OmniQA", video: "EncodedClip", question: Question, column: MethodVariant) -> Row:
         prompt = question.prompt(self.hint)
         try:
             answer, at_floor = _ask(qa, video, prompt, column, self.decoding)
@@ -122,7 +122,7 @@ class Run:
         }
 
 
-def drop_changed(store: LineStore, clips: Clips) -> int:
+def drop_changed(store: JsonlStore, clips: Clips) -> int:
     """Take out all lines about clips whose files have changed since; gives the number of these clips."""
     now: dict[str, FileState | None] = {row["clip"]: None for row in store.rows}
     now |= {clip: clips.file(clip) for clip in now}
@@ -143,7 +143,7 @@ def checked(row: Row) -> Row:
 
 
 def _ask(
-    qa: "OmniQA", video: "EncodedVideo", prompt: str, column: MethodVariant, decoding: Decoding
+    qa: "OmniQA", video: "EncodedClip", prompt: str, column: MethodVariant, decoding: GenerationOptions
 ) -> tuple["Answer", bool]:
     """The answer, and whether the method had to be asked at the nearest retention that it reaches on this clip."""
     try:

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 LINE_BYTES = 2**27  # of a row; what is longer is no row, and is not read any further
 
 
-class Layout(Protocol):
+class RowCodec(Protocol):
     """How a row is written as bytes.
 
     header: what a file begins with, in front of the first row. opening: what its first line begins with.
@@ -79,7 +79,7 @@ def _refuse(constant: str) -> Any:
 JSON_LINES = JsonLines()
 
 
-class LineStore:
+class JsonlStore:
     """An append-only file of rows, open for one process at a time.
 
     Each line is on the disk when `append` returns. A half line that a kill left at the end is dropped on opening, one
@@ -93,7 +93,7 @@ class LineStore:
     Raises UsageError where the file can't be written, is open elsewhere, or holds a line that is no row.
     """
 
-    def __init__(self, path: Path, layout: Layout = JSON_LINES, keep: Callable[[Row], Any] = lambda row: row) -> None:
+    def __init__(self, path: Path, layout: RowCodec = JSON_LINES, keep: Callable[[Row], Any] = lambda row: row) -> None:
         self.path = path
         self._layout = layout
         self._keep = keep
@@ -105,7 +105,7 @@ class LineStore:
             os.close(self._file)
             raise
 
-    def __enter__(self) -> "LineStore":
+    def __enter__(self) -> "JsonlStore":
         return self
 
     def __exit__(
@@ -174,7 +174,7 @@ class LineStore:
         return kept
 
 
-def read_rows(path: Path, layout: Layout, keep: Callable[[Row], Any] = lambda row: row) -> Iterator[Any]:
+def read_rows(path: Path, layout: RowCodec, keep: Callable[[Row], Any] = lambda row: row) -> Iterator[Any]:
     """The rows of a file that nobody writes to any more; a half line at the end is left out.
 
     keep: what is given of each row; it raises ValueError for one that has no place here.
@@ -189,7 +189,7 @@ def read_rows(path: Path, layout: Layout, keep: Callable[[Row], Any] = lambda ro
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
 
 
-def line_of(path: Path, layout: Layout, wanted: Callable[[Row], bool]) -> int | None:
+def line_of(path: Path, layout: RowCodec, wanted: Callable[[Row], bool]) -> int | None:
     """The number of the last line whose row is wanted; None where there is none. Raises OSError, UsageError."""
     with path.open("rb") as file:
         numbers = [number for number, _, row in _rows(file, layout, path) if row is not None and wanted(row)]
@@ -222,7 +222,7 @@ def write_line(file: int, line: bytes) -> None:
         raise
 
 
-def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
+def _rows(file: BinaryIO, layout: RowCodec, path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
     """Whole lines with their numbers and rows; the header has none. A half line at the end is not given."""
     pieces: list[bytes] = []
     first, quotes, size = 1, 0, 0
@@ -252,7 +252,7 @@ def _rows(file: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[int, byt
         raise UsageError(f"Line {first} of {path} is no {layout.kind}: others follow before its last cell ends.")
 
 
-def _check_opening(start: bytes, number: int, layout: Layout, path: Path) -> None:
+def _check_opening(start: bytes, number: int, layout: RowCodec, path: Path) -> None:
     """Raises UsageError if a file's first line can't be the beginning of results."""
     if number == 1 and not (start.startswith(layout.opening) or layout.opening.startswith(start)):
         raise UsageError(f"{path} holds something else than results. Write to another file.")
@@ -262,7 +262,7 @@ def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} can't be written to ({error.strerror}).")
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Make `folder` the home of results with these settings, kept in its settings.json.
 
     settings: all that lines of one file must have in common; values that JSON gives back as they were.

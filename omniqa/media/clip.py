@@ -20,10 +20,10 @@ from omniqa.media.download import held
 from omniqa.media.downmix import CANCELLED_NOTE
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
-from omniqa.media.sampling import PIXELS, Sampling, selected_range, smart_resize
+from omniqa.media.sampling import PIXELS, ClipOptions, selected_range, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import PictureCounts, read_frames
-from omniqa.media.watch import Progress, streamed, watched
+from omniqa.media.watchdog import Progress, run_watched, streamed
 
 T = TypeVar("T")
 
@@ -35,11 +35,11 @@ _FIRST_FRAMES = 128  # for which there is room at first; beyond, it grows with t
 _EARLY_END = Fraction(1, 2)  # sound that ends this much before the header says so is worth a word
 
 
-_DEFAULT = Sampling()
+_DEFAULT = ClipOptions()
 
 
 @dataclass(frozen=True, eq=False)
-class SampledClip:
+class Clip:
     """Frames and sound of a range of a clip.
 
     Attributes:
@@ -92,7 +92,7 @@ class SampledClip:
         fps: Number = 2.0,
         waveform: np.ndarray | None = None,
         sample_rate: int = SAMPLE_RATE,
-    ) -> "SampledClip":
+    ) -> "Clip":
         """A clip from frames and sound at hand.
 
         Args:
@@ -123,7 +123,7 @@ class SampledClip:
         return cls(info, Fraction(0), info.duration, pictures, times, sound)
 
 
-def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progress | None = None) -> SampledClip:
+def sample(path: str | Path, sampling: ClipOptions = _DEFAULT, progress: Progress | None = None) -> Clip:
     """Take frames and sound from a file, decoding it once and holding only what is taken.
 
     What is wrong with one of the two streams is told in the clip's `warnings`, as long as the other can be used.
@@ -137,13 +137,13 @@ def sample_clip(path: str | Path, sampling: Sampling = _DEFAULT, progress: Progr
         MediaError: the file can't be used, holds nothing to see or hear in the range, or can't be read on for a minute.
     """
     with held(path, sampling.access):
-        return watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
+        return run_watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
 
 
 def stream_clip(
-    path: str | Path, sampling: Sampling = _DEFAULT, progress: Progress | None = None, room: int = 4
-) -> Generator[np.ndarray, None, tuple[SampledClip, float]]:
-    """Like `sample_clip`, but frames are handed on two by two, as they come, and not held.
+    path: str | Path, sampling: ClipOptions = _DEFAULT, progress: Progress | None = None, room: int = 4
+) -> Generator[np.ndarray, None, tuple[Clip, float]]:
+    """Like `sample`, but frames are handed on two by two, as they come, and not held.
 
     Args:
         path: the media file.
@@ -159,10 +159,10 @@ def stream_clip(
         some was handed on: what broke off with an error does not count.
 
     Raises:
-        MediaError: as `sample_clip` does.
+        MediaError: as `sample` does.
     """
 
-    def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> SampledClip:
+    def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> Clip:
         return _sample(path, sampling, report, hand_on)
 
     with held(path, sampling.access):
@@ -171,10 +171,10 @@ def stream_clip(
 
 def _sample(
     path: str | Path,
-    sampling: Sampling,
+    sampling: ClipOptions,
     report: Progress,
     hand_on: Callable[[np.ndarray], None] | None = None,
-) -> SampledClip:
+) -> Clip:
     info = read_info(path, sampling.access)
     start, end = selected_range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
@@ -189,7 +189,7 @@ def _sample(
     report(1.0)
     if not times and not len(waveform):
         raise MediaError(f"{path}: there is nothing from {_s(start)} to {_s(end)}. {' '.join(reading.warnings)}")
-    return SampledClip(info, start, end, frames, times, waveform, tuple(reading.warnings), reading.counts)
+    return Clip(info, start, end, frames, times, waveform, tuple(reading.warnings), reading.counts)
 
 
 @dataclass
@@ -200,7 +200,7 @@ class _Reading:
     """
 
     info: MediaInfo
-    sampling: Sampling
+    sampling: ClipOptions
     start: Fraction
     end: Fraction
     hand_on: Callable[[np.ndarray], None] | None = None

@@ -40,7 +40,7 @@ from omniqa.media.clock import STEADY, Clock, believable
 from omniqa.media.colour_tags import ColourTags
 from omniqa.media.download import place
 from omniqa.media.geometry import PixelAspect
-from omniqa.media.watch import beat
+from omniqa.media.watchdog import heartbeat
 from omniqa.memory import is_out_of_memory, out_of_memory
 
 Kind = Literal["video", "audio"]
@@ -119,7 +119,7 @@ def open_media(path: str | Path, access: Access = DEFAULT_ACCESS) -> Iterator[In
     with reading_errors(path):
         address = _address(path, access)
         with _opened(address, access) as container:
-            beat()
+            heartbeat()
             if container.format.name == "tty":  # FFmpeg draws any .txt file as text on a screen
                 raise MediaError(f"{path} is a text file, not a media file.")
             if container.format.name == "webp_pipe" and _is_animated_webp(address):
@@ -182,7 +182,7 @@ def _address(path: str | Path, access: Access) -> str:
 
 
 def _opened(address: str, access: Access) -> InputContainer:
-    beat()
+    heartbeat()
     name = address.removeprefix("file:")
     too_much = f"{name} is too damaged to be read: its header claims sizes that it does not hold."
     if name != address and claims_tags_beyond_end(name):
@@ -349,10 +349,10 @@ def demuxed(container: InputContainer, streams: tuple[Stream, ...], damage: Dama
     """The streams' packets as they lie in the file; reading goes on after an error, but not after many on end."""
     failures, reason, left, claims = 0, None, PACKETS * len(streams), False
     while failures <= _DEMUX_RETRIES:
-        beat()
+        heartbeat()
         try:
             for packet in container.demux(*streams):
-                beat()
+                heartbeat()
                 damage.packets += failures > 0
                 failures = 0
                 if left == 0:
@@ -375,7 +375,7 @@ def _read_through(container: InputContainer) -> None:
     """Read the packets of a file once more."""
     with _open(container.name, container.options) as again:
         for _ in again.demux():
-            beat()
+            heartbeat()
 
 
 def _reads_on(container: InputContainer, error: av.error.FFmpegError) -> bool:
@@ -396,7 +396,7 @@ def decode(
                 raise
             damage.packets += 1
             continue
-        beat()
+        heartbeat()
         yield from frames
 
 

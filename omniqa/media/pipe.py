@@ -48,7 +48,7 @@ def read_pipe(path: str, stall: float = STALL_SECONDS) -> Iterator[bytes]:
 
 
 @contextmanager
-def kept(pieces: Iterable[bytes], name: str) -> Iterator[Path]:
+def spool_to_tempfile(pieces: Iterable[bytes], name: str) -> Iterator[Path]:
     """A temporary file of these bytes, deleted in the end.
 
     Raises:

@@ -33,7 +33,7 @@ from omniqa.media.container import (
 )
 from omniqa.media.download import held
 from omniqa.media.geometry import believed, display_size, shown_size
-from omniqa.media.watch import watched
+from omniqa.media.watchdog import run_watched
 
 # Raw streams have no table of contents: FFmpeg guesses their length from the bit rate, often wrongly.
 _RAW_FORMATS = {"aac", "ac3", "eac3", "amr", "dts", "h264", "hevc", "loas", "m4v", "mp3", "mpegvideo", "truehd"}
@@ -136,7 +136,7 @@ def probe(path: str | Path, access: Access = DEFAULT_ACCESS) -> MediaInfo:
             audio track, or can't be read on for a minute.
     """
     with held(path, access):
-        return watched(lambda progress: read_info(path, access), path, lambda done: None)
+        return run_watched(lambda progress: read_info(path, access), path, lambda done: None)
 
 
 def read_info(path: str | Path, access: Access) -> MediaInfo:

@@ -43,7 +43,7 @@ def smart_resize(
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ClipOptions:
     """What is taken from a clip.
 
     Attributes:
@@ -109,13 +109,13 @@ class Sampling:
             low, high = self.min_pixels, high if self.max_pixels is not None else max(high, self.min_pixels)
         return low, high
 
-    def within(self, bounds: tuple[int, int]) -> "Sampling":
+    def within(self, bounds: tuple[int, int]) -> "ClipOptions":
         """The same with both bounds given."""
         low, high = self.pixels(bounds)
         return replace(self, min_pixels=low, max_pixels=high)
 
 
-def selected_range(info: "MediaInfo", sampling: Sampling) -> tuple[Fraction, Fraction]:
+def selected_range(info: "MediaInfo", sampling: ClipOptions) -> tuple[Fraction, Fraction]:
     """Start and end of the range asked for, in seconds, cut at the end of the longest stream that is used.
 
     Raises:

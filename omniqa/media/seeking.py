@@ -44,7 +44,7 @@ from omniqa.media.container import (
     time_base,
     zero_of,
 )
-from omniqa.media.runs import Astray, Run, decode_runs
+from omniqa.media.segments import Segment, UnexpectedFrame, decode_runs
 
 _MATROSKA = "matroska,webm"
 _FEW_PACKETS = 8  # are decoded as fast as the decoder is emptied and started anew
@@ -55,7 +55,7 @@ _INTERLACED = range(2, 6)  # FFmpeg's AVFieldOrder: 0 unknown, 1 progressive
 _KEPT = 3  # packets up to a wanted time that are decoded in any case: a frame's two fields may come in two
 
 
-class Late(Exception):
+class SeekOvershoot(Exception):
     """A seek led beyond the wanted time."""
 
 
@@ -101,12 +101,12 @@ def frames_for(
                     needs = _Needs(about, target, fields, leaps)
                     frames = _frames_needed(container, stream, needs, damage, clock)
                 yield from on_clock(frames, stream, zero_of(container, clock))
-            except Late:
+            except SeekOvershoot:
                 leaps = False
             except Interlaced:
                 fields = True
                 targets.appendleft(target)
-            except Astray:
+            except UnexpectedFrame:
                 whole = True
             else:
                 return
@@ -136,14 +136,14 @@ class _Needs(NamedTuple):
 def _frames_needed(
     container: InputContainer, stream: VideoStream, needs: _Needs, damage: Damage, clock: Clock
 ) -> Iterator[av.VideoFrame]:
-    """Decode what the times need. Raises Late, Interlaced, and Astray."""
+    """Decode what the times need. Raises Late, Interlaced, and UnexpectedFrame."""
     if needs.target is not None and not seek(container, stream, needs.target):
-        raise Late
+        raise SeekOvershoot
     zero, tick = zero_of(container, clock), time_base(stream)
     wanted = [floor((time + zero) / tick) for time in needs.times]
     read = packets(container, stream, damage, clock)
     leap = _Leap(container, stream) if needs.leaps else None
-    for frame in decode_runs(needed(read, wanted, leap, landed=needs.target is not None), stream, damage):
+    for frame in decode_runs(required_packets(read, wanted, leap, landed=needs.target is not None), stream, damage):
         if frame.interlaced_frame and not needs.fields:
             raise Interlaced
         yield frame
@@ -176,12 +176,12 @@ class _Leap:
         except av.error.FFmpegError as error:
             if not is_damage(error):
                 raise
-            raise Late from error
+            raise SeekOvershoot from error
 
 
-def needed(
+def required_packets(
     read: Iterator[Packet], wanted: Sequence[int], leap: _Leap | None = None, landed: bool = False
-) -> Iterator[Run]:
+) -> Iterator[Segment]:
     """Of the packets that are read, those that the frames at the wanted times need.
 
     A time is passed once a packet's decoding time is beyond it: whatever follows is shown later. From the first packet
@@ -203,9 +203,9 @@ def needed(
             continue
         if not _tells(packet, last):
             if fresh and not held:
-                raise Late
-            yield Run([*held, packet], fresh)
-            yield from (Run([later]) for later in read if later.size)
+                raise SeekOvershoot
+            yield Segment([*held, packet], fresh)
+            yield from (Segment([later]) for later in read if later.size)
             return
         pts, dts = packet.pts or 0, packet.dts
         last, delay = dts if dts is not None else last, max(delay, pts - (pts if dts is None else dts))
@@ -214,24 +214,24 @@ def needed(
             held, held_bytes, fresh = [], 0, True
         if fresh and not (held or starts):
             if dts is not None and dts > waiting[0]:
-                raise Late
+                raise SeekOvershoot
             continue
         held.append(packet)
         held_bytes += packet.size
         passed = _passed(waiting, dts)
         if not passed and len(held) < _HELD_PACKETS and held_bytes < _HELD_BYTES:
             continue
-        yield Run(held, fresh, _spare(held, passed or [waiting[0]]))
+        yield Segment(held, fresh, _skippable(held, passed or [waiting[0]]))
         held, held_bytes, fresh = [], 0, False
         if not waiting:
             return
         if leap is not None and leap.worth(packet, waiting[0] - delay):
-            yield Run([], fresh=True)  # gets out what the decoder holds; the seek would drop it
+            yield Segment([], fresh=True)  # gets out what the decoder holds; the seek would drop it
             leap.go(waiting[0] - delay)
             fresh, last = True, None
     if fresh and not held:
-        raise Late
-    yield Run(held, fresh, _spare(held, list(waiting)))
+        raise SeekOvershoot
+    yield Segment(held, fresh, _skippable(held, list(waiting)))
 
 
 def _tells(packet: Packet, last: int | None) -> bool:
@@ -247,7 +247,7 @@ def _passed(waiting: deque[int], dts: int | None) -> list[int]:
     return passed
 
 
-def _spare(held: Sequence[Packet], times: Sequence[int]) -> frozenset[int]:
+def _skippable(held: Sequence[Packet], times: Sequence[int]) -> frozenset[int]:
     """The timestamps, up to the last of the times, of packets that are not the last ones at or before any time."""
     stamps = sorted({packet.pts or 0 for packet in held if not packet.is_discard})
     kept = set[int]()

@@ -22,7 +22,7 @@ from omniqa.nano.words import WORDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from omniqa.pipeline.encoded_clip import EncodedVideo
+    from omniqa.pipeline.encoded_clip import EncodedClip
     from omniqa.pipeline.engine import OmniQA
 
 DESCRIBE = KINDS["description"].wordings[0]
@@ -95,7 +95,7 @@ def _pattern(kind: Kind, wording: str) -> re.Pattern[str]:
     return re.compile(text + (f"(?:{_OPTIONS})?" if kind.choices else ""))
 
 
-def questions_for(qa: "OmniQA", video: "str | Path | EncodedVideo", near: str = "") -> Iterator[Asked]:
+def questions_for(qa: "OmniQA", video: "str | Path | EncodedClip", near: str = "") -> Iterator[Asked]:
     """Questions about a clip to which nano's answer agrees with its own description of the clip.
 
     Args:

@@ -1,4 +1,4 @@
-"""Both encoders: file or clip → EncodedVideo. A file's frames are encoded while the next ones are decoded."""
+"""Both encoders: file or clip → EncodedClip. A file's frames are encoded while the next ones are decoded."""
 
 import time
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from omniqa.cache.encodings import EncodingCache
-from omniqa.media.clip import SampledClip, stream_clip
-from omniqa.media.sampling import Sampling
+from omniqa.media.clip import Clip, stream_clip
+from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder
@@ -19,7 +19,7 @@ from omniqa.models.qwen2_5_omni.passing import PassingGrids
 from omniqa.models.qwen2_5_omni.thinker import Thinker
 from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
 from omniqa.models.qwen2_5_omni.windows import FRAMES
-from omniqa.pipeline.encoded_clip import EncodedVideo, PreparedClip
+from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.preprocess import Preparer, Progress, Ready, prepared, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, reset_device_peak
 from omniqa.pruning.contract import ChosenVideo, VideoChoice
@@ -77,10 +77,10 @@ class ClipEncoder:
         self._device: torch.device = thinker.device
         self._weight: Tensor = thinker.lm_head.weight
 
-    def encode(self, ready: Ready, progress: Progress = silent) -> EncodedVideo:
+    def encode(self, ready: Ready, progress: Progress = silent) -> EncodedClip:
         """Encode a clip that is at hand; one that the cache had is brought to the device."""
         reset_device_peak(self._device)
-        if isinstance(ready, EncodedVideo):
+        if isinstance(ready, EncodedClip):
             return ready.on(self._device)
         clock, picture, frames = StageClock(self._device), self._picture(), ready.clip.frames
         with memory_errors():
@@ -96,8 +96,8 @@ class ClipEncoder:
         return self.preparer.cache is None and self.reuse_static is None
 
     def encode_file(
-        self, path: str | Path, sampling: Sampling, progress: Progress = silent, choice: VideoChoice | None = None
-    ) -> EncodedVideo:
+        self, path: str | Path, sampling: ClipOptions, progress: Progress = silent, choice: VideoChoice | None = None
+    ) -> EncodedClip:
         """Encode a file, its frames as they come, so that few of them are held.
 
         choice: the video tokens that it does not keep are let go of as they come; only where `may_let_go`.
@@ -105,7 +105,7 @@ class ClipEncoder:
         looked_up = StageClock(torch.device("cpu"))
         key, found = self.preparer.look_up(path, sampling, looked_up)
         if found.media is not None:
-            return self.encode(EncodedVideo.of(found.media, str(path)).after(looked_up.seconds), progress)
+            return self.encode(EncodedClip.of(found.media, str(path)).after(looked_up.seconds), progress)
         reset_device_peak(self._device)
         clock, picture = StageClock(self._device), self._picture(choice)
         with memory_errors():
@@ -119,8 +119,8 @@ class ClipEncoder:
         return _Picture(self.vision, self.reuse_static, choice)
 
     def _stream(
-        self, path: str | Path, sampling: Sampling, grids: GridStream, clock: StageClock, progress: Progress
-    ) -> tuple[SampledClip, dict[str, float]]:
+        self, path: str | Path, sampling: ClipOptions, grids: GridStream, clock: StageClock, progress: Progress
+    ) -> tuple[Clip, dict[str, float]]:
         """Decode a file, its frames going to `grids` as they come: the clip without them, and the seconds of that."""
         begun = time.perf_counter()
         with closing(stream_clip(path, sampling, lambda share: progress("decode", share))) as pieces:
@@ -135,7 +135,7 @@ class ClipEncoder:
         beside = decoding + sum(clock.seconds.values()) - (time.perf_counter() - begun)
         return clip, {"decode": decoding, OVERLAPPED: max(0.0, beside)}
 
-    def _finish(self, ready: PreparedClip, picture: _Picture, clock: StageClock, progress: Progress) -> EncodedVideo:
+    def _finish(self, ready: PreprocessedClip, picture: _Picture, clock: StageClock, progress: Progress) -> EncodedClip:
         """What comes once all frames are pushed: the last of them, the sound, and the cache."""
         sound, video, chosen = None, self._weight.new_empty(0, self._weight.shape[1]), None
         with clock.stage("vision_encoder"):
@@ -145,7 +145,7 @@ class ClipEncoder:
         if ready.mel is not None:
             with clock.stage("audio_encoder"):
                 sound = self.audio.encode(ready.mel, lambda share: progress("audio_encoder", share))
-        encoded = EncodedVideo(
+        encoded = EncodedClip(
             name=ready.name,
             start_s=float(ready.clip.start),
             shape=ready.shape,
@@ -157,7 +157,7 @@ class ClipEncoder:
         )
         return self._kept(encoded, ready, clock)
 
-    def _kept(self, encoded: EncodedVideo, ready: PreparedClip, clock: StageClock) -> EncodedVideo:
+    def _kept(self, encoded: EncodedClip, ready: PreprocessedClip, clock: StageClock) -> EncodedClip:
         """The clip with its times, and what the cache had to say; written to the cache first.
 
         A clip that was read with damage, or under any other warning, is not: it would be answered from for ever.
@@ -173,7 +173,7 @@ def _pairs(frames: np.ndarray) -> Iterator[np.ndarray]:
     return (frames[number : number + FRAMES] for number in range(0, len(frames), FRAMES))
 
 
-def _summary(clip: SampledClip, grids: GridStream) -> MediaSummary:
+def _summary(clip: Clip, grids: GridStream) -> MediaSummary:
     times = clip.frame_times
     picture = clip.info.video if times else None
     return MediaSummary(

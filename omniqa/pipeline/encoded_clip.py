@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniqa.media.clip import SampledClip
+from omniqa.media.clip import Clip
 from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import EncodedMedia
-from omniqa.models.qwen2_5_omni.prefix_cache import SharedRows
+from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
 
@@ -19,7 +19,7 @@ SHARED_BYTES = 2**30  # of what questions about one clip share, kept between the
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class PrefixState:
     """What questions about one clip by one method start from; nothing of it depends on the question.
 
     rows: None where the decoder has nothing to start from.
@@ -27,7 +27,7 @@ class Start:
 
     plan: Plan
     selection: Kept
-    rows: SharedRows | None
+    rows: PrefixCache | None
 
     @property
     def bytes(self) -> int:
@@ -35,7 +35,7 @@ class Start:
         return self.rows.bytes if self.rows else 0
 
 
-class Shared:
+class PrefixStates:
     """What questions about one clip share, so that a further one need not compute it again.
 
     importance: of the audio tokens.
@@ -44,13 +44,13 @@ class Shared:
     def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
         self.importance: dict[AudioAttention, Tensor] = {}
         self._most_bytes = most_bytes
-        self._starts: OrderedDict[AnyMethod, Start] = OrderedDict()
+        self._starts: OrderedDict[AnyMethod, PrefixState] = OrderedDict()
 
-    def of(self, pruner: AnyMethod) -> Start | None:
+    def of(self, pruner: AnyMethod) -> PrefixState | None:
         """What an earlier question by an equal method left."""
         return self._starts.get(pruner)
 
-    def keep(self, pruner: AnyMethod, start: Start) -> None:
+    def keep(self, pruner: AnyMethod, start: PrefixState) -> None:
         """Leave it for the next; the methods not asked by for longest give way."""
         self._starts[pruner] = start
         self._starts.move_to_end(pruner)
@@ -59,7 +59,7 @@ class Shared:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EncodedVideo(EncodedMedia):
+class EncodedClip(EncodedMedia):
     """A clip after both encoders, ready for any number of questions.
 
     timing_s: what decoding and encoding took, by stage.
@@ -68,34 +68,34 @@ class EncodedVideo(EncodedMedia):
 
     name: str
     timing_s: dict[str, float] = field(default_factory=dict)
-    shared: Shared = field(default_factory=Shared)
+    shared: PrefixStates = field(default_factory=PrefixStates)
 
     @classmethod
-    def of(cls, media: EncodedMedia, name: str) -> "EncodedVideo":
+    def of(cls, media: EncodedMedia, name: str) -> "EncodedClip":
         """A clip that was encoded before, called `name` now."""
         return cls(name=name, **{part.name: getattr(media, part.name) for part in fields(media)})
 
     def __repr__(self) -> str:
         n = self.counts
         tokens = f"{n.n_video} video, {n.n_audio} audio tokens"
-        return f"<EncodedVideo {self.name!r}: {self.summary.duration_s:.3g} s, {tokens}>"
+        return f"<EncodedClip {self.name!r}: {self.summary.duration_s:.3g} s, {tokens}>"
 
     @property
     def frames(self) -> int:
         """How many frames were taken."""
         return self.summary.frames
 
-    def on(self, device: torch.device) -> "EncodedVideo":
+    def on(self, device: torch.device) -> "EncodedClip":
         """The same with its tensors on `device`."""
         audio = self.audio and self.audio.on(device)
         return self if self.video.device == device else replace(self, video=self.video.to(device), audio=audio)
 
-    def after(self, seconds: dict[str, float]) -> "EncodedVideo":
+    def after(self, seconds: dict[str, float]) -> "EncodedClip":
         """The same once `seconds` more, by stage, were spent on it."""
         total = {stage: self.timing_s.get(stage, 0.0) + seconds.get(stage, 0.0) for stage in self.timing_s | seconds}
         return replace(self, timing_s=total)
 
-    def warned(self, *warnings: str | None) -> "EncodedVideo":
+    def warned(self, *warnings: str | None) -> "EncodedClip":
         """The same with warnings added; None is none."""
         told = (*self.summary.warnings, *(warning for warning in warnings if warning is not None))
         return replace(self, summary=replace(self.summary, warnings=told))
@@ -110,7 +110,7 @@ class EncodedVideo(EncodedMedia):
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedClip:
+class PreprocessedClip:
     """A clip before the encoders: what the file gave, and how many tokens that will be.
 
     mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
@@ -118,7 +118,7 @@ class PreparedClip:
     """
 
     name: str
-    clip: SampledClip
+    clip: Clip
     mel: NDArray[np.float32] | None
     shape: MediaShape
     timing_s: dict[str, float]

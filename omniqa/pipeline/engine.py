@@ -12,10 +12,10 @@ import torch
 from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.errors import UsageError, first_line
-from omniqa.media.clip import SampledClip
+from omniqa.media.clip import Clip
 from omniqa.media.download import held
 from omniqa.media.probe import probe
-from omniqa.media.sampling import PIXELS, Sampling
+from omniqa.media.sampling import PIXELS, ClipOptions
 from omniqa.memory import memory_errors
 from omniqa.models.disk import require_disk
 from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, find_checkpoint, pixel_bounds
@@ -25,19 +25,19 @@ from omniqa.models.qwen2_5_omni.template import check_length
 from omniqa.models.qwen2_5_omni.thinker import Thinker, load_thinker, stored_dtype
 from omniqa.pipeline.answer import Answer, Stats, Trace, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.encode import ClipEncoder
-from omniqa.pipeline.encoded_clip import EncodedVideo
+from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.fit import Request, choose, require_weights
-from omniqa.pipeline.prefill import Prefilled, Prefiller
+from omniqa.pipeline.prefill import Prefilled, PrefillStage
 from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
-from omniqa.pipeline.token_estimate import HELD_WHOLE, expected_tokens
+from omniqa.pipeline.token_estimate import HELD_WHOLE, estimate_tokens
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.contract import AnyMethod, VideoChoice
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
 from omniqa.runtime.device import check_device, check_dtype
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 STAGES = (
@@ -76,7 +76,7 @@ class OmniQA:
         self.encoder = ClipEncoder(thinker, self.attention, reuse_static, cache)
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
         self.decoder = Decoder(thinker, self.attention)
-        self.prefiller = Prefiller(thinker, self.decoder)
+        self.prefiller = PrefillStage(thinker, self.decoder)
         self._startup = {"load": load_s}  # seconds, reported once, with the first answer
 
     def count_import(self, seconds: float) -> None:
@@ -88,14 +88,14 @@ class OmniQA:
 
     def ask(
         self,
-        video: Video | EncodedVideo,
+        video: Video | EncodedClip,
         question: str,
         method: str | AnyMethod = "omnidrop",
         retention: float | None = None,
         *,
         options: dict[str, Any] | None = None,
-        sampling: Sampling | None = None,
-        decoding: Decoding | None = None,
+        sampling: ClipOptions | None = None,
+        decoding: GenerationOptions | None = None,
     ) -> Answer:
         """Answer one question about a file, a sampled clip, or a video encoded earlier.
 
@@ -108,12 +108,12 @@ class OmniQA:
 
     def ask_all(
         self,
-        video: Video | EncodedVideo,
+        video: Video | EncodedClip,
         questions: Sequence[str],
         pruner: AnyMethod,
         *,
-        sampling: Sampling | None = None,
-        decoding: Decoding | None = None,
+        sampling: ClipOptions | None = None,
+        decoding: GenerationOptions | None = None,
         on_text: Callable[[str], None] = lambda text: None,
         progress: Progress = silent,
         count_encoding: bool = False,
@@ -128,7 +128,7 @@ class OmniQA:
         """
         for question in questions:
             check_length(question)
-        if isinstance(video, EncodedVideo):
+        if isinstance(video, EncodedClip):
             if sampling is not None:
                 raise UsageError("This video is encoded already: sampling can't change any more.")
             encoded, spent = video, video.timing_s if count_encoding else {}
@@ -138,19 +138,21 @@ class OmniQA:
             spent = encoded.timing_s
         share = share and (encoded is video or len(questions) > 1)
         for question in questions:
-            yield self._answer(encoded, question, pruner, decoding or Decoding(), spent, on_text, progress, share)
+            yield self._answer(
+                encoded, question, pruner, decoding or GenerationOptions(), spent, on_text, progress, share
+            )
             spent = {}
 
     def encode(
-        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = silent
-    ) -> EncodedVideo:
+        self, video: Video | EncodedClip, sampling: ClipOptions | None = None, *, progress: Progress = silent
+    ) -> EncodedClip:
         """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come."""
         if not isinstance(video, str | Path):
             return self.encoder.encode(self.prepare(video, sampling, progress=progress), progress)
-        return self.encoder.encode_file(video, (sampling or Sampling()).within(self.pixels), progress)
+        return self.encoder.encode_file(video, (sampling or ClipOptions()).within(self.pixels), progress)
 
     def prepare(
-        self, video: Video | EncodedVideo, sampling: Sampling | None = None, *, progress: Progress = silent
+        self, video: Video | EncodedClip, sampling: ClipOptions | None = None, *, progress: Progress = silent
     ) -> Ready:
         """All that comes before the encoders; the encoded clip itself where the cache has it.
 
@@ -159,23 +161,23 @@ class OmniQA:
         Raises:
             UsageError: the video is of another type, such as a list.
         """
-        if not isinstance(video, str | Path | SampledClip | Ready):
+        if not isinstance(video, str | Path | Clip | Ready):
             raise UsageError(f"A video is a path or a clip, not a {type(video).__name__}. Ask about each by itself.")
         if not isinstance(video, str | Path) and sampling is not None:
             raise UsageError("This clip is sampled already: sampling can't change any more.")
         if isinstance(video, Ready):
             return video
-        return self.encoder.preparer.prepare(video, (sampling or Sampling()).within(self.pixels), progress)
+        return self.encoder.preparer.prepare(video, (sampling or ClipOptions()).within(self.pixels), progress)
 
-    def _held(self, video: Video, sampling: Sampling | None) -> AbstractContextManager[None]:
+    def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
         """Keeps an address, which is opened more than once, usable meanwhile."""
-        return held(video, (sampling or Sampling()).access) if isinstance(video, str | Path) else nullcontext()
+        return held(video, (sampling or ClipOptions()).access) if isinstance(video, str | Path) else nullcontext()
 
     def _encode_for(
-        self, pruner: AnyMethod, video: Video, sampling: Sampling | None, progress: Progress
-    ) -> EncodedVideo:
+        self, pruner: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress
+    ) -> EncodedClip:
         if isinstance(video, str | Path):
-            sampling = (sampling or Sampling()).within(self.pixels)
+            sampling = (sampling or ClipOptions()).within(self.pixels)
             plan = self._foreseen(pruner, video, sampling)
             if plan is not None:
                 return self._encode_file_for(pruner, plan, video, sampling, progress)
@@ -186,19 +188,19 @@ class OmniQA:
         self.prefiller.aux_network(pruner)
         return self.encoder.encode(ready, progress)
 
-    def _foreseen(self, pruner: AnyMethod, path: str | Path, sampling: Sampling) -> Plan | None:
+    def _foreseen(self, pruner: AnyMethod, path: str | Path, sampling: ClipOptions) -> Plan | None:
         """The plan for what the file says that it holds; None where there is none, and what it really holds decides."""
         info = probe(path, sampling.access)
         try:
-            plan: Plan = pruner.plan(expected_tokens(info, sampling), self.thinker.layers)
+            plan: Plan = pruner.plan(estimate_tokens(info, sampling), self.thinker.layers)
         except UsageError:
             return None
         self.prefiller.aux_network(pruner)
         return plan
 
     def _encode_file_for(
-        self, pruner: AnyMethod, plan: Plan, path: str | Path, sampling: Sampling, progress: Progress
-    ) -> EncodedVideo:
+        self, pruner: AnyMethod, plan: Plan, path: str | Path, sampling: ClipOptions, progress: Progress
+    ) -> EncodedClip:
         """Encode a file for one method. Of a long one, tokens that will not stay are let go of as they come.
 
         Which will stay follows from what the file says about itself; where that was wrong, it is encoded again.
@@ -216,19 +218,19 @@ class OmniQA:
             encoded = self.encoder.encode_file(path, sampling, progress)
         return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
 
-    def _right_choice(self, video: EncodedVideo, pruner: AnyMethod) -> VideoChoice | None:
+    def _right_choice(self, video: EncodedClip, pruner: AnyMethod) -> VideoChoice | None:
         return pruner.video_choice(pruner.plan(video.counts, self.thinker.layers))
 
-    def _serves(self, video: EncodedVideo, pruner: AnyMethod) -> bool:
+    def _serves(self, video: EncodedClip, pruner: AnyMethod) -> bool:
         """Whether the clip still has all that the method needs of it."""
         return video.chosen is None or video.chosen.choice == self._right_choice(video, pruner)
 
     def _answer(
         self,
-        video: EncodedVideo,
+        video: EncodedClip,
         question: str,
         pruner: AnyMethod,
-        decoding: Decoding,
+        decoding: GenerationOptions,
         spent: dict[str, float],
         on_text: Callable[[str], None],
         progress: Progress,
@@ -272,7 +274,7 @@ class OmniQA:
         )
 
     def _generate(
-        self, prefilled: Prefilled, decoding: Decoding, on_text: Callable[[str], None]
+        self, prefilled: Prefilled, decoding: GenerationOptions, on_text: Callable[[str], None]
     ) -> tuple[list[int], str, float]:
         """Token ids, text, and when the first token was chosen."""
         stream = TextStream(lambda ids: self.thinker.tokenizer.decode(ids, skip_special_tokens=True))

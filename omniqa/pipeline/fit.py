@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import product
 
 from omniqa.errors import OutOfMemoryError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.memory import MORE_MEMORY
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, KNOWN_LAYERS
 from omniqa.models.qwen2_5_omni.flops import ModelShape
@@ -156,13 +156,13 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
     kind = device.partition(":")[0]
     item = _item_bytes(shape, dtype)
     rows = [count + TEXT_TOKENS for count in plan.alive]
-    widened = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
+    upcasted = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
     return Need(
         weights=shape.parameters * item,
         kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
         activations=_held(shape, plan.clip, plan.alive[0], item)
-        + max(_vision(shape, plan.clip, item, widened, kind), _prefill(shape, rows, item, widened, kind))
-        + (_scratch(shape) if widened else 0),
+        + max(_vision(shape, plan.clip, item, upcasted, kind), _prefill(shape, rows, item, upcasted, kind))
+        + (_scratch(shape) if upcasted else 0),
         overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
     )
 
@@ -170,7 +170,7 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
 @lru_cache
 def minute(layers: int) -> Plan:
     """The plan for one minute of HD video with sound, at the default options, in a decoder of `layers` layers."""
-    clip = tokens_of(CLIP_SIZE, CLIP_SECONDS, CLIP_SECONDS, Sampling())
+    clip = tokens_of(CLIP_SIZE, CLIP_SECONDS, CLIP_SECONDS, ClipOptions())
     plan: Plan = registry.create(METHOD, RETENTION).plan(clip, layers)
     return plan
 
@@ -280,7 +280,7 @@ def _held(shape: ModelShape, clip: ClipTokens, entering: int, item: int) -> int:
     return (embedded + keys + entering * shape.width) * item
 
 
-def _vision(shape: ModelShape, clip: ClipTokens, item: int, widened: bool, kind: str) -> int:
+def _vision(shape: ModelShape, clip: ClipTokens, item: int, upcasted: bool, kind: str) -> int:
     """The vision encoder's largest moment: pixels, attention or MLP of a batch, or all parts made one."""
     if not clip.grids:
         return 0
@@ -289,19 +289,19 @@ def _vision(shape: ModelShape, clip: ClipTokens, item: int, widened: bool, kind:
     width = shape.vision["hidden_size"]
     pixels = 4 * _PIXELS * 4  # float32: normalised, cut into patches, in windows
     attention = width * (5 * item + 20)  # one of queries and keys turns in float32
-    mlp = shape.vision["intermediate_size"] * (8 if widened else 3 * item) + 3 * width * item
+    mlp = shape.vision["intermediate_size"] * (8 if upcasted else 3 * item) + 3 * width * item
     joined = min(clip.n_video, HELD_WHOLE) * shape.width * item
     return max(patches * max(pixels, attention, mlp), joined)
 
 
-def _prefill(shape: ModelShape, rows: list[int], item: int, widened: bool, kind: str) -> int:
+def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind: str) -> int:
     """The largest moment of a layer: its MLP, or scores of the question's rows; hidden states beside either.
 
     rows: tokens, text included, of each layer. Those that leave after a layer leave before its MLP.
     """
     most = rows[1] if len(rows) > 1 else 1
     # In float32: gate's result in its own dtype, up's in float32 and then in its own. Else: gate, up, their product.
-    mlp = most * shape.mlp * (8 if widened else 3 * item)
+    mlp = most * shape.mlp * (8 if upcasted else 3 * item)
     states = (4 * most + rows[0]) * shape.width * item  # input, attention's result, sum, norm; and the queries
     scores = 3 * 4 * min(_SCORES[kind], TEXT_TOKENS * shape.heads * rows[0]) + 4 * shape.kv_width * rows[0]
     return states + max(mlp, scores)

@@ -1,4 +1,4 @@
-"""An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedVideo → Prefilled."""
+"""An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedClip → Prefilled."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
 from omniqa.models.base import AUDIO, VIDEO, TokenLayout
 from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
-from omniqa.models.qwen2_5_omni.decoder import Decoder, Prefill, Prompt
+from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput, PrefillOutput
 from omniqa.models.qwen2_5_omni.layout import build_layout
 from omniqa.models.qwen2_5_omni.thinker import Thinker
-from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedVideo, Start
+from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
 from omniqa.pipeline.preprocess import Progress, silent
 from omniqa.pipeline.stats import StageClock
 from omniqa.pruning.contract import AnyMethod, AuxNetwork, Kept, MediaTokens
@@ -24,11 +24,11 @@ class Prefilled:
     """A question after its prefill, ready for its first token."""
 
     layout: TokenLayout
-    result: Prefill
+    result: PrefillOutput
     cache: KVCache
 
 
-class Prefiller:
+class PrefillStage:
     """Takes prompts through one model's decoder.
 
     aux_networks: the methods' own networks that were needed so far.
@@ -41,7 +41,7 @@ class Prefiller:
 
     def prefill(
         self,
-        video: EncodedVideo,
+        video: EncodedClip,
         question: str,
         pruner: AnyMethod,
         room: int = 0,
@@ -78,7 +78,7 @@ class Prefiller:
                     SHARED_BYTES if share else 0,
                 )
             if share:
-                video.shared.keep(pruner, Start(plan, selection, result.shared))
+                video.shared.keep(pruner, PrefixState(plan, selection, result.shared))
         return Prefilled(layout, result, cache)
 
     def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
@@ -91,7 +91,7 @@ class Prefiller:
             self.aux_networks[part] = load_aux_network(part, self._thinker.checkpoint, weight.shape[1], weight.device)
         return self.aux_networks[part]
 
-    def _media_tokens(self, video: EncodedVideo, layout: TokenLayout, pruner: AnyMethod) -> MediaTokens:
+    def _media_tokens(self, video: EncodedClip, layout: TokenLayout, pruner: AnyMethod) -> MediaTokens:
         device, media = self._thinker.device, layout.media
         return MediaTokens(
             modality=torch.from_numpy(layout.modality[media]).to(device),
@@ -105,7 +105,7 @@ class Prefiller:
             chosen=video.chosen,
         )
 
-    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> Prompt:
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> PrefillInput:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
         device, media = self._thinker.device, layout.media
         keep = selection.keep
@@ -116,7 +116,7 @@ class Prefiller:
         head, tail = self._decoder.embed(ids[: media.start]), self._decoder.embed(ids[media.stop :])
         places = torch.arange(len(ids), device=device)
         places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
-        return Prompt(
+        return PrefillInput(
             embeddings=torch.cat([head, embeddings, tail]),
             positions=torch.from_numpy(layout.positions).to(device)[:, places],
             media=slice(media.start, media.start + len(keep)),

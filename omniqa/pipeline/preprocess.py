@@ -1,4 +1,4 @@
-"""All that comes before the encoders: file or clip → PreparedClip, or the encoded clip where the cache has it.
+"""All that comes before the encoders: file or clip → PreprocessedClip, or the encoded clip where the cache has it.
 
 Nothing here touches the device, so that another thread may do it meanwhile.
 """
@@ -14,18 +14,18 @@ from omniqa.cache.encodings import DTYPES, EncodingCache, Found, clip_key, encod
 from omniqa.cache.entry import Form
 from omniqa.errors import MediaError
 from omniqa.file_state import FileState, file_state
-from omniqa.media.clip import SampledClip, sample_clip
+from omniqa.media.clip import Clip, sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, Sampling
+from omniqa.media.sampling import CELL, ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.models.base import MediaShape
 from omniqa.models.qwen2_5_omni.audio import token_count
 from omniqa.models.qwen2_5_omni.thinker import Thinker
-from omniqa.pipeline.encoded_clip import EncodedVideo, PreparedClip
+from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.stats import StageClock
 
-Video = str | Path | SampledClip | PreparedClip  # what is not encoded yet
-Ready = PreparedClip | EncodedVideo  # what needs no decoding any more
+Video = str | Path | Clip | PreprocessedClip  # what is not encoded yet
+Ready = PreprocessedClip | EncodedClip  # what needs no decoding any more
 Progress = Callable[[str, float], None]  # gets a stage's name, and the share of it that is done
 
 
@@ -60,22 +60,20 @@ class Preparer:
         self._thinker = thinker
         self._settings = settings
 
-    def prepare(self, video: str | Path | SampledClip, sampling: Sampling, progress: Progress = silent) -> Ready:
+    def prepare(self, video: str | Path | Clip, sampling: ClipOptions, progress: Progress = silent) -> Ready:
         """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it."""
         clock = StageClock(torch.device("cpu"))
         with memory_errors():
             key, found = self.look_up(video, sampling, clock)
             if found.media is not None:
-                return EncodedVideo.of(found.media, _name(video)).after(clock.seconds)
+                return EncodedClip.of(found.media, _name(video)).after(clock.seconds)
             with clock.stage("decode"):
                 clip = video
-                if not isinstance(clip, SampledClip):
-                    clip = sample_clip(clip, sampling, lambda share: progress("decode", share))
+                if not isinstance(clip, Clip):
+                    clip = sample(clip, sampling, lambda share: progress("decode", share))
             return prepared(_name(video), clip, clock, key, found.warning)
 
-    def look_up(
-        self, video: str | Path | SampledClip, sampling: Sampling, clock: StageClock
-    ) -> tuple[Key | None, Found]:
+    def look_up(self, video: str | Path | Clip, sampling: ClipOptions, clock: StageClock) -> tuple[Key | None, Found]:
         """The video's key in the cache, and what is found there. Raises OutOfMemoryError."""
         if self.cache is None:
             return None, Found()
@@ -95,9 +93,9 @@ class Preparer:
         heads = sound.encoder_attention_heads
         return Form(DTYPES[weight.dtype], weight.shape[1], heads, sound.d_model // heads, sound.n_window)
 
-    def _key(self, video: str | Path | SampledClip, sampling: Sampling) -> Key | None:
+    def _key(self, video: str | Path | Clip, sampling: ClipOptions) -> Key | None:
         """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
-        if isinstance(video, SampledClip):
+        if isinstance(video, Clip):
             return Key(clip_key(video, self._identity))
         file = file_state(video)
         if file is None:
@@ -110,20 +108,20 @@ class Preparer:
             return None
 
 
-def prepared(name: str, clip: SampledClip, clock: StageClock, key: Key | None, note: str | None) -> PreparedClip:
+def prepared(name: str, clip: Clip, clock: StageClock, key: Key | None, note: str | None) -> PreprocessedClip:
     """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""
     with clock.stage("preprocess"):
         mel = log_mel(clip.waveform) if len(clip.waveform) else None
     shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
     kept_as = key.text if key and key.holds else None
-    return PreparedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, kept_as, note)
+    return PreprocessedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, kept_as, note)
 
 
-def _name(video: str | Path | SampledClip) -> str:
-    return video.info.path if isinstance(video, SampledClip) else str(video)
+def _name(video: str | Path | Clip) -> str:
+    return video.info.path if isinstance(video, Clip) else str(video)
 
 
-def _shape(clip: SampledClip, audio_tokens: int) -> MediaShape:
+def _shape(clip: Clip, audio_tokens: int) -> MediaShape:
     if not clip.frame_times and not audio_tokens:
         raise MediaError("The clip is too short: it holds no frame, and less than 40 ms of sound.")
     rows, cols = clip.frames.shape[1] // CELL, clip.frames.shape[2] // CELL

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from omniqa.media.sampling import CELL, PIXELS, Sampling, smart_resize
+from omniqa.media.sampling import CELL, PIXELS, ClipOptions, smart_resize
 from omniqa.media.timeline import Number, exact, sample_times
 from omniqa.models.base import POSITIONS_PER_SECOND
 from omniqa.pruning.budget import ClipTokens
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 HELD_WHOLE = 2**14  # video tokens of a clip up to which all are held while it is encoded
 
 
-def expected_tokens(info: "MediaInfo", sampling: Sampling) -> ClipTokens:
+def estimate_tokens(info: "MediaInfo", sampling: ClipOptions) -> ClipTokens:
     """Of a file, if it holds what it says."""
     picture, sound = info.video, info.audio
     size = (picture.height, picture.width) if picture else (0, 0)
     return tokens_of(size, picture.end if picture else 0, sound.end if sound else 0, sampling)
 
 
-def tokens_of(size: tuple[int, int], seen: Number, heard: Number, sampling: Sampling) -> ClipTokens:
+def tokens_of(size: tuple[int, int], seen: Number, heard: Number, sampling: ClipOptions) -> ClipTokens:
     """Of a picture, height and width in pixels, that ends at second `seen`, and a sound that ends at second `heard`."""
     start = exact(sampling.start)
     ends = [exact(end) if sampling.end is None else min(exact(end), exact(sampling.end)) for end in (seen, heard)]

@@ -39,7 +39,7 @@ class Attention(Protocol):
         """Attend causally; the R queries are the last R of the N tokens. q (R, H, D), k and v (N, KV, D)."""
         ...
 
-    def row(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, length: Tensor) -> Tensor:
+    def decode(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, length: Tensor) -> Tensor:
         """Attend from one token, the last that is there, to a storage that is not full. Waits for nothing.
 
         q and result: (1, H, D); k, v: (capacity, KV, D). Which tokens are there is said twice, and a backend reads
@@ -91,9 +91,9 @@ class SdpaAttention:
             )
         return out[0].transpose(0, 1)
 
-    def row(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, length: Tensor) -> Tensor:
-        """See Attention.row."""
-        return (_row_by_products if q.is_cuda else _row_by_kernel)(q, k, v, hidden)
+    def decode(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, length: Tensor) -> Tensor:
+        """See Attention.decode."""
+        return (_decode_by_products if q.is_cuda else _decode_by_kernel)(q, k, v, attn_mask)
 
 
 # cuDNN's kernel comes late: it prepares itself anew, for tenths of a second, for every shape that it has not seen, and
@@ -111,18 +111,18 @@ def _kernels(q: Tensor) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
 
 
-def _row_by_kernel(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """Attention.row by one kernel, where the query heads of one key head are its rows: no key is repeated."""
+def _decode_by_kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+    """Attention.decode by one kernel, where the query heads of one key head are its rows: no key is repeated."""
     grouped = q.view(1, k.shape[1], -1, q.shape[2])
     keys, values = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
-    mask = hidden.expand(1, 1, grouped.shape[2], -1)
+    mask = attn_mask.expand(1, 1, grouped.shape[2], -1)
     return F.scaled_dot_product_attention(grouped, keys, values, mask).view(q.shape)
 
 
-def _row_by_products(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+def _decode_by_products(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
     """The same by two products: on CUDA, torch's kernels would leave all but a few multiprocessors idle."""
     grouped = q.view(k.shape[1], -1, q.shape[2]) * q.shape[2] ** -0.5
-    weights = (grouped @ k.permute(1, 2, 0)).float().add_(hidden).softmax(-1)
+    weights = (grouped @ k.permute(1, 2, 0)).float().add_(attn_mask).softmax(-1)
     return (weights.to(v.dtype) @ v.transpose(0, 1)).view(q.shape)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class CapturedStep:
+class GraphedStep:
     """What `step` does on the device, captured once, to be replayed.
 
     Capturing runs nothing: the first replay does. `step` must have run before, so that what it sets up on its first

@@ -75,8 +75,8 @@ class FlashAttention:
         """See Attention.causal. flash-attn aligns the last query with the last key, as is wanted here."""
         return _output(self._functions.flash_attn_func(q[None], k[None], v[None], causal=True))[0]
 
-    def row(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, length: Tensor) -> Tensor:
-        """See Attention.row. The keys are split over the GPU, and those behind `length` are not read."""
+    def decode(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, length: Tensor) -> Tensor:
+        """See Attention.decode. The keys are split over the GPU, and those behind `length` are not read."""
         out = self._functions.flash_attn_with_kvcache(q[None], k[None], v[None], cache_seqlens=length)
         return _output(out)[0]
 

@@ -6,7 +6,7 @@ from omniqa.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Decoding:
+class GenerationOptions:
     """How an answer is written.
 
     max_new_tokens: at most so many.

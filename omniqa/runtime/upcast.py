@@ -24,14 +24,14 @@ class _Scratch:
     def __init__(self) -> None:
         self._room = torch.empty(0)
 
-    def widened(self, weight: Tensor) -> Tensor:
+    def upcasted(self, weight: Tensor) -> Tensor:
         """The weight in float32, until the next call."""
         if self._room.numel() < weight.numel():
             self._room = torch.empty(weight.numel())
         return self._room[: weight.numel()].view(weight.shape).copy_(weight)
 
 
-class WideLinear(nn.Linear):
+class UpcastLinear(nn.Linear):
     """A linear layer that takes and gives bfloat16 and computes in float32 where there are many rows."""
 
     def __init__(self, linear: nn.Linear, scratch: _Scratch) -> None:
@@ -45,7 +45,7 @@ class WideLinear(nn.Linear):
         if x.numel() < _ROWS * self.in_features:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
-        return F.linear(x.float(), self._scratch.widened(self.weight), bias).to(x.dtype)
+        return F.linear(x.float(), self._scratch.upcasted(self.weight), bias).to(x.dtype)
 
 
 def float32_is_faster() -> bool:
@@ -79,10 +79,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def widen(module: nn.Module) -> None:
+def upcast(module: nn.Module) -> None:
     """Let the linear layers inside `module`, whose weights are bfloat16, compute in float32."""
     scratch = _Scratch()
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
-                setattr(parent, name, WideLinear(child, scratch))
+                setattr(parent, name, UpcastLinear(child, scratch))

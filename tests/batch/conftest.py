@@ -9,13 +9,13 @@ from omniqa.batch.questions import for_all
 from omniqa.batch.results import ResultFile
 from omniqa.batch.run import Asker, Batch
 from omniqa.jobs.jsonl_store import JSON_LINES
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
-SAMPLING = Sampling(fps=1)
+SAMPLING = ClipOptions(fps=1)
 QUESTIONS = ("What is seen?", "What is heard?")
 
 
@@ -47,7 +47,7 @@ def start(media, tmp_path):
             opened.pop().close()
         tasks = for_all(find(names or [str(media)]), questions)
         pruner = registry.create("omnidrop", 0.4)
-        decoding = Decoding(tokens)
+        decoding = GenerationOptions(tokens)
         settings = runfile.make_settings("nano", "auto", pruner, sampling, decoding)
         now = files_now(task.clip for task in tasks)
         options = {"shard": Shard(), "asked": runfile.summary(tasks), "now": now} | options

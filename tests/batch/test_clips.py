@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from omniqa.batch.clips import Clip, Shard, find, is_media, listed, named_as_media
+from omniqa.batch.clips import ClipPath, Shard, find, is_media, listed, named_as_media
 from omniqa.errors import UsageError
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
@@ -24,10 +24,10 @@ def test_each_clip_is_there_once_however_it_is_spelt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").touch()
     (tmp_path / "-b.mp4").touch()
-    assert find(["a.mp4", "./a.mp4", "a.mp4"]) == [Clip("a.mp4", "a.mp4")]
+    assert find(["a.mp4", "./a.mp4", "a.mp4"]) == [ClipPath("a.mp4", "a.mp4")]
     assert [clip.name for clip in find(["-b.mp4", ".", "./"])] == ["-b.mp4", "a.mp4"]
     assert not find([".", "a.mp4"])[1].found, "what is named is wanted, also where a folder has it"
-    assert find(["gone.mp4"]) == [Clip("gone.mp4", "gone.mp4")], "what is wrong with it is told later"
+    assert find(["gone.mp4"]) == [ClipPath("gone.mp4", "gone.mp4")], "what is wrong with it is told later"
 
 
 def test_links_to_folders_are_not_followed_and_do_not_loop(tmp_path):
@@ -63,9 +63,9 @@ def test_media_is_told_by_content(tmp_path):
 
 
 def test_what_was_asked_for_or_looks_like_media_is_never_left_out():
-    assert named_as_media(Clip("x", "x"))
-    assert named_as_media(Clip("x.MP4", "x.MP4", found=True))
-    assert not named_as_media(Clip("x.txt", "x.txt", found=True))
+    assert named_as_media(ClipPath("x", "x"))
+    assert named_as_media(ClipPath("x.MP4", "x.MP4", found=True))
+    assert not named_as_media(ClipPath("x.txt", "x.txt", found=True))
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5", "", "1/3 "])

@@ -13,7 +13,7 @@ from omniqa.batch.results import ResultFile
 from omniqa.batch.runfile import RunFile
 from omniqa.errors import UsageError
 from omniqa.eval.run import checked
-from omniqa.jobs.jsonl_store import JSON_LINES, LineStore, claim
+from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings
 
 SETTINGS = {"model": "m"}
 NAME = runfile.name_of(SETTINGS)
@@ -82,7 +82,7 @@ def test_a_pipe_in_place_of_a_run_file_or_settings_is_refused_at_once(results, t
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "settings.json")
     with pytest.raises(UsageError, match="a pipe, not a file"):
-        claim(tmp_path / "out", SETTINGS)
+        check_settings(tmp_path / "out", SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_question_that_has_two_lines_is_named(results):
 def test_settings_of_an_evaluation_of_no_use_are_refused(tmp_path, content):
     (tmp_path / "settings.json").write_text(content)
     with pytest.raises(UsageError, match=r"settings\.json can't be read .*line 1"):
-        claim(tmp_path, SETTINGS)
+        check_settings(tmp_path, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_a_line_that_is_no_answer_of_an_evaluation_is_named(tmp_path, line):
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (good, whole, bad)))
     with pytest.raises(UsageError, match=r"Line 3 of .* (no result of an evaluation|its 'file')"):
-        LineStore(path, keep=checked)
+        JsonlStore(path, keep=checked)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from omniqa.batch.clips import Clip
+from omniqa.batch.clips import ClipPath
 from omniqa.batch.questions import for_all, from_file, reads_like_question
 from omniqa.errors import UsageError
 
-CLIPS = [Clip("a.mp4", "a.mp4"), Clip("b.mp4", "b.mp4")]
+CLIPS = [ClipPath("a.mp4", "a.mp4"), ClipPath("b.mp4", "b.mp4")]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_ids_depend_on_name_and_text_alone_and_are_all_different():
     tasks = for_all(CLIPS, ["What?", "Who?", "What?"])
     assert len(set(ids(tasks))) == 6
     assert ids(for_all(CLIPS[1:], ["Where?", "What?"]))[1] == ids(tasks)[3]
-    assert ids(for_all([Clip("a.mp4", "elsewhere/a.mp4")], ["What?"])) == ids(tasks)[:1]
+    assert ids(for_all([ClipPath("a.mp4", "elsewhere/a.mp4")], ["What?"])) == ids(tasks)[:1]
 
 
 def test_ids_stay_as_they_are():
@@ -78,14 +78,14 @@ def test_questions_that_name_their_videos(write, tmp_path):
         ]
     )
     first, second = from_file(path, [], None)
-    assert first.clip == Clip("a.mp4", str(tmp_path / "a.mp4"))
+    assert first.clip == ClipPath("a.mp4", str(tmp_path / "a.mp4"))
     assert [(question.text, question.fields) for question in first.questions] == [
         ("What?", {"task": "seeing", "answer": "red"}),
         ("Where?", {"weights": [1, 2]}),
     ]
     assert ids([second]) == ["17"]
     (other, _) = from_file(path, CLIPS, "elsewhere")
-    assert other.clip == Clip("a.mp4", "elsewhere/a.mp4")
+    assert other.clip == ClipPath("a.mp4", "elsewhere/a.mp4")
 
 
 def test_questions_that_name_no_video_are_about_all(write):

@@ -12,10 +12,10 @@ from omniqa.batch import ray_engine
 from omniqa.batch.ray_engine import Actors, Pool, Worker, cluster
 from omniqa.batch.run import Asker
 from omniqa.errors import ModelError, UsageError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import load
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.batch.test_run import timeless
 from tests.near import near
 
@@ -98,7 +98,7 @@ def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, load
 
 
 def test_what_is_wrong_with_the_model_or_the_folder_is_said_by_the_actor(tmp_path):
-    asker = Asker(registry.create("none", 1.0), Sampling(), Decoding(), "settings")
+    asker = Asker(registry.create("none", 1.0), ClipOptions(), GenerationOptions(), "settings")
     here = os.getcwd()
     for name, folder, error in (("gone", here, ModelError), ("nano", str(tmp_path / "no"), UsageError)):
         (said,) = Worker(asker, partial(load, name), folder)({"todo": []})

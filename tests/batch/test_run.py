@@ -11,11 +11,11 @@ import torch
 
 from omniqa.batch import runfile
 from omniqa.errors import ModelError, NotFiniteError, OutOfMemoryError, UsageError
-from omniqa.media.sampling import Sampling
-from omniqa.pipeline.encoded_clip import PreparedClip
+from omniqa.media.sampling import ClipOptions
+from omniqa.pipeline.encoded_clip import PreprocessedClip
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.batch.conftest import QUESTIONS
 from tests.media.faults import Faults
 from tests.near import near
@@ -47,7 +47,7 @@ def memory(monkeypatch):
         real = getattr(OmniQA, stage)
 
         def limited(self, video, *given, **rest):
-            frames = video.clip.frames if isinstance(video, PreparedClip) else range(video.summary.frames)
+            frames = video.clip.frames if isinstance(video, PreprocessedClip) else range(video.summary.frames)
             if len(frames) > most:
                 raise OutOfMemoryError("No room.")
             return real(self, video, *given, **rest)
@@ -66,7 +66,9 @@ def test_lines_are_what_ask_prints_and_more(start, qa, media, tmp_path):
     asker = start().asker
     for row in rows:
         answer = next(
-            qa.ask_all(row["video"], [row["question"]], asker.pruner, sampling=asker.sampling, decoding=Decoding(3))
+            qa.ask_all(
+                row["video"], [row["question"]], asker.pruner, sampling=asker.sampling, decoding=GenerationOptions(3)
+            )
         )
         expected = answer.to_dict() | TIMES
         assert {name: row[name] for name in expected} | TIMES == expected
@@ -238,7 +240,7 @@ def test_what_no_clip_is_to_blame_for_ends_the_run(start, qa, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("stage", ["encode", "ask_all"])
-@pytest.mark.parametrize(("sampling", "error"), [(Sampling(fps=4), TRIED), (Sampling(fps=1), "No room.")])
+@pytest.mark.parametrize(("sampling", "error"), [(ClipOptions(fps=4), TRIED), (ClipOptions(fps=1), "No room.")])
 def test_where_memory_runs_out_twice_the_clip_fails(start, qa, memory, stage, sampling, error):
     memory(stage, 1)
     rows = list(start(sampling=sampling).go_on(qa))
@@ -248,7 +250,7 @@ def test_where_memory_runs_out_twice_the_clip_fails(start, qa, memory, stage, sa
 @pytest.mark.parametrize("stage", ["encode", "ask_all"])
 def test_where_memory_runs_out_the_clip_is_asked_about_with_fewer_frames_and_marked(start, qa, memory, stage):
     memory(stage, 4)
-    rows = list(start(sampling=Sampling(fps=4)).go_on(qa))
+    rows = list(start(sampling=ClipOptions(fps=4)).go_on(qa))
     assert {row["status"] for row in rows} == {"fewer_frames"}
     assert {row["media"]["frames"] for row in rows} == {4}
     assert "Memory ran out with 8 frames; answered from 4." in rows[0]["media"]["warnings"]
@@ -264,7 +266,7 @@ def test_where_memory_runs_out_while_decoding_the_clip_is_decoded_again_with_hal
 ):
     room = Faults(error, at=25)
     room.put_in(monkeypatch)
-    rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4), prefetch=prefetch).go_on(qa))
+    rows = list(start([str(media / "a.mp4")], sampling=ClipOptions(fps=4), prefetch=prefetch).go_on(qa))
     assert room.struck
     assert [row["status"] for row in rows] == ["fewer_frames"] * 2
     assert {row["media"]["frames"] for row in rows} == {4}
@@ -276,11 +278,11 @@ def test_where_memory_stays_out_while_decoding_the_clip_fails_alone(start, qa, m
     room = Faults(av.error.MemoryError(12, "Cannot allocate memory"), at=25, lasts=True)
     with monkeypatch.context() as patch:
         room.put_in(patch)
-        rows = list(start([str(media / "a.mp4")], sampling=Sampling(fps=4)).go_on(qa))
+        rows = list(start([str(media / "a.mp4")], sampling=ClipOptions(fps=4)).go_on(qa))
     assert {row["status"] for row in rows} == {"failed"}
     # How many frames there were can't be told either, so that the most that may be taken are halved.
     assert all(row["error"].endswith("Tried with 128 and 64 frames.") for row in rows)
-    assert {row["status"] for row in start([str(media / "b.mkv")], sampling=Sampling(fps=4)).go_on(qa)} == {"ok"}
+    assert {row["status"] for row in start([str(media / "b.mkv")], sampling=ClipOptions(fps=4)).go_on(qa)} == {"ok"}
 
 
 def test_memory_that_runs_out_at_a_later_question_costs_none_of_the_earlier_answers(start, qa, monkeypatch):
@@ -292,7 +294,7 @@ def test_memory_that_runs_out_at_a_later_question_costs_none_of_the_earlier_answ
         return ask_all(self, video, questions, *given, **rest)
 
     monkeypatch.setattr(OmniQA, "ask_all", limited)
-    rows = list(start(sampling=Sampling(fps=4)).go_on(qa))
+    rows = list(start(sampling=ClipOptions(fps=4)).go_on(qa))
     assert [row["status"] for row in rows] == ["ok", "fewer_frames"] * 3
     assert [row["media"]["frames"] for row in rows] == [8, 4] * 3
 
@@ -358,7 +360,9 @@ def test_a_run_file_left_behind_counts_for_nothing(start, qa, tmp_path):
 def test_weights_of_another_training_are_other_settings(tmp_path):
     def settings(weights):
         (tmp_path / "model.safetensors").write_bytes(weights)
-        return runfile.make_settings(str(tmp_path), "auto", registry.create("none", 1.0), Sampling(), Decoding())
+        return runfile.make_settings(
+            str(tmp_path), "auto", registry.create("none", 1.0), ClipOptions(), GenerationOptions()
+        )
 
     first = settings(b"one")
     assert settings(b"one") == first

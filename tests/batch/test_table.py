@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from omniqa.batch.table import COLUMNS, Table
 from omniqa.errors import UsageError
-from omniqa.jobs.jsonl_store import LineStore, read_rows
+from omniqa.jobs.jsonl_store import JsonlStore, read_rows
 
 TABLE = Table(("id", "answer", "fields.note"))
 ROWS = [
@@ -26,7 +26,7 @@ CELLS = [
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "out.csv"
-    with LineStore(path, TABLE) as store:
+    with JsonlStore(path, TABLE) as store:
         for row in ROWS:
             store.append(row)
     return path
@@ -43,7 +43,7 @@ def test_after_a_kill_at_any_byte_all_whole_rows_are_there(path):
     data = path.read_bytes()
     for end in range(len(data) + 1):
         path.write_bytes(data[:end])
-        with LineStore(path, TABLE) as store:
+        with JsonlStore(path, TABLE) as store:
             kept = list(store.rows)
             assert kept == CELLS[: len(kept)]
             store.append({"id": "last"})
@@ -62,16 +62,16 @@ def test_any_text_comes_back(texts):
 
 def test_a_table_with_other_columns_is_refused(path):
     with pytest.raises(UsageError, match="other columns"):
-        LineStore(path, Table.with_fields(["note"]))
+        JsonlStore(path, Table.with_fields(["note"]))
     assert Table.with_fields(["note"]).columns == (*COLUMNS, "fields.note")
 
 
 def test_cells_of_any_length_come_back(tmp_path):
     path = tmp_path / "out.csv"
     long = {"id": "1", "answer": "a\n" * 500_000 + '"' + "x" * 4_000_000, "fields.note": "=1+1"}
-    with LineStore(path, TABLE) as store:
+    with JsonlStore(path, TABLE) as store:
         store.append({"id": "1", "answer": long["answer"], "fields": {"note": "=1+1"}})
-    with LineStore(path, TABLE) as store:
+    with JsonlStore(path, TABLE) as store:
         assert store.rows == [long]
     assert path.read_bytes().endswith(b",=1+1\n"), "cells are written unchanged, whatever a spreadsheet makes of them"
 
@@ -79,7 +79,7 @@ def test_cells_of_any_length_come_back(tmp_path):
 def test_a_quotation_mark_too_many_is_named_and_costs_no_line_behind_it(path):
     whole = path.read_bytes().replace(b"2,,", b'2,",')
     path.write_bytes(whole)
-    for read in (lambda: LineStore(path, TABLE), lambda: list(read_rows(path, TABLE))):
+    for read in (lambda: JsonlStore(path, TABLE), lambda: list(read_rows(path, TABLE))):
         with pytest.raises(UsageError, match=r"Line 5 of .* is no row of this table"):
             read()
     assert path.read_bytes() == whole

@@ -10,14 +10,14 @@ from omniqa.bench.measure import bench
 from omniqa.bench.report import Spread
 from omniqa.bench.run import CLEAR_REFS, Runner, first_difference, kl_divergence, reset_rss_peak
 from omniqa.errors import OutOfMemoryError, UsageError
-from omniqa.media.clip import SampledClip
-from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.media.clip import Clip
+from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
 from omniqa.pipeline.engine import OmniQA
-from omniqa.pipeline.prefill import Prefiller
+from omniqa.pipeline.prefill import PrefillStage
 from omniqa.pipeline.stats import StageClock, peak_rss_bytes
 from omniqa.pruning import registry
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.models.qwen2_5_omni.clips import make_clip
 
 QUESTION = "What happens?"
@@ -27,7 +27,7 @@ ONCE = Rounds(repeats=1, warmup=0, new_tokens=4)
 def small_clip(**lengths):
     """A corner of the picture, 24 tokens a grid, and all of the sound."""
     clip = make_clip(**lengths)
-    return SampledClip.from_arrays(frames=clip.frames[:, :112, :168], waveform=clip.waveform)
+    return Clip.from_arrays(frames=clip.frames[:, :112, :168], waveform=clip.waveform)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def measure(qa, clip):
 @pytest.fixture
 def prefills(monkeypatch):
     """The methods that were prefilled with, in order."""
-    seen, prefill = [], Prefiller.prefill
+    seen, prefill = [], PrefillStage.prefill
 
     def watched(self, video, question, pruner, *more):
         seen.append((pruner.name, pruner.target))
         return prefill(self, video, question, pruner, *more)
 
-    monkeypatch.setattr(Prefiller, "prefill", watched)
+    monkeypatch.setattr(PrefillStage, "prefill", watched)
     return seen
 
 
@@ -77,7 +77,7 @@ def test_figures_equal_those_of_asking(measure, qa, clip):
     """The same prompt, method and model: retention, tokens and answer are those of `ask`."""
     report = measure(["omnidrop", "omnizip"], [0.4, 0.3])
     for (method, retention), got in by_name(report).items():
-        answer = qa.ask(clip, QUESTION, method, retention, decoding=Decoding(ONCE.new_tokens))
+        answer = qa.ask(clip, QUESTION, method, retention, decoding=GenerationOptions(ONCE.new_tokens))
         tokens = answer.stats.tokens
         assert got.achieved == pytest.approx(answer.retention.achieved)
         assert (got.video_kept, got.audio_kept) == (tokens.video_kept, tokens.audio_kept)
@@ -99,7 +99,7 @@ def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa,
     def distribution(name, before):
         """Of the token after `before`."""
         result = qa.prefiller.prefill(video, QUESTION, registry.create(name, 0.2), 8, StageClock(qa.thinker.device))
-        logits, step = result.result.logits, Steps(qa.decoder, result.cache, result.layout.next_position)
+        logits, step = result.result.logits, DecodeStep(qa.decoder, result.cache, result.layout.next_position)
         for token in before:
             logits = step(token)
         return logits.double().softmax(-1).tolist()
@@ -115,7 +115,7 @@ def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa,
 
 def test_the_answer_is_compared_token_by_token(measure, qa, clip):
     got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
-    short = Decoding(ONCE.new_tokens)
+    short = GenerationOptions(ONCE.new_tokens)
     full, pruned = (qa.ask(clip, QUESTION, name, 0.2, decoding=short).token_ids for name in ("none", "random"))
     assert got.same_answer == (full == pruned)
     assert got.first_difference == first_difference(full, pruned)

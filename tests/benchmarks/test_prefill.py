@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import encoders, prefill, rows
 from benchmarks.theirs import READERS, Theirs, TheirsError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 
 PATHS = [Path(sys.prefix) / "torchvision"]  # where `make test` puts what transformers' side needs
@@ -106,7 +106,7 @@ def test_omniqa_alone_needs_no_other_package(checkpoint, clip, tmp_path, capsys)
 
 def test_the_encoders_alone_agree_and_equal_grids_have_a_lower_floor(qa, tmp_path):
     slides = prefill.make_clip(tmp_path / "slides.mp4", seconds=8, slides=True)
-    found = encoders.measure(qa, slides, Sampling(), runs=1)
+    found = encoders.measure(qa, slides, ClipOptions(), runs=1)
     assert [(row["stage"], row["name"]) for row in found["rows"]] == [
         ("vision encoder", "transformers"), ("vision encoder", "omniqa"),
         ("audio encoder", "transformers"), ("audio encoder", "omniqa"),

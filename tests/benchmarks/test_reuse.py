@@ -4,7 +4,7 @@ import torch
 
 import omniqa
 from benchmarks.reuse import measure, relative_error
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from tests.conftest import ROOT
 
 
@@ -16,7 +16,7 @@ def test_exact_embeddings_have_no_error_and_their_mean_has_that_of_knowing_nothi
 
 def test_with_the_threshold_more_windows_are_taken_and_what_is_exact_has_no_error():
     qa = omniqa.load("nano", device="cpu")
-    rows = measure(qa, ROOT / "sample_media" / "tiger.mp4", Sampling(audio=False), [0.0, 255.0], runs=1)
+    rows = measure(qa, ROOT / "sample_media" / "tiger.mp4", ClipOptions(audio=False), [0.0, 255.0], runs=1)
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [cell[1] for cell in cells] == ["off", "0", "255"]
     taken = [float(cell[2].rstrip("%")) for cell in cells]

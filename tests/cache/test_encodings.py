@@ -15,17 +15,17 @@ import omniqa
 from omniqa.cache.encodings import EncodingCache, clip_key, encoder_identity, file_key
 from omniqa.cache.folder import SUFFIX, CacheFolder
 from omniqa.errors import OutOfMemoryError
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import OmniQA
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.media.cases import damaged
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 from tests.media.faults import Faults
 from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
 from tests.near import near
 
-SAMPLING = Sampling(fps=1, min_pixels=784)
-SHORT = Decoding(4)
+SAMPLING = ClipOptions(fps=1, min_pixels=784)
+SHORT = GenerationOptions(4)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def no_encoders(monkeypatch):
         def refuse(*given, **named):
             raise AssertionError("this was done already")
 
-        monkeypatch.setattr("omniqa.pipeline.preprocess.sample_clip", refuse)
+        monkeypatch.setattr("omniqa.pipeline.preprocess.sample", refuse)
         monkeypatch.setattr("omniqa.models.qwen2_5_omni.vision.VisionEncoder._encode_grids", refuse)
         monkeypatch.setattr("omniqa.models.qwen2_5_omni.audio.AudioEncoder._encode_windows", refuse)
 

@@ -19,7 +19,7 @@ from omniqa.cache.entry import METADATA, content_digest
 from omniqa.cache.folder import SUFFIX, CacheFolder
 from omniqa.errors import OutOfMemoryError
 from omniqa.pipeline.engine import OmniQA
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.models.qwen2_5_omni.clips import make_clip
 
 SEEDS = range(5)
@@ -275,7 +275,7 @@ def answer(qa, folder, clip):
     cached = OmniQA(qa.name, qa.thinker, cache=EncodingCache(folder))
 
     def call(about=clip):
-        told = cached.ask(about, "What?", decoding=Decoding(2)).to_dict() | {"timing_s": None, "memory": None}
+        told = cached.ask(about, "What?", decoding=GenerationOptions(2)).to_dict() | {"timing_s": None, "memory": None}
         return told | {"media": told["media"] | {"warnings": []}}, told["media"]["warnings"]
 
     return call
@@ -297,7 +297,7 @@ def entry(answer, folder):
 
 @pytest.fixture(scope="module")
 def uncached(qa, clip):
-    told = qa.ask(clip, "What?", decoding=Decoding(2)).to_dict() | {"timing_s": None, "memory": None}
+    told = qa.ask(clip, "What?", decoding=GenerationOptions(2)).to_dict() | {"timing_s": None, "memory": None}
     assert told["media"]["warnings"] == []
     return told
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from omniqa.batch.clips import Clip
+from omniqa.batch.clips import ClipPath
 from omniqa.batch.questions import for_all, from_file
 from omniqa.errors import UsageError
 from omniqa.eval.files import load
@@ -157,10 +157,10 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path, suffix):
 def test_records_of_no_use_are_named_by_their_line(write, records, reason):
     path = write("q.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(UsageError, match=reason):
-        from_file(path, [Clip("a.mp4", "a.mp4")], None)
+        from_file(path, [ClipPath("a.mp4", "a.mp4")], None)
 
 
 @pytest.mark.parametrize("text", ["What \udcff?", "\ud800", "a\0b"])
 def test_a_question_that_is_no_text_is_refused_wherever_it_comes_from(text):
     with pytest.raises(UsageError, match="A question holds"):
-        for_all([Clip("a.mp4", "a.mp4")], [text])
+        for_all([ClipPath("a.mp4", "a.mp4")], [text])

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from omniqa.batch.clips import Clip
+from omniqa.batch.clips import ClipPath
 from omniqa.batch.questions import from_file
 from omniqa.errors import UsageError
 from omniqa.eval import files
 from omniqa.eval.files import LINE_BYTES, join, load
 
-CLIPS = [Clip("a.mp4", "a.mp4")]
+CLIPS = [ClipPath("a.mp4", "a.mp4")]
 PIECE = 2**20
 
 

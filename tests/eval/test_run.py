@@ -17,10 +17,10 @@ from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
 from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import Run
-from omniqa.jobs.jsonl_store import LineStore
+from omniqa.jobs.jsonl_store import JsonlStore
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning.variants import method_variants
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
 
 CLIPS = NanoClips(3, 1, 112)
@@ -40,8 +40,8 @@ def start(tmp_path):
     def make(questions=None, made=COLUMNS, clips=CLIPS):
         for store in stores:
             store.__exit__(None, None, None)
-        stores[:] = [LineStore(tmp_path / "results.jsonl")]
-        return Run(questions or CLIPS.questions(2)[:4], clips, made, Decoding(6), stores[0])
+        stores[:] = [JsonlStore(tmp_path / "results.jsonl")]
+        return Run(questions or CLIPS.questions(2)[:4], clips, made, GenerationOptions(6), stores[0])
 
     yield make
     for store in stores:
@@ -69,7 +69,7 @@ def test_answers_are_those_that_ask_gives(qa, start):
         pruner = column.pruner
         if pruner.name == "omnizip":  # in so small a clip its steps are larger than what is allowed
             continue
-        answer = qa.ask(clip, question.prompt(), pruner.name, pruner.retention, decoding=Decoding(6))
+        answer = qa.ask(clip, question.prompt(), pruner.name, pruner.retention, decoding=GenerationOptions(6))
         (row,) = [row for row in rows if (row["question"], row["column"]) == (0, column.name)]
         assert row["answer"] == answer.text
         assert row["achieved"] == answer.retention.achieved

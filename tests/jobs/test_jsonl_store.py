@@ -10,7 +10,7 @@ import pytest
 
 from omniqa.batch.table import Table
 from omniqa.errors import UsageError
-from omniqa.jobs.jsonl_store import JSON_LINES, LineStore, claim, read_rows, write_line, write_whole
+from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings, read_rows, write_line, write_whole
 
 ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [1.5, None]}]
 
@@ -21,23 +21,23 @@ def path(tmp_path):
 
 
 def test_lines_come_back_in_order(path):
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         for row in ROWS:
             store.append(row)
         assert store.rows == ROWS
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         assert store.rows == ROWS
     assert [json.loads(line) for line in path.read_text().splitlines()] == ROWS
 
 
 def test_after_a_kill_at_any_byte_all_whole_lines_are_there_and_the_next_one_is_whole(path):
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         for row in ROWS:
             store.append(row)
     data = path.read_bytes()
     for end in range(len(data) + 1):
         path.write_bytes(data[:end])
-        with LineStore(path) as store:
+        with JsonlStore(path) as store:
             assert store.rows == ROWS[: data[:end].count(b"\n")]
             store.append({"last": end})
         lines = path.read_text().splitlines()
@@ -45,7 +45,7 @@ def test_after_a_kill_at_any_byte_all_whole_lines_are_there_and_the_next_one_is_
 
 
 def test_a_line_is_in_the_file_when_append_returns(path):
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         store.append(ROWS[0])
         assert json.loads(path.read_text()) == ROWS[0]
 
@@ -54,7 +54,7 @@ def test_a_line_is_in_the_file_when_append_returns(path):
 def test_a_broken_line_in_the_middle_is_an_error_that_names_it(path, broken):
     path.write_text(f'{{"n": 1}}\n{broken}\n{{"n": 3}}\n')
     with pytest.raises(UsageError, match="Line 2 of"):
-        LineStore(path)
+        JsonlStore(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits there")
@@ -64,9 +64,9 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(path, room):
 import resource, signal
 from pathlib import Path
 from omniqa.errors import UsageError
-from omniqa.jobs.jsonl_store import LineStore
+from omniqa.jobs.jsonl_store import JsonlStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-with LineStore(Path({str(path)!r})) as store:
+with JsonlStore(Path({str(path)!r})) as store:
     store.append({{"n": 1}})
     resource.setrlimit(resource.RLIMIT_FSIZE, (9 + {room}, -1))
     try:
@@ -77,7 +77,7 @@ with LineStore(Path({str(path)!r})) as store:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{path} can't be written to (File too large).\n"
     assert path.read_text() == '{"n": 1}\n'
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         store.append({"n": 2})
     assert list(read_rows(path, JSON_LINES)) == [{"n": 1}, {"n": 2}]
 
@@ -89,7 +89,7 @@ def test_an_interrupt_in_the_middle_of_a_line_leaves_none_of_it(path, monkeypatc
         write(file, bytes(line)[:4])
         raise KeyboardInterrupt
 
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         store.append(ROWS[0])
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", interrupted)
@@ -110,29 +110,29 @@ def test_a_pipe_takes_lines_as_well(path):
 
 
 def test_only_what_is_wanted_of_each_row_is_kept_in_memory(path):
-    with LineStore(path, keep=lambda row: row["n"]) as store:
+    with JsonlStore(path, keep=lambda row: row["n"]) as store:
         for row in ROWS:
             store.append(row)
         assert store.rows == [1, 2, 3]
-    with LineStore(path, keep=lambda row: row["n"]) as store:
+    with JsonlStore(path, keep=lambda row: row["n"]) as store:
         assert store.rows == [1, 2, 3]
 
 
 def test_lines_are_taken_out_all_at_once_and_the_file_stays_this_runs(path):
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         for row in ROWS:
             store.append(row)
         store.drop(lambda row: row["n"] == 2)
         assert store.rows == [ROWS[0], ROWS[2]]
         with pytest.raises(UsageError, match="by another run"):
-            LineStore(path)
+            JsonlStore(path)
         store.append({"n": 4})
     assert list(read_rows(path, JSON_LINES)) == [ROWS[0], ROWS[2], {"n": 4}]
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypatch):
-    with LineStore(path) as store:
+    with JsonlStore(path) as store:
         for row in ROWS:
             store.append(row)
 
@@ -150,18 +150,18 @@ def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypa
 
 @pytest.mark.parametrize("layout", [JSON_LINES, Table(("id", "answer"))])
 def test_a_line_that_is_too_long_is_named_and_not_read_on(path, monkeypatch, layout):
-    with LineStore(path, layout) as store:
+    with JsonlStore(path, layout) as store:
         for text in ("short", "a\nb", "x" * 500):
             store.append({"id": "1", "answer": text})
     before = path.read_bytes()
     monkeypatch.setattr("omniqa.jobs.jsonl_store.LINE_BYTES", 100)
     number = before[: before.index(b"xxx")].count(b"\n") + 1
-    for read in (lambda: LineStore(path, layout), lambda: list(read_rows(path, layout))):
+    for read in (lambda: JsonlStore(path, layout), lambda: list(read_rows(path, layout))):
         with pytest.raises(UsageError, match=rf"Line {number} of .* has more than 100 bytes, so it is no"):
             read()
     path.write_bytes(b"\0" * 500)
     with pytest.raises(UsageError, match="holds something else than results"):
-        LineStore(path, layout)
+        JsonlStore(path, layout)
     assert path.read_bytes() == b"\0" * 500
 
 
@@ -169,14 +169,14 @@ def test_a_line_that_is_too_long_is_named_and_not_read_on(path, monkeypatch, lay
 def test_a_file_that_holds_something_else_is_left_alone(path, content):
     path.write_bytes(content)
     with pytest.raises(UsageError):
-        LineStore(path)
+        JsonlStore(path)
     assert path.read_bytes() == content
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_two_runs_at_once_are_refused(path):
-    code = f"from omniqa.jobs.jsonl_store import LineStore; from pathlib import Path; LineStore(Path({str(path)!r}))"
-    with LineStore(path):
+    code = f"from omniqa.jobs.jsonl_store import JsonlStore; from pathlib import Path; JsonlStore(Path({str(path)!r}))"
+    with JsonlStore(path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "by another run" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -185,8 +185,8 @@ def test_two_runs_at_once_are_refused(path):
 def test_what_can_not_be_written_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     for write in (
-        lambda: LineStore(tmp_path),
-        lambda: claim(tmp_path / "file", {}),
+        lambda: JsonlStore(tmp_path),
+        lambda: check_settings(tmp_path / "file", {}),
         lambda: write_whole(tmp_path / "no" / "such.txt", ""),
     ):
         with pytest.raises(UsageError):
@@ -195,22 +195,22 @@ def test_what_can_not_be_written_is_a_usage_error(tmp_path):
 
 def test_a_folder_belongs_to_its_settings(tmp_path):
     folder = tmp_path / "new" / "out"
-    claim(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
-    claim(folder, {"none": None, "sizes": [1, 2.5], "seed": 0, "model": "m"})
+    check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
+    check_settings(folder, {"none": None, "sizes": [1, 2.5], "seed": 0, "model": "m"})
     with pytest.raises(UsageError, match="seed was 0, not 1"):
-        claim(folder, {"model": "m", "seed": 1, "sizes": [1, 2.5], "none": None})
+        check_settings(folder, {"model": "m", "seed": 1, "sizes": [1, 2.5], "none": None})
     with pytest.raises(UsageError, match="hint was None, not 'x'"):
-        claim(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None, "hint": "x"})
+        check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None, "hint": "x"})
     with pytest.raises(UsageError, match="sizes was"):
-        claim(folder, {"model": "m", "seed": 0, "none": None})
-    claim(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
+        check_settings(folder, {"model": "m", "seed": 0, "none": None})
+    check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
 
 
 def test_lines_without_their_settings_belong_to_nobody(tmp_path):
-    with LineStore(tmp_path / "results.jsonl") as store:
+    with JsonlStore(tmp_path / "results.jsonl") as store:
         store.append(ROWS[0])
     with pytest.raises(UsageError, match=r"settings\.json"):
-        claim(tmp_path, {"seed": 0})
+        check_settings(tmp_path, {"seed": 0})
 
 
 def test_a_file_is_replaced_whole(tmp_path):

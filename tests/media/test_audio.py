@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.audio import SAMPLE_RATE, _placed, _Silence, read_audio, resample_array, stream_audio
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.container import Damage, Timed
 from omniqa.media.downmix import Downmix
 from tests.media.clips import Audio, Video, click, grey, real_clip, spoil, tone, write_clip
@@ -149,11 +149,11 @@ def test_beyond_an_hour_of_silence_the_sound_breaks_off():
 def test_sound_that_begins_late_keeps_its_time_beside_a_picture_and_follows_at_once_without_one(tmp_path):
     pictures = Video([grey(k) for k in range(60)], rate=1, codec="mpeg4", tick=Fraction(1, 25), options={"bf": "0"})
     late = Audio(tone(1), start=40, codec="flac")
-    clip = sample_clip(write_clip(tmp_path / "a.mkv", pictures, late))
+    clip = sample(write_clip(tmp_path / "a.mkv", pictures, late))
     assert float(clip.audio_seconds) == pytest.approx(41, abs=0.01)
     assert clip.warnings == ()
     few = Video(pictures.frames[:2], times=[0, 55], codec="mpeg4", tick=Fraction(1, 25), options={"bf": "0"})
-    clip = sample_clip(write_clip(tmp_path / "b.mkv", few, late))
+    clip = sample(write_clip(tmp_path / "b.mkv", few, late))
     assert float(clip.audio_seconds) == pytest.approx(1, abs=0.01)
     assert "leave gaps with nothing in them; 40 s of these are left out" in clip.warnings[0]
 

@@ -12,7 +12,7 @@ import pytest
 
 from omniqa.errors import MediaError, OutOfMemoryError
 from omniqa.media.claims import claims_tags_beyond_end, is_only_claimed
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.probe import probe
 from tests.media import cases
 from tests.media.clips import Audio, Video, grey, index_of, tone, write_clip
@@ -40,7 +40,7 @@ def test_a_frame_that_claims_gigabytes_is_damage_and_what_lies_before_it_is_take
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, frame_starts(data)[6], size)
     path.write_bytes(data)
-    clip = sample_clip(path)
+    clip = sample(path)
     assert [index_of(frame) for frame in clip.frames] == [0, 5]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from omniqa.errors import MediaError
 from omniqa.media import clock as clock_module
 from omniqa.media import container as container_module
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.clock import STEADY, ClockScan
 from omniqa.media.probe import probe
 from tests.media.clips import Audio, Video, tone, write_clip
@@ -80,7 +80,7 @@ def seconds_of(clip, start, end):
 )
 def test_two_recordings_joined_byte_by_byte_follow_each_other(tmp_path, name, start):
     path = joined(tmp_path / name, (RED, 500, 0), (BLUE, 900, start))
-    clip = sample_clip(path)
+    clip = sample(path)
     assert float(clip.info.duration) == pytest.approx(2 * SECONDS, abs=0.15)
     seen = colours(clip)
     assert seen == "r" * seen.count("r") + "b" * seen.count("b")
@@ -96,19 +96,19 @@ def test_two_recordings_joined_byte_by_byte_follow_each_other(tmp_path, name, st
 
 def test_a_range_beyond_a_jump_is_taken_on_the_continuous_clock(tmp_path):
     path = joined(tmp_path / "a.ts", (RED, 500, 0), (BLUE, 900, 0), (GREEN, 700, 3000))
-    clip = sample_clip(path, Sampling(start=9, end=11))
+    clip = sample(path, ClipOptions(start=9, end=11))
     assert colours(clip) == "gggg"
     assert clip.frame_times[0] == 0
     assert pitch(clip.waveform) == pytest.approx(700, abs=2)
-    assert pitch(sample_clip(path, Sampling(start=5, end=7)).waveform) == pytest.approx(900, abs=2)
-    across = sample_clip(path, Sampling(start=2.5, end=6, fps=1))
+    assert pitch(sample(path, ClipOptions(start=5, end=7)).waveform) == pytest.approx(900, abs=2)
+    across = sample(path, ClipOptions(start=2.5, end=6, fps=1))
     assert colours(across) == "rrbb"
 
 
 def test_many_jumps_are_all_listed_in_order(tmp_path):
     starts = (50, 0, 3600, 10, 0)
     parts = [((RED, BLUE)[k % 2], 500 + 100 * k, start) for k, start in enumerate(starts)]
-    clip = sample_clip(joined(tmp_path / "a.ts", *parts), Sampling(fps=1, start=0.5))
+    clip = sample(joined(tmp_path / "a.ts", *parts), ClipOptions(fps=1, start=0.5))
     assert colours(clip)[:20] == "rrrrbbbbrrrrbbbbrrrr"
     assert [float(jump.by) for jump in clip.info.clock.jumps] == pytest.approx(
         [after - before - SECONDS for before, after in pairwise(starts)], abs=0.2
@@ -118,7 +118,7 @@ def test_many_jumps_are_all_listed_in_order(tmp_path):
 
 @pytest.mark.parametrize("lengths", [{"seen": 0}, {"heard": 0}], ids=["sound alone", "picture alone"])
 def test_a_single_stream_goes_on_as_well(tmp_path, lengths):
-    clip = sample_clip(joined(tmp_path / "a.ts", (RED, 500, 0), (BLUE, 900, 60), **lengths))
+    clip = sample(joined(tmp_path / "a.ts", (RED, 500, 0), (BLUE, 900, 60), **lengths))
     assert float(clip.info.duration) == pytest.approx(2 * SECONDS, abs=0.15)
     assert len(clip.info.clock.jumps) == 1
     if clip.info.video:
@@ -133,7 +133,7 @@ def test_chained_ogg_is_heard_to_its_end(tmp_path, suffix, codec):
     ]
     path = tmp_path / f"chain{suffix}"
     path.write_bytes(b"".join(link.read_bytes() for link in links))
-    clip = sample_clip(path)
+    clip = sample(path)
     assert float(clip.audio_seconds) == pytest.approx(6, abs=0.1)
     assert pitch(seconds_of(clip, 1, 2)) == pytest.approx(500, abs=2)
     assert pitch(seconds_of(clip, 4, 5)) == pytest.approx(900, abs=2)
@@ -146,7 +146,7 @@ def test_a_wrap_of_the_clock_changes_nothing(tmp_path, before):
     path = tmp_path / "a.ts"
     part(path, RED, 500, float(TURN) - before)
     clip, plain = (
-        sample_clip(path),
+        sample(path),
         probe(write_clip(tmp_path / "b.ts", Video([np.zeros((64, 96, 3), np.uint8)] * 100))),
     )
     assert float(plain.duration) == float(clip.info.video.end - clip.info.video.start) == SECONDS
@@ -159,7 +159,7 @@ def test_a_wrap_of_the_clock_changes_nothing(tmp_path, before):
 
 def test_a_wrap_after_a_jump_is_no_jump(tmp_path):
     path = joined(tmp_path / "a.ts", (RED, 500, 0), (BLUE, 900, float(TURN) - 2))
-    clip = sample_clip(path)
+    clip = sample(path)
     assert float(clip.info.duration) == pytest.approx(2 * SECONDS, abs=0.15)
     assert len(clip.info.clock.jumps) == 1
 
@@ -194,7 +194,7 @@ def intra(tmp_path_factory):
 @pytest.mark.parametrize(("name", "years"), [("a.mkv", 0.01), ("a.mkv", 60), ("a.nut", 1), ("a.mp4", 0.004)])
 def test_a_half_that_lies_years_later_follows_the_first(tmp_path, intra, name, years):
     path = rewritten(intra, tmp_path / name, lambda number: years * 365 * 86_400 if number >= 4 else 0)
-    clip = sample_clip(path, Sampling(fps=4))
+    clip = sample(path, ClipOptions(fps=4))
     assert 2.9 <= clip.info.duration <= 4, "the frame before the gap may stand for a second at most"
     assert re.fullmatch("r{4,8}g{4}b{4,5}", colours(clip))
     assert any("clock jumps once" in warning for warning in clip.warnings)
@@ -204,7 +204,7 @@ def test_a_gap_of_minutes_in_everything_is_cut_and_a_shorter_one_kept(tmp_path):
     source = write_clip(tmp_path / "a.mkv", None, Audio(tone(2, 500, 16_000), 16_000, codec="pcm_s16le"))
     kept = probe(rewritten(source, tmp_path / "kept.mkv", lambda number: 200 if number >= 16 else 0))
     assert float(kept.duration) == pytest.approx(202, abs=0.1)
-    cut = sample_clip(rewritten(source, tmp_path / "cut.mkv", lambda number: 2100 if number >= 16 else 0))
+    cut = sample(rewritten(source, tmp_path / "cut.mkv", lambda number: 2100 if number >= 16 else 0))
     assert float(cut.audio_seconds) == pytest.approx(2, abs=0.1)
 
 
@@ -223,7 +223,7 @@ def ivf(path, ticks, rate=1, scale=1):
 
 @pytest.mark.parametrize("gap", [2**20, 2**40, 2**58])
 def test_absurd_timestamps_cost_what_the_frames_cost(tmp_path, gap):
-    clip = sample_clip(ivf(tmp_path / "a.ivf", [gap * k for k in range(5)]))
+    clip = sample(ivf(tmp_path / "a.ivf", [gap * k for k in range(5)]))
     assert clip.info.duration <= 60
     assert any("clock jumps 4 times" in warning for warning in clip.warnings)
 
@@ -302,7 +302,7 @@ def test_without_jumps_the_file_is_sought_in_as_ever(tmp_path):
 )
 def test_the_last_frame_lasts_as_long_as_the_file_says(tmp_path, name, times, end):
     path = sparse(tmp_path / name, times, end)
-    clip = sample_clip(path, Sampling(fps=1, max_frames=10_000) if end < 300 else Sampling())
+    clip = sample(path, ClipOptions(fps=1, max_frames=10_000) if end < 300 else ClipOptions())
     assert float(clip.info.duration) == end
     assert all(time < end for time in clip.frame_times[:-1])
     assert clip.warnings == ("There is no audio stream.",)
@@ -348,7 +348,7 @@ def test_an_animated_webp_is_read_by_pyav_19_and_refused_by_name_before(tmp_path
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200)
     if "webp_anim" in av.format.formats_available:
         assert probe(path).duration == pytest.approx(1, abs=0.2)
-        assert len(sample_clip(path, Sampling(fps=4, min_pixels=784, max_pixels=3136)).frames) == 4
+        assert len(sample(path, ClipOptions(fps=4, min_pixels=784, max_pixels=3136)).frames) == 4
     else:
         with pytest.raises(MediaError, match="animated WebP"):
             probe(path)
@@ -364,6 +364,6 @@ def test_a_stream_that_ends_is_told_by_its_own_number_though_its_last_packet_has
             data[at + 11] |= 15
         at += 15 + int.from_bytes(data[at + 1 : at + 4])
     path.write_bytes(data)
-    clip = sample_clip(path)
+    clip = sample(path)
     assert not len(clip.frames)
     assert float(clip.audio_seconds) == pytest.approx(SECONDS, abs=0.1)

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.probe import probe
 
 BT709, UNSPECIFIED, BT601, YCGCO, BT2020, PQ, HLG = 1, 2, 5, 8, 9, 16, 18
@@ -84,7 +84,7 @@ def write(
 
 def seen(path: Path):
     """The colour in the middle of the first frame."""
-    frame = sample_clip(path, Sampling(audio=False)).frames[0]
+    frame = sample(path, ClipOptions(audio=False)).frames[0]
     return frame[frame.shape[0] // 2, frame.shape[1] // 2].astype(int)
 
 
@@ -186,7 +186,7 @@ def test_hdr_pictures_stored_as_rgb_are_mapped(tmp_path):
 def test_hdr_of_odd_sizes_has_no_seams(tmp_path, size):
     frame = plain(codes(pq(203 * WHITE)), "yuv444p10le", *size)
     path = write(tmp_path / "a.mkv", [frame], "ffv1")
-    got = sample_clip(path, Sampling(audio=False)).frames[0]
+    got = sample(path, ClipOptions(audio=False)).frames[0]
     assert got.min() >= 240
     assert got.max() - got.min() <= 1
 
@@ -224,7 +224,7 @@ def test_tagged_ordinary_video_is_what_swscale_makes_of_it(tmp_path):
     path = write(tmp_path / "a.mkv", [frame], "ffv1", primaries=BT709, transfer=BT709, matrix=BT709)
     with av.open(str(path)) as container:
         expected = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    assert np.array_equal(sample_clip(path, Sampling(audio=False)).frames[0], expected)
+    assert np.array_equal(sample(path, ClipOptions(audio=False)).frames[0], expected)
 
 
 def test_full_range_is_honoured(tmp_path):
@@ -238,6 +238,6 @@ def test_a_matrix_that_swscale_lacks_is_no_damage(tmp_path):
     y, cg, co = (red + blue) / 4 + green / 2, green / 2 - (red + blue) / 4 + 128, (red - blue) / 2 + 128
     frame = plain([round(y), round(cg), round(co)], "yuv444p")
     path = write(tmp_path / "a.mkv", [frame] * 2, "libx264", primaries=1, transfer=1, matrix=YCGCO, crf="1")
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert clip.warnings == ()
     assert np.abs(seen(path) - (30, 180, 60)).max() <= 3

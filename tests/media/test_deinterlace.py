@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.video import PictureCounts, read_frames
 from tests.media.clips import CLOCKWISE
 
@@ -151,7 +151,7 @@ def test_the_same_frame_comes_out_wherever_reading_begins(tmp_path, kind):
 
 def test_interlaced_frames_are_turned_and_have_their_pixels_made_square_too(tmp_path):
     path = write(tmp_path / "a.mp4", "libx264", ["tff"] * 5, X264 | {"x264-params": "tff=1"}, CLOCKWISE, Fraction(8, 5))
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert (clip.info.video.height, clip.info.video.width) == (224, 112)
     assert clip.counts.deinterlaced == 1
     assert np.abs(np.diff(clip.frames[0][..., 1].astype(int), 2, axis=1)).mean() < 4
@@ -160,6 +160,6 @@ def test_interlaced_frames_are_turned_and_have_their_pixels_made_square_too(tmp_
 
 
 def test_the_clip_counts_the_frames(tmp_path):
-    clip = sample_clip(clip_of(tmp_path, "MPEG-2 in MPEG-TS", "bff", count=50), Sampling(audio=False))
+    clip = sample(clip_of(tmp_path, "MPEG-2 in MPEG-TS", "bff", count=50), ClipOptions(audio=False))
     assert clip.counts == PictureCounts(deinterlaced=4)
     assert clip.warnings == ()

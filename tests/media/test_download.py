@@ -18,7 +18,7 @@ from omniqa.errors import MediaError
 from omniqa.media.access import Access
 from omniqa.media.download import held, place
 from omniqa.media.probe import probe
-from omniqa.media.sampling import Sampling
+from omniqa.media.sampling import ClipOptions
 from tests.media import cases
 
 PAGE = b"<!DOCTYPE html><html><body><video src='/plain'></video></body></html>"
@@ -292,4 +292,4 @@ def test_every_command_takes_an_address(server, copies, capfd, tmp_path):
 
 
 def test_the_limit_tells_no_results_apart():
-    assert Sampling(max_download=5).settings == Sampling().settings
+    assert ClipOptions(max_download=5).settings == ClipOptions().settings

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.downmix import CANCELLED_NOTE
 
 RATE = 48_000
@@ -29,7 +29,7 @@ def sound(path, channels, layout):
 
 
 def heard(path):
-    return sample_clip(path, Sampling(video=False))
+    return sample(path, ClipOptions(video=False))
 
 
 def level(waveform, hertz):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from omniqa.errors import MediaError, OutOfMemoryError, StorageError
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.downmix import mono_gains
 from tests.media.clips import CLOCKWISE, Audio, Video, grey, tone, write_clip
 from tests.media.faults import Faults
 
-SMALL = Sampling(fps=8, min_pixels=784, max_pixels=784)
+SMALL = ClipOptions(fps=8, min_pixels=784, max_pixels=784)
 NO_ROOM = av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 NO_THREAD = av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 NO_DISK = av.error.OSError(errno.EIO, "Input/output error")
@@ -46,7 +46,7 @@ def read(path, faults, monkeypatch):
     mono_gains.cache_clear()
     with monkeypatch.context() as patch:
         faults.put_in(patch)
-        return sample_clip(path, SMALL)
+        return sample(path, SMALL)
 
 
 def outcome(take):
@@ -70,7 +70,7 @@ def outcome(take):
     ],
 )
 def test_a_fault_at_any_call_is_its_error_or_changes_nothing(clip, monkeypatch, fault, error, says, lasts):
-    whole, counting = sample_clip(clip, SMALL), Faults(fault)
+    whole, counting = sample(clip, SMALL), Faults(fault)
     assert same(read(clip, counting, monkeypatch), whole)
     assert counting.calls > 40
     failed = 0
@@ -119,12 +119,12 @@ def largest_allocation():
 
 
 def test_any_allocation_of_ffmpeg_may_fail(clip, largest_allocation):
-    whole = sample_clip(clip, SMALL)
+    whole = sample(clip, SMALL)
     sizes = [round(_SOUND_ALLOCATION * 1.1**k) for k in range(40)]
     got = []
     for size in sizes:
         largest_allocation(size)
-        got.append(outcome(lambda: sample_clip(clip, SMALL)))
+        got.append(outcome(lambda: sample(clip, SMALL)))
     largest_allocation(MOST)
     for size, one in zip(sizes, got, strict=True):
         assert isinstance(one, OutOfMemoryError) or same(one, whole), f"{one}, with allocations up to {size} bytes"

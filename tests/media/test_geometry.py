@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.geometry import believed, fitted_size
 from omniqa.media.probe import probe
 from omniqa.media.video import read_frames
@@ -107,7 +107,7 @@ def test_a_circle_stays_one(tmp_path, name):
     file, codec, size, ratio, options = ANAMORPHIC[name]
     aspect = Fraction(ratio)
     path = write(tmp_path / file, codec, disc(*size, aspect), aspect, **options)
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert roundness(clip.frames[0], clip.info.video) == pytest.approx(1, abs=0.015)
     video = clip.info.video
     assert video.pixel_aspect == pytest.approx(aspect, rel=0.01)  # of DV, FFmpeg has ratios of its own
@@ -131,7 +131,7 @@ def test_matroskas_display_size_holds(tmp_path):
     shown = b"\x54\xb0\x82\x03\x00" + b"\x54\xba\x82\x00\xf0"  # 768 by 240
     void = b"\xec" + bytes([0x80 | (length - len(shown) - 2)])
     path.write_bytes(data[:at] + (shown + void).ljust(length, b"\0") + data[at + length :])
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert (clip.info.video.height, clip.info.video.width) == (240, 768)
     assert roundness(clip.frames[0], clip.info.video) == pytest.approx(1, abs=0.015)
 
@@ -149,7 +149,7 @@ def test_pixels_are_made_square_before_the_picture_is_turned(tmp_path, matrix):
     aspect = Fraction(4, 3)
     picture = disc(240, 480, aspect)
     path = write(tmp_path / "a.mp4", "libx264", picture, aspect, matrix=matrix)
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert roundness(clip.frames[0], clip.info.video) == pytest.approx(1, abs=0.015)
     shown = (clip.info.video.height, clip.info.video.width)
     assert shown == ((640, 240) if matrix == CLOCKWISE else (240, 640))
@@ -169,7 +169,7 @@ def test_hdr_has_its_pixels_made_square_and_is_turned_too(tmp_path):
         for frame.pts in range(3):  # a lone frame of libx265 can't be muxed one time in four
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    clip = sample_clip(tmp_path / "a.mp4", Sampling(audio=False))
+    clip = sample(tmp_path / "a.mp4", ClipOptions(audio=False))
     assert clip.info.video.hdr == "pq"
     assert clip.frames.shape[1] > 2 * clip.frames.shape[2]
     assert roundness(clip.frames[0], clip.info.video) == pytest.approx(1, abs=0.015)
@@ -188,7 +188,7 @@ def test_what_no_camera_has_is_not_believed(said, meant):
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_a_clip_with_an_absurd_pixel_aspect_is_shown_with_square_ones(tmp_path, name, aspect):
     path = write(tmp_path / name, "libx264", disc(120, 160), aspect)
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert (clip.info.video.height, clip.info.video.width) == (120, 160)
     assert roundness(clip.frames[0], clip.info.video) == pytest.approx(1, abs=0.015)
 
@@ -213,9 +213,9 @@ def test_frames_that_change_their_size_are_fitted_in_and_never_distorted(tmp_pat
     name, codec, options = CHANGING[kind]
     height, width = SECOND[second]
     path = joined(tmp_path / name, codec, [(disc(240, 320), ONE), (disc(height, width), ONE)], **options)
-    clip = sample_clip(path, Sampling(audio=False))
+    clip = sample(path, ClipOptions(audio=False))
     assert len(clip.frames) == 4
-    assert clip.frames.shape[1:3] == sample_clip(path, Sampling(audio=False, end=1)).frames.shape[1:3]
+    assert clip.frames.shape[1:3] == sample(path, ClipOptions(audio=False, end=1)).frames.shape[1:3]
     first, last = clip.frames[0], clip.frames[-1]
     assert roundness(first, clip.info.video) == pytest.approx(1, abs=0.02)
     assert roundness(last, clip.info.video) == pytest.approx(1, abs=0.02)
@@ -228,7 +228,7 @@ def test_frames_that_change_their_size_are_fitted_in_and_never_distorted(tmp_pat
 def test_frames_fitted_in_stand_in_the_middle_of_black(tmp_path):
     parts = [(disc(240, 320), ONE), (disc(240, 240), ONE)]
     path = joined(tmp_path / "a.mkv", "mjpeg", parts, pix_fmt="yuvj420p")
-    last = sample_clip(path, Sampling(audio=False)).frames[-1]
+    last = sample(path, ClipOptions(audio=False)).frames[-1]
     assert last[:, :30].max() == last[:, -30:].max() == 0
     assert np.abs(last[..., 1].astype(int) - last[:, ::-1, 1]).max() <= 24
 
@@ -238,7 +238,7 @@ def test_a_broadcast_may_change_the_shape_of_its_pixels(tmp_path, codec):
     """From 4:3 to 16:9, as between programmes, the stored size the same."""
     narrow, wide = Fraction(16, 15), Fraction(64, 45)
     path = joined(tmp_path / "a.ts", codec, [(disc(*DVD, narrow), narrow), (disc(*DVD, wide), wide)])
-    clip = sample_clip(path, Sampling(audio=False, fps=5))
+    clip = sample(path, ClipOptions(audio=False, fps=5))
     assert (clip.info.video.height, clip.info.video.width) == (576, 768)
     for frame in (*clip.frames[:4], *clip.frames[-4:]):
         assert roundness(frame, clip.info.video) == pytest.approx(1, abs=0.02)
@@ -248,7 +248,7 @@ def test_a_broadcast_may_change_the_shape_of_its_pixels(tmp_path, codec):
 def test_a_range_from_the_middle_has_the_size_of_the_whole(tmp_path):
     parts = [(disc(240, 320), ONE), (disc(120, 320), ONE)]
     path = joined(tmp_path / "a.mkv", "libvpx-vp9", parts, count=150, deadline="realtime", **{"cpu-used": "8"})
-    whole, part = sample_clip(path, Sampling(audio=False)), sample_clip(path, Sampling(audio=False, start=11))
+    whole, part = sample(path, ClipOptions(audio=False)), sample(path, ClipOptions(audio=False, start=11))
     assert part.frames.shape[1:] == whole.frames.shape[1:]
     assert np.array_equal(part.frames[0], whole.frames[22])
 

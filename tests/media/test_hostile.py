@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from omniqa.errors import MediaError
 from omniqa.media.access import Access
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.probe import probe
 from tests.cli.conftest import ask, omniqa  # noqa: F401 (fixtures)
 from tests.eval.conftest import _one_thread  # noqa: F401 (a fixture)
@@ -25,7 +25,7 @@ QUICK = ("--max-pixels", 4 * 784, "--fps", 1, "--max-new-tokens", 1)
 
 
 def sampled(path, **options):
-    return sample_clip(path, Sampling(**SMALL | options))
+    return sample(path, ClipOptions(**SMALL | options))
 
 
 def kept_promise(path):

@@ -14,17 +14,17 @@ from omniqa.batch.clips import is_media
 from omniqa.errors import MediaError
 from omniqa.interrupts import free_locals
 from omniqa.media.access import Access
-from omniqa.media.clip import Sampling, sample_clip, stream_clip
-from omniqa.media.pipe import kept
+from omniqa.media.clip import ClipOptions, sample, stream_clip
+from omniqa.media.pipe import spool_to_tempfile
 from omniqa.media.probe import probe
-from omniqa.media.watch import beat, watched
+from omniqa.media.watchdog import heartbeat, run_watched
 from tests.leftovers import left_behind, settled, steps_of
 from tests.media import cases
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 
-SMALL = Sampling(fps=8, min_pixels=784, max_pixels=784)
+SMALL = ClipOptions(fps=8, min_pixels=784, max_pixels=784)
 PLACES = 6  # of each kind of work, at which it is interrupted
 
 
@@ -69,7 +69,7 @@ def interrupted_everywhere(work):
 
 
 def test_reading_a_clip(clip):
-    interrupted_everywhere(lambda: sample_clip(clip, SMALL))
+    interrupted_everywhere(lambda: sample(clip, SMALL))
 
 
 def test_taking_a_clip_piece_by_piece(clip):
@@ -82,14 +82,14 @@ def test_probing(clip):
 
 
 def test_reading_a_clip_from_an_address(address):
-    sampling = Sampling(fps=2, min_pixels=784, max_pixels=784, allow_network=True)
-    interrupted_everywhere(lambda: sample_clip(address, sampling))
+    sampling = ClipOptions(fps=2, min_pixels=784, max_pixels=784, allow_network=True)
+    interrupted_everywhere(lambda: sample(address, sampling))
     interrupted_everywhere(lambda: probe(address, Access(allow_network=True)))
 
 
 def test_keeping_what_comes_through_a_pipe():
     def work():
-        with kept((bytes([number]) for number in range(20)), "stdin") as path:
+        with spool_to_tempfile((bytes([number]) for number in range(20)), "stdin") as path:
             assert path.stat().st_size == 20
 
     interrupted_everywhere(work)
@@ -101,7 +101,7 @@ def test_reading_what_is_damaged(tmp_path, damage):
 
     def work():
         with suppress(MediaError):
-            sample_clip(path, SMALL)
+            sample(path, SMALL)
 
     interrupted_everywhere(work)
 
@@ -111,9 +111,9 @@ def test_a_clip_that_has_been_read_holds_no_thread_and_no_picture(tmp_path, rota
     """Without an interrupt, too: each picture's converter has threads of its own."""
     matrix = {"matrix": (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)} if rotated else {}
     path = write_clip(tmp_path / "a.mp4", Video([grey(k, 480, 640) for k in range(8)], **matrix))
-    sample_clip(path, SMALL)
+    sample(path, SMALL)
     before = settled()
-    sample_clip(path, SMALL)
+    sample(path, SMALL)
     assert not left_behind(before)
 
 
@@ -152,11 +152,11 @@ def test_an_error_of_the_work_comes_with_its_lines_and_without_its_arrays():
     def work(progress):
         held_array = np.zeros(9)
         taken.append(sys.getrefcount(held_array))
-        beat()
+        heartbeat()
         raise ZeroDivisionError("of the work")
 
     with pytest.raises(ZeroDivisionError, match="of the work") as caught:
-        watched(work, "a file", lambda share: None)
+        run_watched(work, "a file", lambda share: None)
     frames = [entry.frame for entry in caught.traceback]
     assert frames[-1].code.name == "work"
     assert "held_array" not in frames[-1].f_locals

@@ -13,11 +13,11 @@ import pytest
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import PICTURE_PIXELS, decoder_threads
 from omniqa.media.audio import gather, resample_array
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.container import Damage, open_media, packets
-from omniqa.media.pipe import is_pipe, kept, read_pipe
-from omniqa.media.sampling import Sampling
-from omniqa.media.watch import GivenUp, beat, watched
+from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
+from omniqa.media.sampling import ClipOptions
+from omniqa.media.watchdog import Abandoned, heartbeat, run_watched
 from tests.media import cases
 from tests.media.clips import Audio, tone, write_clip
 
@@ -35,9 +35,9 @@ def test_sound_has_at_most_64_channels(tmp_path):
         with wave.open(str(tmp_path / f"{channels}.wav"), "wb") as file:
             file.setparams((channels, 2, 8000, 0, "NONE", None))
             file.writeframes(bytes(2 * channels * 8000))
-    assert len(sample_clip(tmp_path / "64.wav").waveform) == 16_000
+    assert len(sample(tmp_path / "64.wav").waveform) == 16_000
     with pytest.raises(MediaError, match="Sound of 65 channels can't be used; at most 64"):
-        sample_clip(tmp_path / "65.wav")
+        sample(tmp_path / "65.wav")
 
 
 def test_sound_beyond_a_day_is_refused_by_what_is_there_and_not_by_what_a_header_says(tmp_path, monkeypatch):
@@ -45,8 +45,8 @@ def test_sound_beyond_a_day_is_refused_by_what_is_there_and_not_by_what_a_header
     monkeypatch.setattr("omniqa.media.audio.SOUND_SECONDS", 2)
     monkeypatch.setattr("omniqa.media.clip.SOUND_SECONDS", 2)
     with pytest.raises(MediaError, match=r"The sound is longer than .* Set --end, or --no-audio"):
-        sample_clip(path)
-    assert len(sample_clip(path, Sampling(end=2)).waveform) == 32_000
+        sample(path)
+    assert len(sample(path, ClipOptions(end=2)).waveform) == 32_000
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_work_that_stands_still_is_given_up_and_ends_at_its_next_beat():
     def stuck(progress):
         released.wait()
         try:
-            beat()
-        except GivenUp:
+            heartbeat()
+        except Abandoned:
             ended.append(True)
             raise
 
     with pytest.raises(MediaError, match=r"clip\.mp4 was given up"):
-        watched(stuck, "clip.mp4", silent, stall=0.5)
+        run_watched(stuck, "clip.mp4", silent, stall=0.5)
     released.set()
     for _ in range(100):
         if ended:
@@ -84,10 +84,10 @@ def test_slow_work_that_goes_on_is_left_alone():
     def slow(progress):
         for _ in range(10):
             time.sleep(0.1)
-            beat()
+            heartbeat()
         return 7
 
-    assert watched(slow, "clip.mp4", silent, stall=0.5) == 7
+    assert run_watched(slow, "clip.mp4", silent, stall=0.5) == 7
 
 
 def test_errors_and_progress_come_through():
@@ -98,23 +98,23 @@ def test_errors_and_progress_come_through():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        watched(work, "clip.mp4", seen.append)
+        run_watched(work, "clip.mp4", seen.append)
     assert seen == [0.5]
 
 
 def test_a_beat_without_a_watch_is_nothing():
-    beat()
+    heartbeat()
 
 
 def test_a_caller_that_is_interrupted_ends_the_work():
     going = threading.Event()
-    beats = []
+    heartbeats = []
 
     def work(progress):
         progress(0.0)
         while True:
             time.sleep(0.01)
-            beats.append(beat())
+            heartbeats.append(heartbeat())
             going.set()
 
     def interrupt(share):
@@ -122,11 +122,11 @@ def test_a_caller_that_is_interrupted_ends_the_work():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        watched(work, "clip.mp4", interrupt)
+        run_watched(work, "clip.mp4", interrupt)
     time.sleep(0.1)
-    count = len(beats)
+    count = len(heartbeats)
     time.sleep(0.1)
-    assert len(beats) == count
+    assert len(heartbeats) == count
 
 
 def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path):
@@ -141,7 +141,7 @@ def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path):
 
 
 def test_what_is_kept_of_a_pipe_goes_when_it_is_done_with():
-    with kept([b"ab", b"c"], "stdin") as path:
+    with spool_to_tempfile([b"ab", b"c"], "stdin") as path:
         assert path.read_bytes() == b"abc"
     assert not path.exists()
 
@@ -153,7 +153,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch):
 
     with (
         pytest.raises(MediaError, match=r"stdin can't be kept in .*: No space left on device"),
-        kept(pieces(), "stdin"),
+        spool_to_tempfile(pieces(), "stdin"),
     ):
         pass
 
@@ -182,12 +182,12 @@ def test_sound_takes_room_for_what_comes_and_not_for_what_is_claimed():
 MEASURE = """
 import sys
 from omniqa.errors import MediaError
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.pipeline.stats import peak_rss_bytes
 before = peak_rss_bytes()
 for path in sys.argv[1:]:
     try:
-        sample_clip(path, Sampling(min_pixels=784, max_pixels=3136))
+        sample(path, ClipOptions(min_pixels=784, max_pixels=3136))
     except MediaError:
         pass
 print(peak_rss_bytes() - before)

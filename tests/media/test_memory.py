@@ -7,9 +7,9 @@ from tests.media.clips import Audio, Video, write_clip
 
 MEASURE = """
 import sys
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.pipeline.stats import peak_rss_bytes
-clip = sample_clip(sys.argv[1], Sampling(min_pixels=28 * 28, max_pixels=64 * 28 * 28))
+clip = sample(sys.argv[1], ClipOptions(min_pixels=28 * 28, max_pixels=64 * 28 * 28))
 print(peak_rss_bytes(), clip.frames.nbytes + clip.waveform.nbytes)
 """
 ALLOWANCE = 8 * 2**20  # a file's index grows, too

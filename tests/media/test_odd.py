@@ -7,7 +7,7 @@ import pytest
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import Access
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.probe import probe
 from tests.media import cases
 from tests.media.cases import FRAMES
@@ -17,7 +17,7 @@ SMALL = {"min_pixels": 784, "max_pixels": 16 * 784}
 
 
 def sampled(path, **options):
-    return sample_clip(path, Sampling(**SMALL | options))
+    return sample(path, ClipOptions(**SMALL | options))
 
 
 def pitch(waveform):
@@ -26,7 +26,7 @@ def pitch(waveform):
 
 
 def test_a_picture_of_one_pixel_is_enlarged(tmp_path):
-    clip = sample_clip(cases.TAKEN["1x1"](tmp_path / "a"))
+    clip = sample(cases.TAKEN["1x1"](tmp_path / "a"))
     assert clip.frames.shape[1] == clip.frames.shape[2] >= 280
 
 
@@ -91,7 +91,7 @@ def test_a_track_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_pat
 
 def test_tracks_are_counted_from_one():
     with pytest.raises(UsageError, match="counted from 1"):
-        Sampling(audio_track=0)
+        ClipOptions(audio_track=0)
 
 
 def test_a_track_of_a_silent_film_is_a_warning(tmp_path):

@@ -5,7 +5,7 @@ from itertools import zip_longest
 import numpy as np
 import pytest
 
-from omniqa.media.clip import Sampling, sample_clip
+from omniqa.media.clip import ClipOptions, sample
 from tests.media.clips import Audio, Video, tone, write_clip
 
 PACKET = 188
@@ -78,7 +78,7 @@ def heard(clip):
 def test_the_programmes_own_sound_goes_with_its_picture(tmp_path, sizes, rates):
     """Whichever sound is the better one, taken by itself."""
     pictures = [plain(colour, *size) for colour, size in zip((RED, BLUE), sizes, strict=True)]
-    clip = sample_clip(broadcast(tmp_path, *zip(pictures, (500, 900), rates, strict=True)), Sampling())
+    clip = sample(broadcast(tmp_path, *zip(pictures, (500, 900), rates, strict=True)), ClipOptions())
     red, _, blue = clip.frames[2, 9, 9].astype(int)
     assert heard(clip) == pytest.approx(500 if red > blue else 900, abs=2)
     assert clip.info.duration == pytest.approx(SECONDS, abs=0.2)
@@ -87,7 +87,7 @@ def test_the_programmes_own_sound_goes_with_its_picture(tmp_path, sizes, rates):
 
 def test_a_track_asked_for_is_heard_whatever_its_programme(tmp_path):
     path = broadcast(tmp_path, (plain(RED, *LARGE), 500, 64_000), (plain(BLUE, *SMALL), 900, 64_000))
-    assert [heard(sample_clip(path, Sampling(audio_track=number))) for number in (1, 2)] == [
+    assert [heard(sample(path, ClipOptions(audio_track=number))) for number in (1, 2)] == [
         pytest.approx(500, abs=2),
         pytest.approx(900, abs=2),
     ]

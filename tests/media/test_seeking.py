@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from omniqa.media import runs, seeking
+from omniqa.media import seeking, segments
 from omniqa.media.container import Damage, timed_frames
 from omniqa.media.deinterlace import deinterlaced
 from omniqa.media.geometry import upright
@@ -128,7 +128,7 @@ def same_as_whole(path, frames, times):
 def decoded(monkeypatch):
     """Packets given to the decoder: 'all' of those that are not left out, and of these the 'spare' ones."""
     counts = {"all": 0, "spare": 0, "whole": 0}
-    frames, decode = runs._Decoder.frames, seeking.decode
+    frames, decode = segments._Decoder.frames, seeking.decode
 
     def counted(self, packet, spare):
         counts["all"] += 1
@@ -139,7 +139,7 @@ def decoded(monkeypatch):
         counts["whole"] += 1
         return decode(*given)
 
-    monkeypatch.setattr(runs._Decoder, "frames", counted)
+    monkeypatch.setattr(segments._Decoder, "frames", counted)
     monkeypatch.setattr(seeking, "decode", counted_whole)
     return counts
 
@@ -251,7 +251,7 @@ def test_a_file_that_can_not_be_sought_in_is_read_on(clip, leaps, monkeypatch):
     path, frames = clip("mp4")
 
     def refused(self, timestamp):
-        raise seeking.Late
+        raise seeking.SeekOvershoot
 
     monkeypatch.setattr(seeking._Leap, "go", refused)
     same_as_whole(path, frames, every("2.7"))

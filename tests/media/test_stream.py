@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from omniqa.errors import MediaError
-from omniqa.media.clip import sample_clip, stream_clip
-from omniqa.media.sampling import Sampling
-from omniqa.media.watch import streamed
+from omniqa.media.clip import sample, stream_clip
+from omniqa.media.sampling import ClipOptions
+from omniqa.media.watchdog import streamed
 from tests.media.clips import Audio, Video, grey, spoil, tone, write_clip
 
-SMALL = Sampling(fps=4, min_pixels=784, max_pixels=16 * 784)
+SMALL = ClipOptions(fps=4, min_pixels=784, max_pixels=16 * 784)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def taken(path, sampling, **options):
 
 @pytest.mark.parametrize("fps", [4, 1, 3])
 def test_the_same_frames_times_and_sound(clip, fps):
-    sampling = Sampling(fps=fps, min_pixels=784, max_pixels=16 * 784)
-    whole = sample_clip(clip, sampling)
+    sampling = ClipOptions(fps=fps, min_pixels=784, max_pixels=16 * 784)
+    whole = sample(clip, sampling)
     pieces, streamed_clip, seconds = taken(clip, sampling, room=1)
     assert np.array_equal(np.concatenate(pieces), whole.frames)
     assert {piece.shape[0] for piece in pieces} == {2}
@@ -56,7 +56,7 @@ def test_sound_alone_hands_on_nothing(tmp_path):
 def test_damage_is_told_as_ever(tmp_path):
     path = write_clip(tmp_path / "a.mkv", Video([grey(k) for k in range(60)], 12), Audio(tone(5)))
     spoil(path, "video", slice(20, 30))
-    whole = sample_clip(path, SMALL)
+    whole = sample(path, SMALL)
     pieces, clip, _ = taken(path, SMALL)
     assert clip.warnings == whole.warnings
     assert np.array_equal(np.concatenate(pieces), whole.frames)

@@ -10,7 +10,7 @@ import torch
 
 import omniqa
 from omniqa.eval.nano import NanoClips
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.models.qwen2_5_omni.checkpoint import find_checkpoint
 from omniqa.nano import world
 from omniqa.nano.clips import write_clip
@@ -48,7 +48,7 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
     processor = reference.make_processor(folder)
     module = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder).eval()
     script = world.draw(3, 6, 2)
-    clip = sample_clip(write_clip(tmp_path / "clip.mp4", script, 168))
+    clip = sample(write_clip(tmp_path / "clip.mp4", script, 168))
     taken = nano.encode(clip)
     for question in [one.prompt for one in world.questions(script)][:4]:
         batch = reference.inputs(processor, clip.frames, clip.waveform, question)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omniqa.media.clip import sample_clip
-from omniqa.media.sampling import Sampling
+from omniqa.media.clip import sample
+from omniqa.media.sampling import ClipOptions
 from omniqa.nano.clips import write_clip
 from omniqa.nano.questions import questions
 from omniqa.nano.scenes import draw
@@ -20,7 +20,7 @@ def written(request, tmp_path_factory):
     """A script, and its clip as `omniqa ask` takes it from the file."""
     script = draw(request.param, 8, 4)
     path = write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", script)
-    return script, sample_clip(path, Sampling(min_pixels=784))
+    return script, sample(path, ClipOptions(min_pixels=784))
 
 
 def test_a_file_holds_the_whole_clip(written):
@@ -74,7 +74,7 @@ def test_make_clips_writes_clips_and_questions(omniqa, tmp_path):
         assert (line["domain"], line["task"], line["kind"]) == ("nano", question.task, question.kind)
         assert line["modality"] == question.modality
         assert line["evidence"] == [list(span) for span in question.evidence]
-    assert sample_clip(folder / "clip-00000.mp4", Sampling(min_pixels=784)).frames.shape == (8, 112, 112, 3)
+    assert sample(folder / "clip-00000.mp4", ClipOptions(min_pixels=784)).frames.shape == (8, 112, 112, 3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from omniqa.cli.options import Dropping
+from omniqa.cli.options import PruningFlags
 from omniqa.errors import OutOfMemoryError
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO, find_checkpoint
 from omniqa.models.qwen2_5_omni.flops import ModelShape
@@ -138,7 +138,7 @@ def test_more_tokens_need_more_memory_and_dropping_them_less():
 
 
 def test_the_defaults_are_those_of_the_command_line():
-    assert (Dropping().method, Dropping().retention) == (METHOD, RETENTION)
+    assert (PruningFlags().method, PruningFlags().retention) == (METHOD, RETENTION)
 
 
 def test_a_sound_alone_is_planned_for():

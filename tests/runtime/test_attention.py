@@ -8,7 +8,7 @@ import torch
 
 from omniqa.errors import UsageError
 from omniqa.runtime import attention, flash
-from omniqa.runtime.attention import SdpaAttention, _row_by_products, attention_received, select_attention
+from omniqa.runtime.attention import SdpaAttention, _decode_by_products, attention_received, select_attention
 from omniqa.runtime.flash import PACKAGES, FlashAttention
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -20,8 +20,8 @@ def plain(q, k, v, causal):
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     logits = torch.einsum("rhd,nhd->hrn", q, k) / q.shape[-1] ** 0.5
     if causal:
-        hidden = torch.ones(len(q), len(k), dtype=torch.bool).triu(len(k) - len(q) + 1)
-        logits = logits.masked_fill(hidden, float("-inf"))
+        attn_mask = torch.ones(len(q), len(k), dtype=torch.bool).triu(len(k) - len(q) + 1)
+        logits = logits.masked_fill(attn_mask, float("-inf"))
     return torch.einsum("hrn,nhd->rhd", logits.softmax(-1), v), logits.softmax(-1)
 
 
@@ -118,12 +118,12 @@ def test_windows_are_packed_once_for_all_rows(monkeypatch):
 @pytest.mark.parametrize("there", [1, 6, 20])
 def test_a_row_sees_what_is_there_of_a_storage(backend, there):
     q, k, v = torch.randn(1, HEADS, SIZE), torch.randn(20, KV_HEADS, SIZE), torch.randn(20, KV_HEADS, SIZE)
-    hidden = torch.zeros(20)
-    hidden[there:] = float("-inf")
+    attn_mask = torch.zeros(20)
+    attn_mask[there:] = float("-inf")
     expected = plain(q, k[:there], v[:there], causal=True)[0]
-    result = backend.row(q, k, v, hidden, torch.tensor([there], dtype=torch.int32))
+    result = backend.row(q, k, v, attn_mask, torch.tensor([there], dtype=torch.int32))
     assert (result - expected).abs().max() < 1e-5
-    assert (_row_by_products(q, k, v, hidden) - expected).abs().max() < 1e-5
+    assert (_decode_by_products(q, k, v, attn_mask) - expected).abs().max() < 1e-5
 
 
 def test_encoder_and_decoder_by_flash_equal_sdpa(qa, monkeypatch):

@@ -6,7 +6,7 @@ from torch import nn
 
 import omniqa
 from omniqa.models.qwen2_5_omni import thinker
-from omniqa.runtime.upcast import WideLinear, float32_is_faster, widen
+from omniqa.runtime.upcast import UpcastLinear, float32_is_faster, upcast
 
 ONE_STEP = 2**-7  # of bfloat16: where a sum in another order is rounded the other way
 
@@ -21,34 +21,34 @@ def test_many_rows_are_as_near_to_float32_as_rounding_once_allows(layers):
     x = torch.randn(100, 96).bfloat16()
     exact = layers[0].float()(x.float())
     layers.to(torch.bfloat16)
-    widen(layers)
+    upcast(layers)
     torch.testing.assert_close(layers[0](x), exact.bfloat16(), rtol=ONE_STEP, atol=1e-5)
 
 
 def test_few_rows_are_computed_as_they_always_were(layers):
     x = torch.randn(1, 96).bfloat16()
     plain = layers(x)
-    widen(layers)
+    upcast(layers)
     torch.testing.assert_close(layers(x), plain, rtol=ONE_STEP, atol=1e-5)
 
 
 def test_rows_count_whatever_the_dimensions_in_front(layers):
     x = torch.randn(4, 25, 96).bfloat16()
-    widen(layers)
+    upcast(layers)
     flat = layers(x.flatten(0, 1)).unflatten(0, (4, 25))
     torch.testing.assert_close(layers(x), flat, rtol=ONE_STEP, atol=ONE_STEP)
 
 
 def test_weights_stay_what_and_where_they_are(layers):
     before = {name: (weight.dtype, weight.data_ptr()) for name, weight in layers.state_dict().items()}
-    widen(layers)
+    upcast(layers)
     assert {name: (weight.dtype, weight.data_ptr()) for name, weight in layers.state_dict().items()} == before
 
 
 def test_float32_is_left_alone(layers):
     layers.float()
-    widen(layers)
-    assert not any(isinstance(layer, WideLinear) for layer in layers)
+    upcast(layers)
+    assert not any(isinstance(layer, UpcastLinear) for layer in layers)
 
 
 def test_asking_what_is_faster_leaves_threads_and_random_numbers_as_they_were():
@@ -64,6 +64,6 @@ def test_asking_what_is_faster_leaves_threads_and_random_numbers_as_they_were():
 def test_a_model_is_widened_where_it_is_in_bfloat16_and_that_is_faster(checkpoint, monkeypatch, dtype, faster):
     monkeypatch.setattr(thinker, "float32_is_faster", lambda: faster)
     loaded = omniqa.load(str(checkpoint), device="cpu", dtype=dtype).thinker.module
-    wide = [module for module in loaded.modules() if isinstance(module, WideLinear)]
+    wide = [module for module in loaded.modules() if isinstance(module, UpcastLinear)]
     plain = [module for module in loaded.modules() if type(module) is nn.Linear]
     assert (not plain) if faster and dtype == "bfloat16" else (not wide)

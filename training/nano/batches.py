@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniqa.media.clip import sample_clip
+from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, Sampling
+from omniqa.media.sampling import CELL, ClipOptions
 from omniqa.models.base import TEXT, MediaShape, TokenLayout
 from omniqa.models.qwen2_5_omni.audio import token_count
 from omniqa.models.qwen2_5_omni.layout import build_layout
@@ -41,7 +41,7 @@ from training.nano.truth import shown as shown_while_heard
 
 BatchT = TypeVar("BatchT")
 FPS = 2
-SAMPLING = Sampling(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
+SAMPLING = ClipOptions(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
 CLIP, PADDING = 0, -1  # values of `block` that are no question's
 NONE = -1  # where no verdict is given
 _WEIGHT_OF_BOTH = 2.0  # of questions that need picture and sound, when questions are picked
@@ -181,7 +181,7 @@ def rendered(script: Script, size: int) -> Media:
 def from_mp4(script: Script, size: int) -> Media:
     """A clip through an mp4 file, read as `omniqa ask` reads it."""
     with TemporaryDirectory(prefix="omniqa-nano-") as folder:
-        clip = sample_clip(write_clip(Path(folder) / "clip.mp4", script, size), SAMPLING)
+        clip = sample(write_clip(Path(folder) / "clip.mp4", script, size), SAMPLING)
     return _media(clip.frames, clip.frame_times, clip.waveform)
 
 

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from omniqa.models.qwen2_5_omni.decoder import Decoder
-from omniqa.runtime.cuda_graph import CapturedStep
+from omniqa.runtime.cuda_graph import GraphedStep
 from omniqa.runtime.kv_cache import KVCache
 
 CAPTURE_AFTER = 8  # steps; capturing costs about as much as a few steps save, and many answers are shorter
 
 
-class Steps:
+class DecodeStep:
     """Runs the tokens of one answer, the first of them at `position`, on the cache that its prefill left.
 
     What differs from step to step is kept in tensors that stay in place: the token, its position, where each layer's
@@ -29,10 +29,10 @@ class Steps:
         self._places = torch.tensor(cache.lengths, device=device)
         self._prefilled = tuple(cache.lengths)
         # One mask for all layers, each of which looks at its end: what is added to scores, 0 or -inf.
-        self._hidden = torch.zeros(longest + cache.room, dtype=dtype, device=device)
-        self._hidden[longest:] = -torch.inf
+        self._attn_mask = torch.zeros(longest + cache.room, dtype=dtype, device=device)
+        self._attn_mask[longest:] = -torch.inf
         self._end = torch.tensor([longest], device=device)
-        self._captured: CapturedStep | None = None
+        self._captured: GraphedStep | None = None
         self._run = 0
 
     @torch.inference_mode()
@@ -45,13 +45,13 @@ class Steps:
         self._token.fill_(token)
         self._run += 1
         if self._captured is None and self._token.is_cuda and self._run > CAPTURE_AFTER:
-            self._captured = CapturedStep(self._step)
+            self._captured = GraphedStep(self._step)
         return self._captured.replay() if self._captured else self._step()
 
     def _step(self) -> Tensor:
         """One step, by nothing but operations on the device, whose shapes do not depend on which step it is."""
         decoder = self.decoder
-        self._hidden.index_fill_(0, self._end, 0)
+        self._attn_mask.index_fill_(0, self._end, 0)
         lengths = (self._places + 1).int()
         x = decoder.embed(self._token)
         rotary = decoder.rotary(x, self._position)
@@ -62,8 +62,8 @@ class Steps:
             place = self._places[number : number + 1]
             keys.index_copy_(0, place, k)
             values.index_copy_(0, place, v)
-            hidden, length = self._hidden[longest - prefilled :], lengths[number : number + 1]
-            x = decoder.finish(number, x, decoder.attention.row(q, keys, values, hidden, length))
+            attn_mask, length = self._attn_mask[longest - prefilled :], lengths[number : number + 1]
+            x = decoder.finish(number, x, decoder.attention.decode(q, keys, values, attn_mask, length))
         for moving in (self._position, self._places, self._end):
             moving.add_(1)
         return decoder.logits(x[-1])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.prefix_cache import SharedRows, layers_to_share
+from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache, shared_layers
 from omniqa.models.qwen2_5_omni.thinker import Thinker
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod, LayerSignals, ScoreRows
@@ -23,7 +23,7 @@ from omniqa.runtime.kv_cache import KVCache
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PrefillInput:
     """What enters layer 0.
 
     embeddings: (N, d); positions: (3, N).
@@ -45,7 +45,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Prefill:
+class PrefillOutput:
     """What the prefill leaves behind, beside the KV cache.
 
     logits: (vocabulary,) float32, of the answer's first token.
@@ -60,7 +60,7 @@ class Prefill:
     attended: Tensor
     alive: list[Tensor]
     scores: list[Tensor | None]
-    shared: SharedRows | None = None
+    shared: PrefixCache | None = None
 
 
 Rotary = tuple[Tensor, Tensor]
@@ -86,14 +86,14 @@ class Decoder:
     @torch.inference_mode()
     def prefill(
         self,
-        prompt: Prompt,
+        prompt: PrefillInput,
         pruner: AnyMethod,
         plan: Plan,
         cache: KVCache,
         progress: Callable[[float], None] = lambda share: None,
-        shared: SharedRows | None = None,
+        shared: PrefixCache | None = None,
         share_bytes: int = 0,
-    ) -> Prefill:
+    ) -> PrefillOutput:
         """Run the prompt through all layers, dropping tokens after each as `pruner` and `plan` say.
 
         shared: what another question about the same clip left, asked by an equal pruner: rows before the question are
@@ -108,7 +108,7 @@ class Decoder:
         span = len(x) - media.stop
         self._reserve(cache, len(x), plan, x)
         held = shared.layers if shared else []
-        kept = 0 if shared else layers_to_share(pruner, plan, self._layer_bytes(media.stop, x), share_bytes)
+        kept = 0 if shared else shared_layers(pruner, plan, self._layer_bytes(media.stop, x), share_bytes)
         if held:
             x, rotary = x[-span:], (rotary[0][-span:], rotary[1][-span:])
         audio = _count_audio(prompt) if pruner.query_rows == "audio" else 0
@@ -120,9 +120,9 @@ class Decoder:
             if number < len(held):
                 cache.append(number, *held[number])
             keys, values = cache.append(number, k, v)
-            mixed = self.attention.causal(q, keys, values)
+            attn_output = self.attention.causal(q, keys, values)
             if number == kept - 1:
-                shared = SharedRows.copied(cache, kept, media.stop, x, mixed)
+                shared = PrefixCache.copied(cache, kept, media.stop, x, attn_output)
             scores = attention_received(q[-span:], keys, _last_rows(span, keys), media)
             attended[index] += scores / len(plan.drops)
             by_prompt = pruner.query_rows == "prompt"
@@ -130,16 +130,16 @@ class Decoder:
                 rows = _score_rows(pruner.query_rows, prompt, index, media, audio, keys)
                 scores = attention_received(q[rows - (len(keys) - len(q))], keys, rows, media)
             if shared and number == len(held) - 1:
-                x, mixed, rotary = torch.cat([shared.x, x]), torch.cat([shared.mixed, mixed]), whole
+                x, attn_output, rotary = torch.cat([shared.x, x]), torch.cat([shared.attn_output, attn_output]), whole
             alive.append(index)
             scored.append(scores if drops or by_prompt else None)
             if drops:
                 tokens = LayerSignals(scores, prompt.modality[index], prompt.chunk[index], prompt.max_chunk)
                 stay = pruner.prune_layer(number, tokens, plan)
-                x, mixed, cos, sin = _keep_media((x, mixed, *rotary), stay, media)
+                x, attn_output, cos, sin = _keep_media((x, attn_output, *rotary), stay, media)
                 rotary = cos, sin
                 index, media = index[stay], slice(media.start, media.start + len(stay))
-            x = self.finish(number, x, mixed)
+            x = self.finish(number, x, attn_output)
             progress((number + 1) / len(layers))
 
         # Of the last layer one row is computed, and nothing is scored: only the first token's logits are left to find.
@@ -149,9 +149,9 @@ class Decoder:
             cache.append(last, *held[last])
         x = self.finish(last, x[-1:], self.attention.causal(q, *cache.append(last, k, v)))
         if last == kept - 1:
-            shared = SharedRows.copied(cache, kept, media.stop, x[:0], mixed[:0])
+            shared = PrefixCache.copied(cache, kept, media.stop, x[:0], attn_output[:0])
         progress(1.0)
-        return Prefill(self.logits(x[-1]), attended, [*alive, index], [*scored, None], shared)
+        return PrefillOutput(self.logits(x[-1]), attended, [*alive, index], [*scored, None], shared)
 
     def _layer_bytes(self, tokens: int, like: Tensor) -> int:
         """Keys and values of so many tokens in one layer."""
@@ -187,7 +187,7 @@ class Decoder:
         return self.lm_head(self.model.norm(x)).float()
 
 
-def _count_audio(prompt: Prompt) -> int:
+def _count_audio(prompt: PrefillInput) -> int:
     """The audio tokens that enter layer 0. The one number that a prefill reads back, before its first layer."""
     return int((prompt.modality[prompt.index] == AUDIO).sum())
 
@@ -197,7 +197,7 @@ def _last_rows(count: int, keys: Tensor) -> Tensor:
     return torch.arange(len(keys) - count, len(keys), device=keys.device)
 
 
-def _score_rows(kind: ScoreRows, prompt: Prompt, index: Tensor, media: slice, audio: int, keys: Tensor) -> Tensor:
+def _score_rows(kind: ScoreRows, prompt: PrefillInput, index: Tensor, media: slice, audio: int, keys: Tensor) -> Tensor:
     """Rows of the sequence, now as long as `keys`, that the method scores with; "prompt" is the caller's.
 
     audio: how many audio tokens are alive.

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from omniqa.errors import NotFiniteError
-from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
 from omniqa.models.qwen2_5_omni.decoder import Decoder
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.runtime.kv_cache import KVCache
 
 
 def generate(
-    decoder: Decoder, logits: Tensor, position: int, cache: KVCache, decoding: Decoding, eos: frozenset[int]
+    decoder: Decoder, logits: Tensor, position: int, cache: KVCache, decoding: GenerationOptions, eos: frozenset[int]
 ) -> Iterator[int]:
     """Yield token ids until one of `eos` (not yielded) or the limit.
 
@@ -22,7 +22,7 @@ def generate(
     Raises NotFiniteError as soon as a token's logits hold NaN or infinity.
     """
     draws = torch.Generator().manual_seed(decoding.seed)
-    step = Steps(decoder, cache, position)
+    step = DecodeStep(decoder, cache, position)
     for count in range(decoding.max_new_tokens):
         token = _choose(logits, decoding, draws)
         if token in eos:
@@ -32,7 +32,7 @@ def generate(
             logits = step(token)
 
 
-def _choose(logits: Tensor, decoding: Decoding, draws: torch.Generator) -> int:
+def _choose(logits: Tensor, decoding: GenerationOptions, draws: torch.Generator) -> int:
     if decoding.temperature == 0:
         # Both in one transfer: a further one would wait for the device once more a token.
         token, finite = torch.stack([logits.argmax(), logits.isfinite().all().long()]).tolist()

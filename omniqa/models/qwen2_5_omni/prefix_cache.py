@@ -15,7 +15,7 @@ from omniqa.runtime.kv_cache import KVCache
 
 
 @dataclass(frozen=True, eq=False)
-class SharedRows:
+class PrefixCache:
     """The rows before the question in the decoder's first layers.
 
     layers: keys and values (M, KV, D) of the first layers.
@@ -25,22 +25,22 @@ class SharedRows:
 
     layers: Sequence[tuple[Tensor, Tensor]]
     x: Tensor
-    mixed: Tensor
+    attn_output: Tensor
 
     @property
     def bytes(self) -> int:
         """What is held."""
-        held = [self.x, self.mixed, *(part for pair in self.layers for part in pair)]
+        held = [self.x, self.attn_output, *(part for pair in self.layers for part in pair)]
         return sum(part.numel() * part.element_size() for part in held)
 
     @classmethod
-    def copied(cls, cache: KVCache, count: int, rows: int, x: Tensor, mixed: Tensor) -> "SharedRows":
+    def copied(cls, cache: KVCache, count: int, rows: int, x: Tensor, attn_output: Tensor) -> "PrefixCache":
         """The first `rows` rows of `count` layers, from a prefill that has just come to the last of them."""
         layers = [(keys[:rows].clone(), values[:rows].clone()) for keys, values in map(cache.storage, range(count))]
-        return cls(layers, x[:rows], mixed[:rows])
+        return cls(layers, x[:rows], attn_output[:rows])
 
 
-def layers_to_share(pruner: AnyMethod, plan: Plan, layer_bytes: int, most_bytes: int) -> int:
+def shared_layers(pruner: AnyMethod, plan: Plan, layer_bytes: int, most_bytes: int) -> int:
     """How many layers questions can share in `most_bytes`, each `layer_bytes`, by a method and its plan.
 
     The layer after which something first leaves can be shared, too, but for what is scored with rows of audio: they

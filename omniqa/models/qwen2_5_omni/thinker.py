@@ -17,7 +17,7 @@ from omniqa.memory import is_out_of_memory
 from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.models.qwen2_5_omni.tokenizer import load_tokenizer
-from omniqa.runtime.upcast import float32_is_faster, widen
+from omniqa.runtime.upcast import float32_is_faster, upcast
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     _check_ids(checkpoint.name, config, template)
     module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
     if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
-        widen(module)
+        upcast(module)
     inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     return Thinker(
         module=module,

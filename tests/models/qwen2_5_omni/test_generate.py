@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from omniqa.errors import NotFiniteError, UsageError
 from omniqa.models.qwen2_5_omni.generate import TextStream, _choose
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 
 
 def draws(logits, count=4000, **settings):
     generator = torch.Generator().manual_seed(7)
-    decoding = Decoding(**settings)
+    decoding = GenerationOptions(**settings)
     tokens = [_choose(logits, decoding, generator) for _ in range(count)]
     return torch.bincount(torch.tensor(tokens), minlength=len(logits)) / count
 
 
 def test_temperature_zero_takes_the_likeliest():
-    assert _choose(torch.tensor([0.1, 3.0, 2.9]), Decoding(), torch.Generator()) == 1
+    assert _choose(torch.tensor([0.1, 3.0, 2.9]), GenerationOptions(), torch.Generator()) == 1
 
 
 def test_temperature_draws_from_the_softmax():
@@ -39,7 +39,7 @@ def test_logits_that_are_no_numbers_are_never_a_token(value, temperature):
         logits = torch.tensor([0.1, 3.0, 2.9])
         logits[place] = value
         with pytest.raises(NotFiniteError, match="NaN or infinity"):
-            _choose(logits, Decoding(temperature=temperature), torch.Generator())
+            _choose(logits, GenerationOptions(temperature=temperature), torch.Generator())
 
 
 def test_a_seed_repeats_an_answer(qa):
@@ -47,7 +47,7 @@ def test_a_seed_repeats_an_answer(qa):
 
     video = qa.encode(make_clip(frames=2, seconds=1.0))
     first, again, other = (
-        qa.ask(video, "?", decoding=Decoding(max_new_tokens=12, temperature=1.0, seed=seed)).token_ids
+        qa.ask(video, "?", decoding=GenerationOptions(max_new_tokens=12, temperature=1.0, seed=seed)).token_ids
         for seed in (1, 1, 2)
     )
     assert first == again != other
@@ -56,7 +56,7 @@ def test_a_seed_repeats_an_answer(qa):
 @pytest.mark.parametrize("bad", [{"max_new_tokens": 0}, {"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}])
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(UsageError):
-        Decoding(**bad)
+        GenerationOptions(**bad)
 
 
 @given(st.text(max_size=40))

@@ -8,7 +8,7 @@ import torch
 
 from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CacheFolder
-from omniqa.media.sampling import CELL, Sampling
+from omniqa.media.sampling import CELL, ClipOptions
 from omniqa.models.qwen2_5_omni import passing, vision
 from omniqa.models.qwen2_5_omni.passing import PassingGrids
 from omniqa.models.qwen2_5_omni.vision import GridStream
@@ -17,15 +17,15 @@ from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.ttm import TemporalMerge
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.media.clips import Audio, Video, spoil, tone, write_clip
 from tests.near import near
 from tests.pruning.clip import media_tokens
 
 ROWS, COLS = 6, 8
 HW = ROWS * COLS
-SAMPLING = Sampling(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2)
-SHORT = Decoding(max_new_tokens=2)
+SAMPLING = ClipOptions(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2)
+SHORT = GenerationOptions(max_new_tokens=2)
 QUESTIONS = ("What is seen?", "And at the end?")
 METHODS = {
     "dycoke": ("dycoke", 0.6, {}),
@@ -189,13 +189,13 @@ def test_a_picture_that_returns_is_encoded_again_once_it_is_forgotten(qa, long):
 
 def lie(monkeypatch, **wrong):
     """The file says something else than it holds."""
-    expected = engine.expected_tokens
+    expected = engine.estimate_tokens
 
     def claim(info, sampling):
         said = expected(info, sampling)
         return ClipTokens(wrong.get("audio", said.n_audio), wrong.get("grids", said.grids), said.tokens_per_grid)
 
-    monkeypatch.setattr(engine, "expected_tokens", claim)
+    monkeypatch.setattr(engine, "estimate_tokens", claim)
 
 
 @pytest.mark.parametrize("wrong", [{"audio": 40}, {"audio": 110}, {"grids": 60}])
@@ -259,6 +259,6 @@ def test_a_picture_that_breaks_off_leaves_the_sound(qa, file, long, tmp_path):
 
 def test_a_picture_alone_or_a_sound_alone(qa, file, long):
     for part in ({"audio": False}, {"video": False}):
-        sampling = Sampling(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2, **part)
+        sampling = ClipOptions(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2, **part)
         pruner = registry.create("dycoke", 1.0 if "video" in part else 0.5)
         assert_same(ask(qa, file, pruner, sampling=sampling), ask(qa, qa.encode(file, sampling), pruner))

@@ -7,7 +7,7 @@ from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
 from omniqa.models.qwen2_5_omni.generate import generate
 from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify, window_order
 from omniqa.pruning import registry
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests import reference_model as reference
 from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
 
@@ -37,7 +37,7 @@ def test_full_retention_equals_transformers(qa, processor, kind, method):
         prefilled.result.logits,
         prefilled.layout.next_position,
         prefilled.cache,
-        Decoding(max_new_tokens=NEW_TOKENS),
+        GenerationOptions(max_new_tokens=NEW_TOKENS),
         eos=frozenset(),
     )
     assert list(tokens) == generated[0, batch["input_ids"].shape[1] :].tolist()

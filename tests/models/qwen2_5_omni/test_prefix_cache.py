@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from omniqa.models.qwen2_5_omni.prefix_cache import SharedRows, layers_to_share
-from omniqa.pipeline.encoded_clip import Shared, Start
+from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache, shared_layers
+from omniqa.pipeline.encoded_clip import PrefixState, PrefixStates
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
 from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
@@ -102,18 +102,18 @@ def test_other_methods_and_other_settings_share_nothing(qa):
 def test_the_layer_of_the_first_cut_is_shared_but_not_where_audio_scores():
     plan = Plan(ClipTokens(10, 1, 10), (20, 20, 20, 10, 10, 10))  # ten leave after layer 2
     text, audio = registry.create("omnidrop", 0.5), registry.create("omnidrop", 0.5, guidance="audio")
-    assert layers_to_share(text, plan, 100, 10_000) == 3
-    assert layers_to_share(audio, plan, 100, 10_000) == 2
-    assert layers_to_share(text, plan, 100, 250) == 2
-    assert layers_to_share(text, Plan(ClipTokens(10, 1, 10), (20,) * 6), 100, 10_000) == 6
+    assert shared_layers(text, plan, 100, 10_000) == 3
+    assert shared_layers(audio, plan, 100, 10_000) == 2
+    assert shared_layers(text, plan, 100, 250) == 2
+    assert shared_layers(text, Plan(ClipTokens(10, 1, 10), (20,) * 6), 100, 10_000) == 6
 
 
 def test_what_was_asked_for_longest_ago_gives_way():
     one = torch.zeros(1000, dtype=torch.uint8)
-    rows = SharedRows([], one, one[:0])
-    shared, pruners = Shared(most_bytes=2500), [registry.create("omnidrop", r) for r in (0.2, 0.3, 0.4)]
+    rows = PrefixCache([], one, one[:0])
+    shared, pruners = PrefixStates(most_bytes=2500), [registry.create("omnidrop", r) for r in (0.2, 0.3, 0.4)]
     for pruner in pruners:
-        shared.keep(pruner, Start(None, None, rows))
+        shared.keep(pruner, PrefixState(None, None, rows))
     assert [shared.of(pruner) is not None for pruner in pruners] == [False, True, True]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.decode_step import Steps
+from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
 from omniqa.pruning import registry
 from tests.models.qwen2_5_omni import slow
 from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
@@ -79,7 +79,7 @@ def test_each_cache_holds_the_tokens_alive_in_its_layer(qa):
 def test_decoding_step_by_step_equals_recomputing_the_pruned_sequence(qa, retention):
     prefilled, media, alive, _ = run_both(qa, make_clip(frames=4, seconds=3.0), retention)
     generated, step = [], prefilled.result.logits
-    steps = Steps(qa.decoder, prefilled.cache, prefilled.layout.next_position)
+    steps = DecodeStep(qa.decoder, prefilled.cache, prefilled.layout.next_position)
     for _ in range(8):
         generated.append(int(step.argmax()))
         step = steps(generated[-1])

@@ -63,9 +63,9 @@ def test_one_pixel_makes_another_grid(qa, encoded_grids):
 
 
 def test_a_clip_tells_what_was_reused(qa):
-    from omniqa.media.clip import SampledClip
+    from omniqa.media.clip import Clip
 
-    slides = SampledClip.from_arrays(np.concatenate([grid(0), grid(0), grid(1), grid(0)]).repeat(3, 1).repeat(3, 2))
+    slides = Clip.from_arrays(np.concatenate([grid(0), grid(0), grid(1), grid(0)]).repeat(3, 1).repeat(3, 2))
     media = qa.ask(slides, "What is seen?").to_dict()["media"]
     assert (media["grids"], media["grids_reused"], media["windows_reused"]) == (4, 2, 0.0)
 

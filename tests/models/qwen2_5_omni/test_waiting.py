@@ -9,12 +9,12 @@ from torch._subclasses.fake_tensor import (
 )
 
 from omniqa.models.base import AUDIO, VIDEO
-from omniqa.models.qwen2_5_omni.decode_step import Steps
-from omniqa.models.qwen2_5_omni.decoder import Decoder, Prompt
+from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
+from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import MediaTokens
-from omniqa.runtime.attention import _row_by_products
+from omniqa.runtime.attention import _decode_by_products
 from omniqa.runtime.kv_cache import KVCache
 
 CLIP = ClipTokens(n_audio=100, grids=4, tokens_per_grid=60)
@@ -33,7 +33,7 @@ def make_prompt(entered, width):
     modality = torch.full((CLIP.n,), VIDEO)
     modality[: CLIP.n_audio] = AUDIO
     tokens = HEAD + entered + TAIL
-    return Prompt(
+    return PrefillInput(
         embeddings=torch.zeros(tokens, width),
         positions=torch.zeros(3, tokens, dtype=torch.long),
         media=slice(HEAD, HEAD + entered),
@@ -99,8 +99,8 @@ def products(qa):
     """A decoder whose steps attend as they do on CUDA without flash-attn."""
 
     class Products(type(qa.attention)):
-        def row(self, q, k, v, hidden, length):
-            return _row_by_products(q, k, v, hidden)
+        def decode(self, q, k, v, hidden, length):
+            return _decode_by_products(q, k, v, hidden)
 
     return Decoder(qa.thinker, Products())
 
@@ -120,7 +120,7 @@ def prefilled(decoder, thinker, room):
 def test_a_step_has_one_shape_and_reads_nothing_back(qa):
     """So that a CUDA graph of it can be replayed: the same operations on the same storage, whichever step it is."""
     cache = prefilled(qa.decoder, qa.thinker, room=3)
-    steps = Steps(qa.decoder, cache, position=500)
+    steps = DecodeStep(qa.decoder, cache, position=500)
     with Valueless(), torch.inference_mode():
         assert steps._step().shape == (qa.thinker.lm_head.out_features,)
 
@@ -128,7 +128,7 @@ def test_a_step_has_one_shape_and_reads_nothing_back(qa):
 def test_steps_by_products_equal_steps_by_the_kernel(qa, products):
     """The two ways a step attends, one on CUDA and one elsewhere, over caches with room that is not filled."""
     caches = [prefilled(qa.decoder, qa.thinker, room) for room in (4, 30)]
-    steps = [Steps(decoder, cache, 500) for decoder, cache in zip((qa.decoder, products), caches, strict=True)]
+    steps = [DecodeStep(decoder, cache, 500) for decoder, cache in zip((qa.decoder, products), caches, strict=True)]
     for token in (5, 17, 5, 200):
         ours, theirs = (step(token) for step in steps)
         assert (ours - theirs).abs().max() <= 1e-5
@@ -138,7 +138,7 @@ def test_steps_by_products_equal_steps_by_the_kernel(qa, products):
 def test_storage_is_taken_once(qa):
     cache = prefilled(qa.decoder, qa.thinker, room=4)
     before = [x.data_ptr() for layer in range(qa.thinker.layers) for x in cache.storage(layer)]
-    steps = Steps(qa.decoder, cache, position=500)
+    steps = DecodeStep(qa.decoder, cache, position=500)
     for _ in range(4):
         steps(1)
     assert before == [x.data_ptr() for layer in range(qa.thinker.layers) for x in cache.storage(layer)]
@@ -169,7 +169,7 @@ def test_a_captured_step_equals_the_plain_one(qa):
     import omniqa
 
     there = omniqa.load(str(qa.thinker.checkpoint.folder), device="cuda", dtype="bfloat16")
-    plain, captured = (Steps(there.decoder, prefilled_on(there, 40), 500) for _ in range(2))
+    plain, captured = (DecodeStep(there.decoder, prefilled_on(there, 40), 500) for _ in range(2))
     for token in range(30):
         plain._run = 0  # never late enough to capture
         torch.testing.assert_close(plain(token), captured(token), rtol=0.02, atol=0.02)  # bfloat16

@@ -18,7 +18,7 @@ from omniqa.pruning.budget import ClipTokens, Unreachable
 from omniqa.pruning.methods.omnisift import method as omnisift
 from omniqa.pruning.methods.omnisift import selector as audio_selector
 from omniqa.pruning.methods.omnisift.selector import AudioSelector
-from omniqa.runtime.generation_options import Decoding
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.models.qwen2_5_omni.clips import make_clip
 from tests.pruning import reference
 from tests.pruning.clip import media_tokens, random_network
@@ -313,7 +313,9 @@ def load(folder, dtype="float32"):
 
 def ask(qa, method="omnisift", retention=0.3, **options):
     clip = make_clip(frames=6, seconds=3.0)
-    return qa.ask(clip, "What happens?", method, retention, options=options, decoding=Decoding(max_new_tokens=2))
+    return qa.ask(
+        clip, "What happens?", method, retention, options=options, decoding=GenerationOptions(max_new_tokens=2)
+    )
 
 
 def survivors(qa, **options):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import omniqa
-from omniqa.media.clip import SampledClip
+from omniqa.media.clip import Clip
 from omniqa.models.base import AUDIO
 from omniqa.nano import world
 from omniqa.pruning import registry
@@ -29,7 +29,7 @@ def clip(qa):
     frames = world.frames(script, fps=2, height=112, width=112)
     noise = np.random.default_rng(0).normal(0, 60, frames.shape)
     frames = (frames + noise).clip(0, 255).astype(np.uint8)
-    return qa.encode(SampledClip.from_arrays(frames, waveform=world.waveform(script)))
+    return qa.encode(Clip.from_arrays(frames, waveform=world.waveform(script)))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import omniqa
 from omniqa.errors import UsageError
-from omniqa.media.clip import SampledClip, sample_clip
+from omniqa.media.clip import Clip, sample
 from omniqa.media.probe import probe
 from omniqa.models.base import AUDIO, TEXT
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
@@ -83,7 +83,7 @@ def sampled(media, script, tmp_path):
     """The same clip as the engine takes it."""
     info = probe(write_clip(tmp_path / "any.mp4", script, 112))
     times = tuple(t + k * (t - t + 1) / 2 for t in media.shape.grid_times for k in range(2))
-    return SampledClip(info, times[0], times[-1], media.frames, times, world.waveform(script))
+    return Clip(info, times[0], times[-1], media.frames, times, world.waveform(script))
 
 
 def first_logits(qa, clip, question):
@@ -118,10 +118,10 @@ def test_the_checkpoint_gives_the_same_logits_in_omniqa_and_transformers(folder,
 
     processor = reference.make_processor(folder)
     module = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder)
-    clip = sample_clip(mp4, SAMPLING)
+    clip = sample(mp4, SAMPLING)
     # transformers' processor has its own bounds, so the picture is taken at the size that they give.
     qa = omniqa.load(str(folder), device="cpu")
-    large = sample_clip(mp4)
+    large = sample(mp4)
     batch = reference.inputs(processor, large.frames, large.waveform, "What is heard?")
     with torch.inference_mode():
         expected = module.eval()(**batch).logits[0, -1]
@@ -154,7 +154,7 @@ def test_a_clip_from_a_file_is_what_ask_reads(thinker, template, tmp_path):
     batch = make_batch(replace(SPEC, clips=1, mp4_share=1.0, blocks=1), template)
     with torch.no_grad():
         logits = BlockModel(thinker).logits(batch)
-    clip = sample_clip(write_clip(tmp_path / "clip.mp4", script, 112), SAMPLING)
+    clip = sample(write_clip(tmp_path / "clip.mp4", script, 112), SAMPLING)
     question = prompt_of(batch, template)
     qa = OmniQA("nano", thinker, "sdpa")
     assert (logits[0] - first_logits(qa, clip, question)).abs().max() <= 1e-3
@@ -397,7 +397,7 @@ def test_a_selector_learns_what_audio_answers_need_and_the_model_stays_as_it_is(
     training.step(0, 1.0)
     assert all(torch.equal(before[name], weight) for name, weight in fresh.module.named_parameters())
     training.save(tmp_path)
-    clip = SampledClip.from_arrays(world.frames(world.draw(1, 4, 2)), waveform=world.waveform(world.draw(1, 4, 2)))
+    clip = Clip.from_arrays(world.frames(world.draw(1, 4, 2)), waveform=world.waveform(world.draw(1, 4, 2)))
     answer = omniqa.load(str(tmp_path), "cpu").ask(clip, "What is heard?", "omnisift", 0.5)
     assert answer.retention.achieved == pytest.approx(0.5, abs=0.01)
 
@@ -432,7 +432,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
 
 
 def question():
-    return SampledClip.from_arrays(waveform=world.waveform(world.draw(1, 2, 1))), "What is heard?"
+    return Clip.from_arrays(waveform=world.waveform(world.draw(1, 2, 1))), "What is heard?"
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(tmp_path):

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from omniqa.media.claims import is_only_claimed
 from omniqa.media.container import Damage, is_damage
-from omniqa.media.watch import beat
+from omniqa.media.watchdog import heartbeat
 
 # In these, a packet that no other refers to is marked as such beyond doubt. HEVC's mark leaves out its higher temporal
 # layers; VP8 and VP9 store pictures that are never shown; dav1d does not ask.
@@ -19,11 +19,11 @@ _MARKED = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
 _COMPLETE = _MARKED | {"hevc"}  # in these, every packet is a frame that is shown
 
 
-class Astray(Exception):
+class UnexpectedFrame(Exception):
     """What came out of the decoder is not what the container said it would be."""
 
 
-class Run(NamedTuple):
+class Segment(NamedTuple):
     """Packets to be decoded one after the other.
 
     Attributes:
@@ -34,15 +34,15 @@ class Run(NamedTuple):
 
     packets: Sequence[Packet]
     fresh: bool = False
-    spare: frozenset[int] = frozenset()
+    skippable: frozenset[int] = frozenset()
 
 
-def decode_runs(runs: Iterator[Run], stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
+def decode_runs(runs: Iterator[Segment], stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
     """Decode runs one after the other.
 
     Raises:
-        Astray: a run does not begin with the keyframe it should; or, after something was left out, frames don't come in
-            the order of their times, or something can't be decoded.
+        UnexpectedFrame: a segment does not begin with the keyframe it should; or, after a packet was left out, frames
+            don't come in the order of their times, or something can't be decoded.
     """
     decoder = _Decoder(stream, damage)
     for run in runs:
@@ -50,12 +50,12 @@ def decode_runs(runs: Iterator[Run], stream: VideoStream, damage: Damage) -> Ite
             yield from decoder.drained()
             decoder.start_at(run.packets[0].pts if run.packets else None)
         for packet in run.packets:
-            yield from decoder.frames(packet, packet.pts in run.spare)
+            yield from decoder.frames(packet, packet.pts in run.skippable)
     yield from decoder.drained(ends=True)
 
 
 class _Decoder:
-    """The stream's decoder, with an eye on what comes out of it. Raises Astray."""
+    """The stream's decoder, with an eye on what comes out of it. Raises UnexpectedFrame."""
 
     def __init__(self, stream: VideoStream, damage: Damage) -> None:
         self._context, self._damage = stream.codec_context, damage
@@ -72,14 +72,14 @@ class _Decoder:
         self._holds, self._landing, self._due, self._last = False, timestamp, None, None
         self._left_out = self._left_out or timestamp is not None
 
-    def frames(self, packet: Packet, spare: bool) -> Iterator[av.VideoFrame]:
+    def frames(self, packet: Packet, skippable: bool) -> Iterator[av.VideoFrame]:
         """Decode a packet; a spare one only where others refer to it."""
-        spare = spare and self._marked
-        self._left_out = self._left_out or spare
+        skippable = skippable and self._marked
+        self._left_out = self._left_out or skippable
         # Threads that decode ahead take this over with each packet.
-        self._context.skip_frame = "NONREF" if spare else "DEFAULT"
+        self._context.skip_frame = "NONREF" if skippable else "DEFAULT"
         self._holds = True
-        if self._complete and packet.pts is not None and not (spare or packet.is_discard):
+        if self._complete and packet.pts is not None and not (skippable or packet.is_discard):
             self._due = packet.pts if self._due is None else max(self._due, packet.pts)
         yield from self._decoded(packet)
 
@@ -89,7 +89,7 @@ class _Decoder:
             yield from self._decoded(None)
         lost = self._due is not None and self._last != self._due and (self._left_out or not ends)
         if lost or self._landing is not None:
-            raise Astray
+            raise UnexpectedFrame
 
     def _decoded(self, packet: Packet | None) -> Iterator[av.VideoFrame]:
         try:
@@ -99,9 +99,9 @@ class _Decoder:
                 raise
             self._damage.packets += 1
             frames = []
-        beat()
+        heartbeat()
         if self._damage.packets and self._left_out:
-            raise Astray
+            raise UnexpectedFrame
         yield from filter(self._is_shown, frames)
 
     def _is_shown(self, frame: av.VideoFrame) -> bool:
@@ -110,13 +110,13 @@ class _Decoder:
             self._last = frame.pts
             return True
         if frame.pts is None or (self._last is not None and frame.pts < self._last):
-            raise Astray
+            raise UnexpectedFrame
         if self._landing is not None:
             if frame.pts < self._landing:
                 return False
             whole = frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt
             if frame.pts > self._landing or not whole:
-                raise Astray
+                raise UnexpectedFrame
             self._landing = None
         self._last = frame.pts
         return True

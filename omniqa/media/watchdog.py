@@ -31,13 +31,13 @@ _LAST_WAIT_S = 10.0  # for a thread whose caller has gone; one that hangs inside
 _here = local()
 
 
-class GivenUp(BaseException):
+class Abandoned(BaseException):
     """Ends work whose caller has gone; nothing that handles errors shall handle it."""
 
 
 @dataclass
 class _Pulse:
-    beats: int = 0
+    heartbeats: int = 0
     given_up: bool = False
     share: float = 0.0
     held_up_s: float = 0.0
@@ -49,17 +49,17 @@ class _Done:
     error: BaseException | None = None
 
 
-def beat() -> None:
+def heartbeat() -> None:
     """Say that reading goes on. Does nothing where nobody watches."""
     pulse: _Pulse | None = getattr(_here, "pulse", None)
     if pulse is None:
         return
     if pulse.given_up:
-        raise GivenUp
-    pulse.beats += 1
+        raise Abandoned
+    pulse.heartbeats += 1
 
 
-def watched(work: Callable[[Progress], T], path: object, progress: Progress, stall: float = STALL_SECONDS) -> T:
+def run_watched(work: Callable[[Progress], T], path: object, progress: Progress, stall: float = STALL_SECONDS) -> T:
     """What `work` returns or raises; it runs in another thread and is given up when it stands still.
 
     Args:
@@ -147,12 +147,15 @@ class _News:
         self.result: Any = None
 
     def __iter__(self) -> Generator[Any, None, None]:
-        idle, beats = 0.0, 0
+        idle, heartbeats = 0.0, 0
         while True:
             try:
                 news = self._told.get(timeout=_TICK)
             except Empty:
-                idle, beats = (idle + _TICK if self._pulse.beats == beats else 0.0), self._pulse.beats
+                idle, heartbeats = (
+                    (idle + _TICK if self._pulse.heartbeats == heartbeats else 0.0),
+                    self._pulse.heartbeats,
+                )
                 if idle >= self._stall:
                     self._pulse.given_up = True
                     raise MediaError(
@@ -175,7 +178,7 @@ def _run(work: Callable[[Progress], Any], pulse: _Pulse, told: SimpleQueue[float
     _here.pulse = pulse
     try:
         told.put(_Done(work(told.put)))
-    except GivenUp:
+    except Abandoned:
         return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
         told.put(_failed(error))
@@ -194,7 +197,7 @@ def _run_ahead(
         _take_place(places, pulse)
         told.put(piece)
         pulse.held_up_s += time.perf_counter() - before
-        beat()
+        heartbeat()
 
     def report(share: float) -> None:
         pulse.share = share
@@ -202,7 +205,7 @@ def _run_ahead(
     try:
         value = work(hand_on, report)
         told.put(_Done((value, time.perf_counter() - begun - pulse.held_up_s)))
-    except GivenUp:
+    except Abandoned:
         return
     except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where the caller waits
         told.put(_failed(error))
