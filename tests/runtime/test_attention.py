@@ -121,7 +121,7 @@ def test_a_row_sees_what_is_there_of_a_storage(backend, there):
     attn_mask = torch.zeros(20)
     attn_mask[there:] = float("-inf")
     expected = plain(q, k[:there], v[:there], causal=True)[0]
-    result = backend.row(q, k, v, attn_mask, torch.tensor([there], dtype=torch.int32))
+    result = backend.decode(q, k, v, attn_mask, torch.tensor([there], dtype=torch.int32))
     assert (result - expected).abs().max() < 1e-5
     assert (_decode_by_products(q, k, v, attn_mask) - expected).abs().max() < 1e-5
 
