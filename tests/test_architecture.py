@@ -21,7 +21,7 @@ ROOMS = (
     ("nano",),
     ("testing",),
     ("jobs",),
-    ("eval", "bench", "batch"),
+    ("eval", "bench"),
     ("cli",),
     ("__main__",),
 )

@@ -12,18 +12,19 @@ from typing import Annotated
 import typer
 
 from omniqa import terminal
-from omniqa.batch import questions as asking
-from omniqa.batch import ray_engine, rows, runfile
-from omniqa.batch.clips import ClipPath, Shard, files_now, find, listed, named_as_media
-from omniqa.batch.questions import Task
-from omniqa.batch.results import ResultFile, Results, Stream
-from omniqa.batch.run import Asker, Batch
-from omniqa.batch.table import Table
 from omniqa.cli import console, options, tables, values
 from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
+from omniqa.jobs import questions as asking
+from omniqa.jobs import ray_engine, rows, runfile
+from omniqa.jobs.clips import ClipPath, Paths, Shard, files_now, find, listed, named_as_media
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec
+from omniqa.jobs.questions import Task
+from omniqa.jobs.results import ResultFile, Results, Stream
+from omniqa.jobs.runner import Asker, Batch
+from omniqa.jobs.table import Table
 from omniqa.media.access import is_address
+from omniqa.media.sampling import ClipOptions
 
 STDIN = "-"
 SHOWN_CAUSES = 20
@@ -175,7 +176,7 @@ def batch(
     form = _layout(layout, out, tasks)
     settings = runfile.make_settings(loading.model, loading.dtype, pruner, sampling, decoding, encoding.reuse_static)
     mine = [task for task in tasks if part.takes(task.clip.name)]
-    with _results(out, form, settings, part, tasks, append, retry) as results:
+    with _results(out, form, settings, part, tasks, sampling, append, retry) as results:
         run = Batch(mine, Asker(pruner, sampling, decoding, results.settings, prefetch), results)
         if results.known:
             console.note(_known(results))
@@ -262,6 +263,7 @@ def _results(
     settings: runfile.Settings,
     shard: Shard,
     tasks: list[Task],
+    sampling: ClipOptions,
     append: bool,
     retry: bool,
 ) -> Results:
@@ -270,7 +272,7 @@ def _results(
     if out.exists() and not out.is_file() and not out.is_dir():  # a pipe, a device
         return Stream(out, layout, settings)
     asked = runfile.summary(tasks)
-    now = files_now(task.clip for task in tasks)
+    now = files_now((task.clip for task in tasks), Paths(sampling))
     return ResultFile(out, layout, settings, shard=shard, asked=asked, append=append, retry=retry, now=now)
 
 

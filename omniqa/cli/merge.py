@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from omniqa.batch import merge as shards
 from omniqa.cli import console, options
 from omniqa.errors import SOME_FAILED
+from omniqa.jobs import merge as shards
 from omniqa.terminal import BinaryStdout
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from omniqa.eval import files, layouts
-from omniqa.eval.clips import Clips, Files
+from omniqa.eval import layouts
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
+from omniqa.jobs import question_files as files
+from omniqa.jobs.clips import Clips, MediaFolder
 from omniqa.media.sampling import ClipOptions
 
 
@@ -35,7 +36,7 @@ def from_file(path: Path, media: Path | None, layout: str, sampling: ClipOptions
     """
     content = files.load(path)
     questions = layouts.read(content, layout, path)
-    clips = Files(media or path.parent, sampling)
+    clips = MediaFolder(media or path.parent, sampling)
     clips.check(dict.fromkeys(question.clip for question in questions))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Dataset(path.name, questions, clips, {"dataset": f"sha256:{digest}", "format": layout})

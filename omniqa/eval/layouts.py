@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omniqa.errors import UsageError
-from omniqa.eval.files import place
 from omniqa.eval.questions import Question
 from omniqa.eval.records import Record
+from omniqa.jobs.question_files import place
 
 AUTO = "auto"
 _AVUT_OPTIONS = [f"option_{letter}" for letter in "ABCDEFGH"]

@@ -70,7 +70,7 @@ class NanoClips:
                 chance = world.chance(asked.kind, choices=asked.options is not None)
                 yield Question(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
 
-    def sample(self, clip: str, pixels: tuple[int, int]) -> "Clip":
+    def source(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Draw a clip, at the times and in the size at which frames of a file would be taken."""
         import numpy as np
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omniqa.errors import CLIP_ERRORS, NotFiniteError, OmniqaError
-from omniqa.eval.clips import Clips
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import score
 from omniqa.file_state import FileState, as_field, is_stale
+from omniqa.jobs.clips import Clips
 from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import JsonlStore
 from omniqa.pruning.budget import Unreachable
@@ -81,7 +82,8 @@ class Run:
         self, qa: "OmniQA", clip: str, pairs: list[tuple[Question, MethodVariant]], streak: FaultStreak
     ) -> Iterator[Row]:
         try:
-            video = qa.encode(self.clips.sample(clip, qa.pixels))
+            source = self.clips.source(clip, qa.pixels)
+            video = qa.encode(source, self.clips.sampling if isinstance(source, str | Path) else None)
         except CLIP_ERRORS as error:
             yield from [_failed(question, column, error) for question, column in pairs]
             return

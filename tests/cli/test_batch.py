@@ -15,9 +15,9 @@ import time
 import pytest
 
 from omniqa.pipeline.engine import OmniQA
-from tests.batch.conftest import media  # noqa: F401 (a fixture)
 from tests.conftest import ROOT
 from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.jobs.conftest import media  # noqa: F401 (a fixture)
 from tests.near import near
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from tests.batch.conftest import media  # noqa: F401 (a fixture)
 from tests.conftest import ROOT
 from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.jobs.conftest import media  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 

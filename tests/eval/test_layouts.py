@@ -5,8 +5,9 @@ import json
 import pytest
 
 from omniqa.errors import UsageError
-from omniqa.eval import files, layouts
+from omniqa.eval import layouts
 from omniqa.eval.questions import Question
+from omniqa.jobs import question_files as files
 
 OPTIONS = ("A dog", "A cat", "Two cats", "Nothing")
 LETTERED = [f"{letter}. {option}" for letter, option in zip("ABCD", OPTIONS, strict=True)]

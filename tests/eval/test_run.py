@@ -63,7 +63,7 @@ def test_each_clip_is_encoded_once_for_all_questions_methods_and_retentions(qa, 
 
 def test_answers_are_those_that_ask_gives(qa, start):
     rows = list(start().go_on(qa))
-    clip = CLIPS.sample("0", qa.pixels)
+    clip = CLIPS.source("0", qa.pixels)
     question = CLIPS.questions(1)[0]
     for column in COLUMNS:
         pruner = column.pruner
@@ -125,10 +125,12 @@ def test_a_killed_command_goes_on_where_it_was(nano, tmp_path):
 class Broken:
     """Clips of which the second can't be used."""
 
-    def sample(self, clip, pixels):
+    sampling = CLIPS.sampling
+
+    def source(self, clip, pixels):
         if clip == "1":
             raise MediaError("clip 1 is broken")
-        return CLIPS.sample(clip, pixels)
+        return CLIPS.source(clip, pixels)
 
     def file(self, clip):
         return None

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from omniqa.batch.table import Table
 from omniqa.errors import UsageError
 from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings, read_rows, write_line, write_whole
+from omniqa.jobs.table import Table
 
 ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [1.5, None]}]
 

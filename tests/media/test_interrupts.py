@@ -10,9 +10,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from omniqa.batch.clips import is_media
 from omniqa.errors import MediaError
 from omniqa.interrupts import free_locals
+from omniqa.jobs.clips import is_media
 from omniqa.media.access import Access
 from omniqa.media.clip import ClipOptions, sample, stream_clip
 from omniqa.media.pipe import spool_to_tempfile

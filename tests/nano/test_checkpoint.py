@@ -83,7 +83,7 @@ def answers(qa, clips, kinds, count=12):
     """Of open questions of these kinds about clips of the test set, the share that is answered right."""
     right = asked = 0
     for script in world.test_scripts(count, clips.seconds, clips.scenes):
-        video = qa.encode(clips.sample(str(script.seed), qa.pixels))
+        video = qa.encode(clips.source(str(script.seed), qa.pixels))
         for one in world.questions(script):
             if one.kind in kinds and one.options is None:
                 right += qa.ask(video, one.prompt, "none", 1.0).text == one.answer

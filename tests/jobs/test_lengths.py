@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from omniqa.batch.clips import ClipPath
-from omniqa.batch.questions import from_file
 from omniqa.errors import UsageError
-from omniqa.eval import files
-from omniqa.eval.files import LINE_BYTES, join, load
+from omniqa.jobs import question_files as files
+from omniqa.jobs.clips import ClipPath
+from omniqa.jobs.question_files import LINE_BYTES, join, load
+from omniqa.jobs.questions import from_file
 
 CLIPS = [ClipPath("a.mp4", "a.mp4")]
 PIECE = 2**20
@@ -67,7 +67,7 @@ def test_json_without_lines_may_be_long_but_no_record_of_it(tmp_path, monkeypatc
     path.write_text(json.dumps([{"question": "What?", "note": "n" * 1000}] * 20_000))
     assert path.stat().st_size > LINE_BYTES
     assert len(from_file(path, CLIPS, None)[0].questions) == 20_000
-    monkeypatch.setattr("omniqa.batch.questions._RECORD_BYTES", 1000)
+    monkeypatch.setattr("omniqa.jobs.questions._RECORD_BYTES", 1000)
     with pytest.raises(UsageError, match=r"questions\.json, line 1, question 1, takes more than 1,000 bytes as JSON"):
         from_file(path, CLIPS, None)
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from omniqa.batch.clips import ClipPath
-from omniqa.batch.questions import for_all, from_file
 from omniqa.errors import UsageError
-from omniqa.eval.files import load
+from omniqa.jobs.clips import ClipPath
+from omniqa.jobs.question_files import load
+from omniqa.jobs.questions import for_all, from_file
 
 ROWS = [{"video": "a.mp4", "question": "What, then?"}, {"video": "b.mp4", "question": "Wer „hört“ das?"}]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from omniqa.errors import MediaError, UsageError
-from omniqa.eval.clips import Files
 from omniqa.eval.nano import NanoClips
+from omniqa.jobs.clips import MediaFolder
 from omniqa.media.clip import sample
 from omniqa.media.sampling import ClipOptions
 from omniqa.nano import world
@@ -38,36 +38,36 @@ def folder(tmp_path):
     ],
 )
 def test_a_clip_is_found_by_path_then_by_name_then_by_stem(folder, clip, file):
-    assert Files(folder, ClipOptions()).find(clip) == folder / file
+    assert MediaFolder(folder, ClipOptions()).find(clip) == folder / file
 
 
 def test_a_clip_that_is_missing_or_there_twice_is_an_error(folder):
     with pytest.raises(MediaError, match=r"d\.mp4 is not in"):
-        Files(folder, ClipOptions()).find("d.mp4")
+        MediaFolder(folder, ClipOptions()).find("d.mp4")
     (folder / "more").mkdir()
     (folder / "more" / "a.mp4").touch()
     with pytest.raises(MediaError, match="more than once"):
-        Files(folder, ClipOptions()).find("a.mp4")
-    assert Files(folder, ClipOptions()).find("videos/a.mp4")
+        MediaFolder(folder, ClipOptions()).find("a.mp4")
+    assert MediaFolder(folder, ClipOptions()).find("videos/a.mp4")
 
 
 def test_a_folder_without_any_of_the_clips_is_refused(folder):
-    Files(folder, ClipOptions()).check(["x.mp4", "a.mp4"])
+    MediaFolder(folder, ClipOptions()).check(["x.mp4", "a.mp4"])
     with pytest.raises(MediaError, match="None of the 2 clips"):
-        Files(folder, ClipOptions()).check(["x.mp4", "y.mp4"])
+        MediaFolder(folder, ClipOptions()).check(["x.mp4", "y.mp4"])
 
 
 def test_addresses_are_no_files_and_count_where_they_are_allowed(folder):
     address = "https://nowhere.example/x.mp4"
-    Files(folder, ClipOptions(allow_network=True)).check([address])
+    MediaFolder(folder, ClipOptions(allow_network=True)).check([address])
     with pytest.raises(MediaError, match="--allow-network"):
-        Files(folder, ClipOptions()).check([address])
+        MediaFolder(folder, ClipOptions()).check([address])
 
 
 @pytest.mark.parametrize("seconds", [4, 4.5])
 def test_a_drawn_clip_is_what_a_file_of_it_gives(tmp_path, seconds):
     clips = NanoClips(seconds, 2, 112)
-    drawn = clips.sample("3", BOUNDS)
+    drawn = clips.source("3", BOUNDS)
     path = write_clip(tmp_path / "clip.mp4", world.draw(3, seconds, 2), 112)
     read = sample(path, ClipOptions().within(BOUNDS))
     assert drawn.frames.shape == read.frames.shape
@@ -77,26 +77,26 @@ def test_a_drawn_clip_is_what_a_file_of_it_gives(tmp_path, seconds):
 
 
 def test_a_drawn_clip_gets_the_models_size_and_the_asked_sampling():
-    assert NanoClips(4, 1, 168).sample("0", (128 * 784, 768 * 784)).frames.shape[1:3] == (336, 336)
-    sparse = NanoClips(4, 1, 112, ClipOptions(max_frames=4)).sample("0", BOUNDS)
+    assert NanoClips(4, 1, 168).source("0", (128 * 784, 768 * 784)).frames.shape[1:3] == (336, 336)
+    sparse = NanoClips(4, 1, 112, ClipOptions(max_frames=4)).source("0", BOUNDS)
     assert [float(time) for time in sparse.frame_times] == [0, 1, 2, 3]
-    assert len(NanoClips(4, 1, 112, ClipOptions(audio=False)).sample("0", BOUNDS).waveform) == 0
-    assert len(NanoClips(4, 1, 112, ClipOptions(video=False)).sample("0", BOUNDS).frames) == 0
+    assert len(NanoClips(4, 1, 112, ClipOptions(audio=False)).source("0", BOUNDS).waveform) == 0
+    assert len(NanoClips(4, 1, 112, ClipOptions(video=False)).source("0", BOUNDS).frames) == 0
 
 
 def test_blind_to_video_shows_another_clip_of_the_set():
     clips = NanoClips(4, 2, 112)
     blind = replace(clips, blind="video")
     for one, other in (("0", "1"), ("1", "0"), ("6", "7")):
-        np.testing.assert_array_equal(blind.sample(one, BOUNDS).frames, clips.sample(other, BOUNDS).frames)
-        np.testing.assert_array_equal(blind.sample(one, BOUNDS).waveform, clips.sample(one, BOUNDS).waveform)
+        np.testing.assert_array_equal(blind.source(one, BOUNDS).frames, clips.source(other, BOUNDS).frames)
+        np.testing.assert_array_equal(blind.source(one, BOUNDS).waveform, clips.source(one, BOUNDS).waveform)
     assert blind.questions(2) == clips.questions(2)
 
 
 def test_blind_to_audio_hears_the_room_alone():
     clips = NanoClips(4, 2, 112)
     for seed in range(4):
-        loud, soft = clips.sample(str(seed), BOUNDS), replace(clips, blind="audio").sample(str(seed), BOUNDS)
+        loud, soft = clips.source(str(seed), BOUNDS), replace(clips, blind="audio").source(str(seed), BOUNDS)
         np.testing.assert_array_equal(loud.frames, soft.frames)
         assert np.abs(soft.waveform).max() < 0.02
         assert len(soft.waveform) == len(loud.waveform)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from omniqa.batch.clips import ClipPath
-from omniqa.batch.questions import for_all, from_file, reads_like_question
 from omniqa.errors import UsageError
+from omniqa.jobs.clips import ClipPath
+from omniqa.jobs.questions import for_all, from_file, reads_like_question
 
 CLIPS = [ClipPath("a.mp4", "a.mp4"), ClipPath("b.mp4", "b.mp4")]
 

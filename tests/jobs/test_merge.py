@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from omniqa.batch import runfile
-from omniqa.batch.clips import Shard
-from omniqa.batch.merge import check, join
-from omniqa.batch.table import Table
 from omniqa.errors import UsageError
-from tests.batch.test_run import lines, timeless
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import Shard
+from omniqa.jobs.merge import check, join
+from omniqa.jobs.table import Table
+from tests.jobs.test_runner import lines, timeless
 from tests.near import near
 
 COUNT = 4

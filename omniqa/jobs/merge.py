@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from omniqa.batch import runfile
-from omniqa.batch.clips import Shard
-from omniqa.batch.rows import known
-from omniqa.batch.runfile import RunFile
-from omniqa.batch.table import Table
 from omniqa.errors import UsageError
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec, differences, read_rows
+from omniqa.jobs.rows import known
+from omniqa.jobs.runfile import RunFile
+from omniqa.jobs.table import Table
 from omniqa.terminal import BinaryStdout
 
 

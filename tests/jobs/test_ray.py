@@ -8,15 +8,15 @@ from functools import partial
 import pytest
 
 from benchmarks.batch_kills import actors
-from omniqa.batch import ray_engine
-from omniqa.batch.ray_engine import Actors, Pool, Worker, cluster
-from omniqa.batch.run import Asker
 from omniqa.errors import ModelError, UsageError
+from omniqa.jobs import ray_engine
+from omniqa.jobs.ray_engine import Actors, Pool, Worker, cluster
+from omniqa.jobs.runner import Asker
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import load
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
-from tests.batch.test_run import timeless
+from tests.jobs.test_runner import timeless
 from tests.near import near
 
 MANY = [f"What is thing {number}?" for number in range(40)]

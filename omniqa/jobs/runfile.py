@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from omniqa import __version__, json_output, strict_json
-from omniqa.batch.clips import Shard, named_as_media
-from omniqa.batch.questions import Task
 from omniqa.errors import UsageError
 from omniqa.files import read_regular
+from omniqa.jobs.clips import Shard, named_as_media
 from omniqa.jobs.jsonl_store import differences, write_whole
+from omniqa.jobs.questions import Task
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.user_file import fingerprint

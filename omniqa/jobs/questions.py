@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omniqa import json_output, terminal
-from omniqa.batch.clips import MEDIA_SUFFIXES, ClipPath, one_spelling
 from omniqa.errors import UsageError
-from omniqa.eval import files
+from omniqa.jobs import question_files as files
+from omniqa.jobs.clips import MEDIA_SUFFIXES, ClipPath, one_spelling
 from omniqa.media.access import is_address
 from omniqa.models.qwen2_5_omni.template import QUESTION_CHARACTERS, check_length
 from omniqa.strict_json import text_flaw

@@ -14,11 +14,11 @@ T = TypeVar("T")
 _LAST_WAIT_S = 10.0  # for a thread that was told to stop; one that hangs in the decoder is left behind
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """Nobody waits for this work any more."""
 
 
-class Begun(Generic[T]):
+class Pending(Generic[T]):
     """Work that a thread of its own is doing."""
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -47,27 +47,27 @@ class Begun(Generic[T]):
             self._outcome.put((None, error))
 
 
-def ahead(
+def prefetch(
     items: Iterable[S], work: Callable[[S, Callable[[], None]], T], count: int
 ) -> Generator[tuple[S, Callable[[], T]], None, None]:
     """Each item in turn, with a function that waits for its result.
 
     While one is used, the next `count` are worked on or wait, each in a thread of its own; never more, so that at most
     count + 1 results are held at once.
-    work: gets the item, and a function to call now and then; that raises Stopped once this generator is closed.
+    work: gets the item, and a function to call now and then; that raises Cancelled once this generator is closed.
     """
     stop = Event()
 
     def check() -> None:
         if stop.is_set():
-            raise Stopped
+            raise Cancelled
 
-    def begin(item: S) -> Begun[T]:
-        return Begun(lambda: work(item, check))
+    def begin(item: S) -> Pending[T]:
+        return Pending(lambda: work(item, check))
 
     source = iter(items)
-    waiting: deque[tuple[S, Begun[T]]] = deque()
-    begun = None
+    waiting: deque[tuple[S, Pending[T]]] = deque()
+    pending = None
     try:
         while True:
             for item in islice(source, count + 1 - len(waiting)):
@@ -75,11 +75,11 @@ def ahead(
                     waiting.append((item, begin(item)))
             if not waiting:
                 return
-            item, begun = waiting[0]
+            item, pending = waiting[0]
             waiting.popleft()
-            yield item, begun.take
+            yield item, pending.take
     finally:
         stop.set()
-        for _, left in [(None, begun), *waiting]:
+        for _, left in [(None, pending), *waiting]:
             if left is not None and left.thread.ident is not None:
                 left.thread.join(_LAST_WAIT_S)

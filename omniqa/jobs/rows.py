@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from omniqa.batch.clips import ClipPath
-from omniqa.batch.questions import Question
 from omniqa.file_state import FileState, as_field, is_stale
+from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import Row
+from omniqa.jobs.questions import Question
 
 if TYPE_CHECKING:
     from omniqa.pipeline.answer import Answer

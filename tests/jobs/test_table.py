@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omniqa.batch.table import COLUMNS, Table
 from omniqa.errors import UsageError
 from omniqa.jobs.jsonl_store import JsonlStore, read_rows
+from omniqa.jobs.table import COLUMNS, Table
 
 TABLE = Table(("id", "answer", "fields.note"))
 ROWS = [

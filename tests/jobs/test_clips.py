@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from omniqa.batch.clips import ClipPath, Shard, find, is_media, listed, named_as_media
 from omniqa.errors import UsageError
+from omniqa.jobs.clips import ClipPath, Shard, find, is_media, listed, named_as_media
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 

@@ -7,15 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from omniqa.batch import rows
-from omniqa.batch.ahead import Stopped, ahead
-from omniqa.batch.clips import ClipPath, is_media, named_as_media
-from omniqa.batch.questions import Question, Task
-from omniqa.batch.results import Results
 from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.file_state import FileState, file_state
+from omniqa.jobs import rows
+from omniqa.jobs.clips import ClipPath, is_media, named_as_media
 from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import Row
+from omniqa.jobs.prefetch import Cancelled, prefetch
+from omniqa.jobs.questions import Question, Task
+from omniqa.jobs.results import Results
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.pipeline.token_estimate import estimate_tokens
@@ -89,7 +89,7 @@ class Asker:
 
         # Each is looked at right before its thread begins: what is written to it from then on makes it another file.
         seen = ((todo, file_state(todo.clip.path)) for todo in todos)
-        with closing(ahead(seen, prepare, self.prefetch)) as clips:
+        with closing(prefetch(seen, prepare, self.prefetch)) as clips:
             for (todo, file), take in clips:
                 yield from self._of_clip(qa, _Asking(todo.clip, deque(todo.asked), file), take)
 
@@ -240,7 +240,7 @@ def _prepare(qa: "OmniQA", clip: ClipPath, sampling: ClipOptions, check: Callabl
         raise NoMedia
     try:
         return qa.prepare(clip.path, sampling, progress=lambda stage, share: check())
-    except (OmniqaError, Stopped):
+    except (OmniqaError, Cancelled):
         raise
     except Exception as error:
         if is_out_of_memory(error):

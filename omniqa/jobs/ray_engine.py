@@ -1,6 +1,6 @@
 """Asks on many machines or GPUs, by Ray Data: a pool of actors, each with the model loaded once.
 
-What is asked, how, and what a line holds is the business of `omniqa.batch.run` here as there; the process that runs
+What is asked, how, and what a line holds is the business of `omniqa.jobs.runner` here as there; the process that runs
 the command alone writes.
 """
 
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from omniqa.batch.rows import Asked
-from omniqa.batch.run import Asker, Batch, Todo
 from omniqa.errors import ModelError, OmniqaError, UsageError
 from omniqa.file_state import file_state
 from omniqa.jobs.jsonl_store import Row
+from omniqa.jobs.rows import Asked
+from omniqa.jobs.runner import Asker, Batch, Todo
 
 if TYPE_CHECKING:
     from omniqa.pipeline.engine import OmniQA

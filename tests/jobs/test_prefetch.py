@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from omniqa.batch.ahead import Stopped, ahead
+from omniqa.jobs.prefetch import Cancelled, prefetch
 
 
 class Result:
@@ -25,7 +25,7 @@ def test_never_more_results_than_allowed_are_held(count):
             most[0] = max(most[0], len(alive))
         return result
 
-    for _, take in ahead(range(12), work, count):
+    for _, take in prefetch(range(12), work, count):
         result = take()
         time.sleep(0.02)
         gc.collect()
@@ -41,7 +41,7 @@ def test_the_next_is_worked_on_while_this_one_is_used():
         begun[item].set()
         return item
 
-    steps = ahead(range(3), work, 1)
+    steps = prefetch(range(3), work, 1)
     item, take = next(steps)
     assert (item, take()) == (0, 0)
     assert begun[1].wait(5)
@@ -58,7 +58,7 @@ def test_items_come_in_order_and_errors_where_they_belong():
         return 10 * item
 
     taken = []
-    for item, take in ahead(range(5), work, 2):
+    for item, take in prefetch(range(5), work, 2):
         try:
             taken.append(take())
         except ValueError as error:
@@ -74,7 +74,7 @@ def test_items_are_asked_for_no_earlier_than_needed():
             asked.append(item)
             yield item
 
-    steps = ahead(items(), lambda item, check: item, 2)
+    steps = prefetch(items(), lambda item, check: item, 2)
     next(steps)
     assert asked == [0, 1, 2]
 
@@ -87,11 +87,11 @@ def test_work_stops_when_nobody_waits_any_more():
             while True:
                 check()
                 time.sleep(0.001)
-        except Stopped:
+        except Cancelled:
             stopped.set()
             raise
 
-    steps = ahead(range(3), work, 2)
+    steps = prefetch(range(3), work, 2)
     next(steps)
     before = threading.active_count()
     steps.close()

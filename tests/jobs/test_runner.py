@@ -9,14 +9,14 @@ import av
 import pytest
 import torch
 
-from omniqa.batch import runfile
 from omniqa.errors import ModelError, NotFiniteError, OutOfMemoryError, UsageError
+from omniqa.jobs import runfile
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.encoded_clip import PreprocessedClip
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
-from tests.batch.conftest import QUESTIONS
+from tests.jobs.conftest import QUESTIONS
 from tests.media.faults import Faults
 from tests.near import near
 

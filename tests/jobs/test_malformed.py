@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from omniqa.batch import runfile
-from omniqa.batch.clips import Shard
-from omniqa.batch.merge import check
-from omniqa.batch.results import ResultFile
-from omniqa.batch.runfile import RunFile
 from omniqa.errors import UsageError
 from omniqa.eval.run import checked
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings
+from omniqa.jobs.merge import check
+from omniqa.jobs.results import ResultFile
+from omniqa.jobs.runfile import RunFile
 
 SETTINGS = {"model": "m"}
 NAME = runfile.name_of(SETTINGS)

@@ -13,13 +13,13 @@ from threading import current_thread, main_thread
 from types import FrameType, TracebackType
 from typing import Any
 
-from omniqa.batch import runfile
-from omniqa.batch.clips import Shard
-from omniqa.batch.rows import Known, known
-from omniqa.batch.runfile import RunFile, Settings
 from omniqa.errors import UsageError
 from omniqa.file_state import FileState
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JsonlStore, Row, RowCodec, line_of, write_line
+from omniqa.jobs.rows import Known, known
+from omniqa.jobs.runfile import RunFile, Settings
 from omniqa.terminal import for_file
 
 

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from omniqa.batch.table import COLUMNS, Table
 from omniqa.file_state import FileState, file_state, is_stale
 from omniqa.jobs.jsonl_store import JSON_LINES, read_rows
+from omniqa.jobs.table import COLUMNS, Table
 from omniqa.pipeline.engine import OmniQA
-from tests.batch.test_run import lines
+from tests.jobs.test_runner import lines
 
 QUESTION = ["What is seen?"]
 

@@ -3,12 +3,12 @@
 import pytest
 
 import omniqa
-from omniqa.batch import runfile
-from omniqa.batch.clips import Shard, files_now, find
-from omniqa.batch.questions import for_all
-from omniqa.batch.results import ResultFile
-from omniqa.batch.run import Asker, Batch
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import Paths, Shard, files_now, find
 from omniqa.jobs.jsonl_store import JSON_LINES
+from omniqa.jobs.questions import for_all
+from omniqa.jobs.results import ResultFile
+from omniqa.jobs.runner import Asker, Batch
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
@@ -49,7 +49,7 @@ def start(media, tmp_path):
         pruner = registry.create("omnidrop", 0.4)
         decoding = GenerationOptions(tokens)
         settings = runfile.make_settings("nano", "auto", pruner, sampling, decoding)
-        now = files_now(task.clip for task in tasks)
+        now = files_now((task.clip for task in tasks), Paths(sampling))
         options = {"shard": Shard(), "asked": runfile.summary(tasks), "now": now} | options
         layout = options.pop("layout", JSON_LINES)
         opened.append(ResultFile(path or tmp_path / "out.jsonl", layout, settings, **options))

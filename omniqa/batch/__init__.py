@@ -1,1 +1,0 @@
-"""Many clips, one question or many, results that survive whatever happens in between."""
