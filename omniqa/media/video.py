@@ -34,7 +34,7 @@ def read_frames(
 
     A time before the first frame is left out, unless that frame begins within 0.1 s; so is a time after the end of
     the last frame. The caller sees by the times which are missing. Frames are decoded as they are asked for, what no
-    time needs is not, one is held (of interlaced video three), and only those asked for are converted and resized.
+    time needs is not, two are held (of interlaced video four), and only those asked for are converted and resized.
 
     Args:
         source: the media file.
@@ -58,12 +58,10 @@ def read_frames(
     shown: _Shown | None = None
     before: Timed | None = None
     with closing(frames_for(path, tuple(waiting), damage, access, clock)) as frames:
-        for timed in frames:
+        for timed in _in_order(frames):
             last, before = before, timed if is_interlaced(timed.frame) else None
             if shown is None:
                 _drop_before(timed.start, waiting)
-            elif timed.start < shown.timed.start:  # a stray frame, from before what is on screen
-                continue
             if shown is not None:
                 yield from _until(timed.start, waiting, shown.followed_by(timed), canvas, damage)
             if not waiting:
@@ -71,6 +69,24 @@ def read_frames(
             shown = _Shown(timed, last)
     if shown is not None:
         yield from _until(shown.timed.end, waiting, shown, canvas, damage)
+
+
+def _in_order(frames: Iterable[Timed]) -> Iterator[Timed]:
+    """The frames without those whose times are out of order: each is held until the next one has come.
+
+    If that begins earlier, one of the two is stray: the first, if the other one follows what came before both.
+    """
+    before, held = None, None
+    for timed in frames:
+        if held is None:
+            held = timed
+        elif timed.start > held.start:
+            yield held
+            before, held = held, timed
+        elif before is None or timed.start >= before.start:
+            held = timed
+    if held is not None:
+        yield held
 
 
 def _until(

@@ -1,11 +1,13 @@
+import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from omniqa.errors import MediaError
-from omniqa.media.container import Damage, timed_frames
-from omniqa.media.video import read_frames
+from omniqa.media.container import Damage, Timed, timed_frames
+from omniqa.media.video import _in_order, read_frames
 from tests.media.clips import CLOCKWISE, LEVELS, MIRRORED, Audio, Video, grey, index_of, real_clip, tone, write_clip
 
 SIZE = (56, 84)
@@ -54,6 +56,47 @@ def test_a_varying_frame_rate_is_followed(tmp_path, name):
     assert list(shown(path, [0, 0.299, 0.3, 0.34, 0.36, 1, 1.2, 1.899, 1.9, 2.5, 2.6]).values()) == [
         0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5,
     ]  # fmt: skip
+
+
+def shifted(source, path, which, by):
+    """A copy of a Matroska file in which the block of one packet says that it is shown so many milliseconds later."""
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        payload = [bytes(packet) for packet in container.demux(video=0) if packet.size][which]
+    at = data.index(payload) - 3
+    struct.pack_into(">h", data, at, struct.unpack_from(">h", data, at)[0] + by)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("which", "by"), [(20, -500), (74, -1000)])
+def test_one_stray_time_costs_one_frame(tmp_path, which, by):
+    video = Video(FRAMES, codec="mpeg4", tick=Fraction(1, 25), options={"bf": "0"})
+    whole = write_clip(tmp_path / "whole.mkv", video)
+    times = [0.1, 0.5, 0.82, 1, 2, 2.8]
+    expected = shown(whole, times)
+    if which == 20:
+        expected[Fraction("0.82")] = 19
+    assert shown(shifted(whole, tmp_path / "a.mkv", which, by), times) == expected
+
+
+@pytest.mark.parametrize(
+    ("starts", "kept"),
+    [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([9, 0, 1, 2], [0, 1, 2]),
+        ([9, 9, 0, 1], [0, 1]),
+        ([0, 1, 9, 2, 3], [0, 1, 2, 3]),
+        ([5, 6, 0, 7], [5, 6, 7]),
+        ([0, 1, 1, 2], [0, 1, 2]),
+        ([0, 1, 9], [0, 1, 9]),
+        ([3], [3]),
+        ([], []),
+    ],
+)
+def test_of_two_frames_out_of_order_the_one_that_does_not_fit_its_neighbours_is_left_out(starts, kept):
+    frames = [Timed(Fraction(start), Fraction(start + 1), None) for start in starts]
+    assert [frame.start for frame in _in_order(frames)] == kept
 
 
 def test_one_frame_can_be_shown_at_many_times(tmp_path):
