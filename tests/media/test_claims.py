@@ -72,7 +72,7 @@ def test_tags_that_claim_more_than_the_file_holds_take_no_memory(tmp_path, form)
     path = riff(tmp_path / f"a.{form}", form, 2**31 - 2)
     code = (
         "import sys; from omniqa.errors import MediaError; from omniqa.media.probe import probe\n"
-        "from omniqa.stats import peak_rss_bytes\nbefore = peak_rss_bytes()\n"
+        "from omniqa.pipeline.stats import peak_rss_bytes\nbefore = peak_rss_bytes()\n"
         "try:\n    probe(sys.argv[1])\nexcept MediaError as error:\n    print(peak_rss_bytes() - before, error)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
