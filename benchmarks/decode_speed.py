@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import PIXELS, ClipOptions
+from omniqa.media.sampling import ClipOptions
+from omniqa.models.base import STANDARD
 
 RUNS = 3
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--max-frames", type=int, default=128)
     given = parser.parse_args()
-    sampling = ClipOptions(max_frames=given.max_frames).within(PIXELS)
+    sampling = ClipOptions(max_frames=given.max_frames).within(STANDARD.pixel_bounds)
     cpu_seconds(given.clips[0], sampling)  # what is imported and built on the way is not counted
     print("| clip | seconds | frames | CPU s | seconds of clip a CPU second |\n|---|---:|---:|---:|---:|")
     for path in given.clips:

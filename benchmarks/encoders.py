@@ -42,7 +42,7 @@ class TheirModules:
     def __init__(self, qa: OmniQA) -> None:
         from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-        checkpoint, self._device, self._dtype = qa.thinker.checkpoint, qa.thinker.device, qa.thinker.dtype
+        checkpoint, self._device, self._dtype = qa.model.checkpoint, qa.model.device, qa.model.dtype
         load: Any = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained
         weights = {"state_dict": read_tensors(checkpoint.tensors), "dtype": self._dtype}
         module = load(None, config=checkpoint.config.for_transformers(), **weights).to(self._device)
@@ -67,7 +67,7 @@ class TheirModules:
 @torch.inference_mode()
 def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, runs: int) -> dict[str, Any]:
     """What both encoders take on the clip's frames and sound, by side; every single time, and floors."""
-    cases, rates = _cases(qa, clip, sampling), Rates(qa.thinker.dtype, qa.thinker.device)
+    cases, rates = _cases(qa, clip, sampling), Rates(qa.model.dtype, qa.model.device)
     rows: list[dict[str, Any]] = [
         {"stage": case.stage, "name": side, "seconds": []} for case in cases for side in SIDES
     ]
@@ -75,7 +75,7 @@ def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, runs: int) -> dict[st
     for _ in range(runs):
         rates.measure()
         for row, (case, side) in zip(rows, ((case, side) for case in cases for side in SIDES), strict=True):
-            took, results[case.stage, side] = timed(case.run[side], qa.thinker.device)
+            took, results[case.stage, side] = timed(case.run[side], qa.model.device)
             row["seconds"].append(took)
     for row in rows:
         case = next(case for case in cases if case.stage == row["stage"])
@@ -85,7 +85,7 @@ def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, runs: int) -> dict[st
         theirs = next(other for other in rows if other["stage"] == row["stage"])
         row["times_faster"] = theirs["median_s"] / row["median_s"]
     apart = {case.stage: difference(*(results[case.stage, side] for side in SIDES)) for case in cases}
-    on_cpu = qa.thinker.device.type == "cpu"
+    on_cpu = qa.model.device.type == "cpu"
     shares = {case.stage: operators(case.run[OURS]) for case in cases if on_cpu}
     return {"rates": rates.best, "rows": rows, "largest_difference": apart, "operators": shares}
 
@@ -93,7 +93,7 @@ def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, runs: int) -> dict[st
 def _cases(qa: OmniQA, clip: Path, sampling: ClipOptions) -> list[Case]:
     """The encoders that this clip needs; both sides have read their weights."""
     taken, theirs = sample(clip, sampling.within(qa.pixels)), TheirModules(qa)
-    shape, cases = ModelShape.of(str(qa.thinker.checkpoint.folder)), []
+    shape, cases = ModelShape.of(str(qa.model.checkpoint.folder)), []
     frames, waveform = taken.frames, taken.waveform
     if len(frames):
         see = qa.vision_encoder.encode

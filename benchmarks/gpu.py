@@ -36,10 +36,10 @@ from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditio
 from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
+from omniqa.models.decode_step import CAPTURE_AFTER, DecodeStep
+from omniqa.models.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder
 from omniqa.models.qwen2_5_omni.config import read_config
-from omniqa.models.qwen2_5_omni.decode_step import CAPTURE_AFTER, DecodeStep
-from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify
 from omniqa.pruning import registry

@@ -22,8 +22,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration, Qwen2Tokenizer
 from transformers.utils import logging
 
-from omniqa.testing.architecture import PREPROCESSOR
-from omniqa.testing.tokenizer import SPECIAL_TOKENS, with_special_tokens
+from omniqa.nano.architecture import PREPROCESSOR
+from omniqa.nano.tokenizer import SPECIAL_TOKENS, with_special_tokens
 
 FIRST_SPECIAL = {"small": 256, "mid": 256, "wide": 256, "3b": 151643, "7b": 151643}
 TEXT: dict[str, dict[str, Any]] = {

@@ -36,7 +36,7 @@ def main() -> None:
     options = {"method": arguments.method, "retention": arguments.retention, "sampling": sampling}
     answer = qa.ask(arguments.clip, "What is seen?", decoding=GenerationOptions(2), **options)
     clip = estimate_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
-    plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.thinker.layers)
+    plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.model.layers)
     estimate = need(ModelShape.of(arguments.model), plan)
     peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]
     print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.alive[0]} enter; {seconds:.0f} s")

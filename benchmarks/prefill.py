@@ -76,7 +76,7 @@ class Bench:
 
     def measure(self, clip: Path) -> dict[str, Any]:
         """Every run on the clip, sides in turn, and rows of medians."""
-        rates = Rates(self.qa.thinker.dtype, self.qa.thinker.device)
+        rates = Rates(self.qa.model.dtype, self.qa.model.device)
         found: dict[str, list[Run]] = {THEIRS: []} if self.theirs else {}
         note = ""
         for _ in range(self.runs):
@@ -111,13 +111,13 @@ class Bench:
         sound = answer.stats.tokens.audio > 0
         told = theirs.ask(clip, QUESTIONS[0], media.frames, (media.height, media.width), sound)
         tokens, grids = told["tokens"], told.pop("grids")
-        lengths = [float(sum(tokens.values()))] * self.qa.thinker.layers
+        lengths = [float(sum(tokens.values()))] * self.qa.model.layers
         work = operations(self._shape, tokens, grids, tokens["video"] // grids, lengths)
         return Run(**told, operations=work)
 
     @property
     def _shape(self) -> ModelShape:
-        return ModelShape.of(str(self.qa.thinker.checkpoint.folder))
+        return ModelShape.of(str(self.qa.model.checkpoint.folder))
 
 
 def _work(answer: Answer) -> dict[str, Any]:
@@ -231,8 +231,8 @@ def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) 
     bench = Bench(qa, theirs, sampling, given.retention or RETENTIONS, given.runs)
     if not given.encoders:
         warm_up(bench, folder)
-    wide = any(isinstance(module, UpcastLinear) for module in qa.thinker.module.modules())
-    precision = str(torch.float32 if wide else qa.thinker.dtype).removeprefix("torch.")
+    wide = any(isinstance(module, UpcastLinear) for module in qa.model.module.modules())
+    precision = str(torch.float32 if wide else qa.model.dtype).removeprefix("torch.")
     print(f"omniqa multiplies matrices in {precision}", flush=True)
     done: dict[str, Any] = {}
     for title, clip in clips(given, folder).items():

@@ -36,7 +36,7 @@ def relative_error(video: Tensor, exact: Tensor) -> float:
 def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, thresholds: list[float], runs: int) -> list[str]:
     """A clip's rows of the table, the exact one first."""
     settings = [None, *thresholds]
-    encoders = [ClipEncoder(qa.thinker, qa.attention, threshold, cache=None) for threshold in settings]
+    encoders = [ClipEncoder(qa.model, qa.attention, threshold, cache=None) for threshold in settings]
     ready = encoders[0].preparer.prepare(clip, sampling)
     seconds: list[list[float]] = [[] for _ in settings]
     encoded: list[EncodedClip] = []
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     qa = omniqa.load(given.model, device=given.device)
     sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames, max_pixels=given.max_pixels, audio=False)
-    precision = str(qa.thinker.dtype).removeprefix("torch.")
+    precision = str(qa.model.dtype).removeprefix("torch.")
     print(f"{given.model}, {precision}, {torch.get_num_threads()} threads, medians of {given.runs} runs\n")
     print("| clip | threshold | windows taken | vision encoder s | times faster | error |")
     print("|---|---:|---:|---:|---:|---:|")

@@ -32,9 +32,9 @@ from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa import errors
 from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
+from omniqa.models.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.audio import AudioEncoding
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B
-from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable

@@ -1,7 +1,7 @@
 """omniqa: answers questions about videos, from picture and sound.
 
 import omniqa
-qa = omniqa.load("Qwen/Qwen2.5-Omni-7B", device="cuda")
+qa = omniqa.load()  # the largest published model that fits this machine; "nano" is a small one that comes along
 answer = qa.ask("talk.mp4", "Who speaks first?", method="omnidrop", retention=0.3)
 """
 

@@ -1,6 +1,7 @@
 """The rooms of the package: a lower one never imports a higher one, and no imports go in a circle."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -19,7 +20,6 @@ ROOMS = (
     ("cache",),
     ("pipeline",),
     ("nano",),
-    ("testing",),
     ("jobs",),
     ("eval", "bench"),
     ("cli",),
@@ -61,6 +61,21 @@ def test_lower_rooms_never_import_higher_ones():
 
 def test_no_imports_go_in_a_circle():
     TopologicalSorter(modules(types=False)).prepare()
+
+
+def test_only_the_families_and_nano_know_a_family_by_name():
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("models", "nano")]
+    assert len(files) > 100
+    assert not [str(path) for path in files if re.search(r"qwen|1516[4-5]\d", path.read_text(encoding="utf-8"), re.I)]
+
+
+def test_what_a_family_counts_in_is_said_nowhere_else():
+    """A file outside models/ takes patch, merge, pixels, positions and chunks from a Geometry."""
+    named = re.compile(
+        r"^\s*_?(PATCH|MERGE|CELL|TEMPORAL_PATCH|POSITIONS_PER\w+|SECONDS_PER_CHUNK|M\w+_PIXELS)\b.*= *\d", re.M
+    )
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] != "models"]
+    assert not [str(path) for path in files if named.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("room", [room for rooms in ROOMS for room in rooms])

@@ -92,14 +92,14 @@ def workplace(material, tmp_path, monkeypatch):
     for name, value in {**environment, **short, "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    load, loaded = engine.load_thinker, {}  # nano is loaded once a page
+    load, loaded = engine.load_model, {}  # nano is loaded once a page
 
     def once(checkpoint, device, dtype):
         if (checkpoint.name, dtype) not in loaded:
             loaded[checkpoint.name, dtype] = load(checkpoint, device, dtype)
         return loaded[checkpoint.name, dtype]
 
-    monkeypatch.setattr(engine, "load_thinker", once)
+    monkeypatch.setattr(engine, "load_model", once)
     return tmp_path
 
 

@@ -16,7 +16,7 @@ from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
 from omniqa.errors import ModelError, OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
 from omniqa.media.sampling import ClipOptions
-from omniqa.models.qwen2_5_omni.generate import TextStream
+from omniqa.models.generate import TextStream
 from omniqa.pipeline.engine import EncodedClip, OmniQA, Progress
 from omniqa.pipeline.stats import elapsed
 from omniqa.pruning.budget import ClipTokens, Unreachable
@@ -52,11 +52,11 @@ def bench(
     lines = [_Line(case) for case in cases]
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
-        line.attempt(lambda pruner: pruner.plan(counts, qa.thinker.layers))
+        line.attempt(lambda pruner: pruner.plan(counts, qa.model.layers))
     runner = Runner(qa, encoded, question, rounds.new_tokens)
     _run_in_turn(runner, lines, rounds, progress)
     full = lines[0].runs[0] if lines[0].runs else None
-    divergences = _divergences(runner, lines, full.through_end(qa.thinker.eos)) if full else {}
+    divergences = _divergences(runner, lines, full.through_end(qa.model.end_tokens)) if full else {}
     measured = next((line.runs[0] for line in lines if line.runs), None)
     if measured is None:
         raise OutOfMemoryError(lines[0].note)
@@ -64,8 +64,8 @@ def bench(
         video=encoded.name,
         question=question,
         model=qa.name,
-        device=str(qa.thinker.device),
-        dtype=str(qa.thinker.dtype).removeprefix("torch."),
+        device=str(qa.model.device),
+        dtype=str(qa.model.dtype).removeprefix("torch."),
         attention=qa.attention.name,
         threads=torch.get_num_threads(),
         repeats=rounds.repeats,
@@ -185,7 +185,7 @@ class _Line:
 
 def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None) -> Measured:
     """Several runs of one method as one; what is the same in all is the first's."""
-    first, eos = runs[0], qa.thinker.eos
+    first, eos = runs[0], qa.model.end_tokens
     answer = first.answer(eos)
     steps = [run.per_token for run in runs if run.per_token is not None]
     return Measured(
@@ -208,7 +208,7 @@ def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None
 
 def _text(qa: OmniQA, tokens: Sequence[int]) -> str:
     """The text as `ask` would write it."""
-    stream = TextStream(lambda ids: qa.thinker.tokenizer.decode(ids, skip_special_tokens=True))
+    stream = TextStream(lambda ids: qa.model.decode_text(ids))
     return "".join([*map(stream.push, tokens), stream.close()]).strip()
 
 

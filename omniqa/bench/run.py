@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
-from omniqa.models.qwen2_5_omni.generate import generate
+from omniqa.models.decode_step import DecodeStep
+from omniqa.models.generate import generate
 from omniqa.pipeline.engine import EncodedClip, OmniQA, Prefilled
 from omniqa.pipeline.stats import StageClock, peak_device_bytes, peak_rss_bytes, reset_device_peak
 from omniqa.pruning.contract import AnyMethod
@@ -66,7 +66,7 @@ class Runner:
 
     def run(self, pruner: AnyMethod) -> Run:
         """Run the method once. Raises the errors of PrefillStage.prefill."""
-        device = self.qa.thinker.device
+        device = self.qa.model.device
         clock = StageClock(device)
         reset_device_peak(device)
         rss_is_ours = reset_rss_peak()
@@ -106,7 +106,7 @@ class Runner:
         Raises:
             OmniQAError: as PrefillStage.prefill.
         """
-        clock = StageClock(self.qa.thinker.device)
+        clock = StageClock(self.qa.model.device)
         prefilled = self.qa.prefiller.prefill(self.video, self.question, pruner, len(tokens), clock)
         step = DecodeStep(self.qa.decoder, prefilled.cache, prefilled.layout.next_position)
         rows = [prefilled.result.logits.cpu()]

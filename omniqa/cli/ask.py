@@ -19,8 +19,8 @@ from omniqa.errors import UsageError
 from omniqa.media.access import is_address
 from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
 from omniqa.media.sampling import ClipOptions
-from omniqa.models.qwen2_5_omni.checkpoint import NANO
-from omniqa.models.qwen2_5_omni.template import check_length
+from omniqa.models.base import check_length
+from omniqa.models.families import NANO
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:

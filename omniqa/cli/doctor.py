@@ -15,8 +15,8 @@ from omniqa.cli import console, options, tables, versions
 from omniqa.cli.progress import spinner
 from omniqa.errors import ModelError, OmniqaError, first_line
 from omniqa.models.disk import thinker_bytes
+from omniqa.models.families import HUB_3B, HUB_7B, NANO, cached
 from omniqa.models.licence import licence
-from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO, cached
 from omniqa.pipeline.fit import Choice, Need, in_gib, pick, requirements
 from omniqa.runtime import machine
 from omniqa.runtime.machine import Machine
@@ -138,7 +138,7 @@ def _ask_nano(step: Callable[[str], None]) -> tuple[list[str], str]:
 
     qa = load(NANO, on_step=step)
     answers = qa.ask_all(CLIP, list(CHECKS), registry.create("omnidrop", 0.3))
-    return [answer.text for answer in answers], str(qa.thinker.device)
+    return [answer.text for answer in answers], str(qa.model.device)
 
 
 def _machine(here: Machine, step: Callable[[str], None], with_torch: bool) -> Iterator[Finding]:

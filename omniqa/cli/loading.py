@@ -15,7 +15,7 @@ from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.download import held
 from omniqa.media.sampling import ClipOptions, selected_range
 from omniqa.memory import memory_errors
-from omniqa.models.qwen2_5_omni.checkpoint import NANO
+from omniqa.models.families import NANO
 from omniqa.pipeline.fit import Choice, Request, advice, choose
 from omniqa.runtime import machine
 

@@ -7,7 +7,7 @@ import typer
 from omniqa.cli import console, options, tables
 from omniqa.cli.values import complete_method
 from omniqa.media.sampling import ClipOptions
-from omniqa.models.qwen2_5_omni.checkpoint import HUB_7B, decoder_layers
+from omniqa.models.families import HUB_7B, decoder_layers
 from omniqa.pipeline.token_estimate import tokens_of
 from omniqa.pruning import registry
 from omniqa.pruning.budget import Unreachable

@@ -9,7 +9,7 @@ from omniqa.cli import console, options, values
 from omniqa.cli.command import Command, Group
 from omniqa.cli.loading import check_clip, load_model
 from omniqa.media.sampling import ClipOptions
-from omniqa.models.qwen2_5_omni.checkpoint import NANO
+from omniqa.models.families import NANO
 
 app = typer.Typer(
     cls=Group,

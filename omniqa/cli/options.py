@@ -12,8 +12,9 @@ import typer
 from omniqa.cache.folder import GIGABYTES
 from omniqa.cli import console, values
 from omniqa.media.access import MAX_DOWNLOAD
-from omniqa.media.sampling import PIXELS, ClipOptions
-from omniqa.models.qwen2_5_omni.checkpoint import check_name
+from omniqa.media.sampling import ClipOptions
+from omniqa.models.base import STANDARD
+from omniqa.models.families import HUB_3B, HUB_7B, check_name
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.variants import MethodVariant, method_variants
@@ -30,7 +31,7 @@ Model = Annotated[
     typer.Option(
         metavar="MODEL",
         autocompletion=values.complete_model,
-        help="Hub id, folder, or nano. Default: Qwen/Qwen2.5-Omni-7B on a GPU that fits it, else Qwen/Qwen2.5-Omni-3B.",
+        help=f"Hub id, folder, or nano. Default: {HUB_7B} on a GPU that fits it, else {HUB_3B}.",
         envvar="OMNIQA_MODEL",
         rich_help_panel=_MODEL,
     ),
@@ -267,7 +268,10 @@ class ClipFlags:
     def less(self) -> list[str]:
         """Options that would take less of a clip than these."""
         frames = ["a lower --max-frames"] if self.max_frames > FEW_FRAMES else []
-        return [*frames, *(["a lower --max-pixels"] if (self.max_pixels or PIXELS[1]) > PIXELS[0] else [])]
+        return [
+            *frames,
+            *(["a lower --max-pixels"] if (self.max_pixels or STANDARD.max_pixels) > STANDARD.min_pixels else []),
+        ]
 
     def sampling(self) -> ClipOptions:
         """The same for the engine; raises UsageError for what makes no sense."""

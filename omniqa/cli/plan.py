@@ -10,8 +10,7 @@ from omniqa.cli.loading import check_clip
 from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
-from omniqa.models.qwen2_5_omni.checkpoint import decoder_layers, pixel_bounds
-from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.models.families import ModelShape, decoder_layers, pixel_bounds
 from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
 from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan

@@ -116,7 +116,7 @@ def complete_model(incomplete: str) -> list[str]:
     """nano, the default models, models in the hub's local cache, and folders."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO
+    from omniqa.models.families import HUB_3B, HUB_7B, NANO
 
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*--*")) if Path(HF_HUB_CACHE).is_dir() else []
     cached = [

@@ -14,7 +14,7 @@ from omniqa.errors import UsageError
 from omniqa.jobs import question_files as files
 from omniqa.jobs.clips import MEDIA_SUFFIXES, ClipPath, one_spelling
 from omniqa.media.access import is_address
-from omniqa.models.qwen2_5_omni.template import QUESTION_CHARACTERS, check_length
+from omniqa.models.base import QUESTION_CHARACTERS, check_length
 from omniqa.strict_json import text_flaw
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")

@@ -20,10 +20,11 @@ from omniqa.media.download import held
 from omniqa.media.downmix import CANCELLED_NOTE
 from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
 from omniqa.media.resize import resize
-from omniqa.media.sampling import PIXELS, ClipOptions, selected_range, smart_resize
+from omniqa.media.sampling import ClipOptions, selected_range, smart_resize
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import PictureCounts, read_frames
 from omniqa.media.watchdog import Progress, run_watched, streamed
+from omniqa.models.base import STANDARD, Geometry
 
 T = TypeVar("T")
 
@@ -123,32 +124,43 @@ class Clip:
         return cls(info, Fraction(0), info.duration, pictures, times, sound)
 
 
-def sample(path: str | Path, sampling: ClipOptions = _DEFAULT, progress: Progress | None = None) -> Clip:
+def sample(
+    path: str | Path,
+    options: ClipOptions = _DEFAULT,
+    progress: Progress | None = None,
+    geometry: Geometry = STANDARD,
+) -> Clip:
     """Take frames and sound from a file, decoding it once and holding only what is taken.
 
     What is wrong with one of the two streams is told in the clip's `warnings`, as long as the other can be used.
 
     Args:
         path: the media file.
-        sampling: what to take.
+        options: what to take.
         progress: called with the fraction done, 0 to 1.
+        geometry: of the model that will look at it.
 
     Raises:
         MediaError: the file can't be used, holds nothing to see or hear in the range, or can't be read on for a minute.
     """
-    with held(path, sampling.access):
-        return run_watched(partial(_sample, path, sampling), path, progress or (lambda done: None))
+    with held(path, options.access):
+        return run_watched(partial(_sample, path, options, geometry), path, progress or (lambda done: None))
 
 
 def stream_clip(
-    path: str | Path, sampling: ClipOptions = _DEFAULT, progress: Progress | None = None, room: int = 4
+    path: str | Path,
+    options: ClipOptions = _DEFAULT,
+    progress: Progress | None = None,
+    geometry: Geometry = STANDARD,
+    room: int = 4,
 ) -> Generator[np.ndarray, None, tuple[Clip, float]]:
     """Like `sample`, but frames are handed on two by two, as they come, and not held.
 
     Args:
         path: the media file.
-        sampling: what to take.
+        options: what to take.
         progress: called with the fraction done, 0 to 1.
+        geometry: of the model that will look at it.
         room: how many pairs of frames may wait; decoding waits then.
 
     Yields:
@@ -163,22 +175,23 @@ def stream_clip(
     """
 
     def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> Clip:
-        return _sample(path, sampling, report, hand_on)
+        return _sample(path, options, geometry, report, hand_on)
 
-    with held(path, sampling.access):
+    with held(path, options.access):
         return (yield from streamed(work, path, progress or (lambda done: None), room))
 
 
 def _sample(
     path: str | Path,
     sampling: ClipOptions,
+    geometry: Geometry,
     report: Progress,
     hand_on: Callable[[np.ndarray], None] | None = None,
 ) -> Clip:
     info = read_info(path, sampling.access)
     start, end = selected_range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
-    reading = _Reading(info, sampling, start, end, hand_on, list(_jump_notes(info.clock)))
+    reading = _Reading(info, sampling, geometry, start, end, hand_on, list(_jump_notes(info.clock)))
     frames, times, waveform = _NO_FRAMES, tuple[Fraction, ...](), _NO_SOUND
     if sampling.video:
         take_frames = partial(reading.frames, report=lambda done: report(done * share))
@@ -201,6 +214,7 @@ class _Reading:
 
     info: MediaInfo
     sampling: ClipOptions
+    geometry: Geometry
     start: Fraction
     end: Fraction
     hand_on: Callable[[np.ndarray], None] | None = None
@@ -237,7 +251,7 @@ class _Reading:
         if max(self.start, video.start) >= end:
             raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
         wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
-        size = smart_resize(video.height, video.width, *sampling.pixels(PIXELS))
+        size = sampling.frame_size(video.height, video.width, self.geometry)
         frames, taken = _Frames(len(wanted), size, self.hand_on), list[Fraction]()
         for time, frame in read_frames(self.info, wanted, size, damage, self.counts):
             frames.add(frame)

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 from omniqa.errors import MediaError, UsageError
 from omniqa.media.access import MAX_DOWNLOAD, Access
 from omniqa.media.timeline import Number, exact, sample_times
+from omniqa.models.base import STANDARD, Geometry
 
 if TYPE_CHECKING:
     from omniqa.media.probe import MediaInfo
 
-CELL = 28  # pixels a side of what becomes one token: 2 x 2 patches of 14
-MIN_PIXELS = 128 * CELL * CELL
-MAX_PIXELS = 768 * CELL * CELL
-PIXELS = (MIN_PIXELS, MAX_PIXELS)  # the published models' bounds for a frame
 _MAX_ASPECT = 200
 
 
 def smart_resize(
-    height: int, width: int, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS, factor: int = CELL
+    height: int,
+    width: int,
+    min_pixels: int = STANDARD.min_pixels,
+    max_pixels: int = STANDARD.max_pixels,
+    factor: int = STANDARD.token_pixels,
 ) -> tuple[int, int]:
     """The size nearest to (height, width) whose sides are multiples of `factor` and whose area is within bounds.
 
-    The bounds hold for one frame, and the shape is kept as well as the multiples allow; the numbers are those of
-    Qwen's processors, rounding of halves to even included.
+    The bounds hold for one frame, and the shape is kept as well as the multiples allow. Halves are rounded to even.
 
     Raises:
         MediaError: one side is more than 200 times the other.
@@ -90,7 +90,7 @@ class ClipOptions:
         if start < 0:
             raise UsageError(f"The start must not be below 0, not {self.start} s.")
         sample_times(start, start + 1 if self.end is None else exact(self.end, "end"), self.fps, self.max_frames)
-        low, high = self.pixels(PIXELS)
+        low, high = self.pixels(STANDARD.pixel_bounds)
         if not 0 < low <= high:
             raise UsageError(f"Pixel bounds must be above 0 and in order, not {low}, {high}.")
         if not (self.video or self.audio):
@@ -104,7 +104,10 @@ class ClipOptions:
         """
         low, high = bounds
         if self.max_pixels is not None:
-            low, high = low if low <= self.max_pixels else min(CELL**2, self.max_pixels), self.max_pixels
+            low, high = (
+                low if low <= self.max_pixels else min(STANDARD.token_pixels**2, self.max_pixels),
+                self.max_pixels,
+            )
         if self.min_pixels is not None:
             low, high = self.min_pixels, high if self.max_pixels is not None else max(high, self.min_pixels)
         return low, high
@@ -113,6 +116,10 @@ class ClipOptions:
         """The same with both bounds given."""
         low, high = self.pixels(bounds)
         return replace(self, min_pixels=low, max_pixels=high)
+
+    def frame_size(self, height: int, width: int, geometry: Geometry = STANDARD) -> tuple[int, int]:
+        """Height and width that a picture's frames get for a model of this geometry. Raises MediaError."""
+        return smart_resize(height, width, *self.pixels(geometry.pixel_bounds), geometry.token_pixels)
 
 
 def selected_range(info: "MediaInfo", sampling: ClipOptions) -> tuple[Fraction, Fraction]:

@@ -1,16 +1,73 @@
-"""What every model family shares: what marks each token's kind, a clip's shape in tokens, and a prompt's layout."""
+"""The interface of a model family, and what all families share: modalities, a clip's shape, a prompt's layout.
 
+Free of torch. A further family is a folder beside `qwen2_5_omni/` whose model has the members of `Model`; the table of
+docs/architecture.md says which file does what.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-POSITIONS_PER_SECOND = 25  # one position id, and one audio token, is 40 ms
-SECONDS_PER_CHUNK = 2
-POSITIONS_PER_CHUNK = POSITIONS_PER_SECOND * SECONDS_PER_CHUNK
+from omniqa.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
 
 VIDEO, AUDIO, TEXT = 0, 1, 2  # the values of every `modality` array
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a model family counts pictures, sound and time in.
+
+    Attributes:
+        patch: pixels a side of a patch.
+        spatial_merge: patches a side of what becomes one token.
+        temporal_patch: frames of one temporal grid.
+        min_pixels: fewest of a frame; smaller frames are enlarged.
+        max_pixels: most of a frame; larger frames are shrunk.
+        positions_per_second: temporal position ids in a second.
+        audio_tokens_per_second: audio tokens in a second.
+        chunk_seconds: length of a chunk; the decoder's sequence, some methods and the evidence count in chunks.
+    """
+
+    patch: int
+    spatial_merge: int
+    temporal_patch: int
+    min_pixels: int
+    max_pixels: int
+    positions_per_second: int
+    audio_tokens_per_second: int
+    chunk_seconds: int
+
+    @property
+    def token_pixels(self) -> int:
+        """Pixels a side of what becomes one token: the sides of every frame are multiples of it."""
+        return self.patch * self.spatial_merge
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        """Fewest and most pixels of a frame."""
+        return self.min_pixels, self.max_pixels
+
+
+# Of the family that is loaded if no other is named, so that a clip can be sampled without a model (Qwen2.5-Omni).
+STANDARD = Geometry(
+    patch=14,
+    spatial_merge=2,
+    temporal_patch=2,
+    min_pixels=128 * 28 * 28,
+    max_pixels=768 * 28 * 28,
+    positions_per_second=25,
+    audio_tokens_per_second=25,
+    chunk_seconds=2,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +76,7 @@ class MediaShape:
 
     grid_times: seconds of each temporal grid (two frames) from the range's start, ascending.
     rows, cols: merged tokens of one grid, top to bottom and left to right.
-    audio_tokens: 40 ms each, from the range's start.
+    audio_tokens: one after the other, from the range's start.
     """
 
     grid_times: tuple[Fraction, ...]
@@ -50,7 +107,7 @@ class TokenLayout:
     ids: (N,) int64.
     positions: (3, N) int64, temporal, height and width.
     modality: (N,) int8, VIDEO, AUDIO or TEXT.
-    chunk: (N,) int64, the token's two seconds from 0; -1 for text.
+    chunk: (N,) int64, the token's chunk (`Geometry.chunk_seconds`), from 0; -1 for text.
     time_s: (N,) float64, seconds from the range's start; NaN for text.
     media: the audio and video tokens' place; they stand together.
     question: the user's words' place. The query span is everything after `media`.
@@ -75,3 +132,66 @@ class TokenLayout:
     def next_position(self) -> int:
         """Position of the first generated token, the same on all three axes."""
         return int(self.positions.max()) + 1
+
+
+class Model(Protocol):
+    """A loaded model of one family: all that the pipeline needs of it."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """What it counts in, with its checkpoint's own pixel bounds."""
+
+    @property
+    def device(self) -> "torch.device":
+        """Where its weights are."""
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """What its weights and activations are stored as."""
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers, L."""
+
+    @property
+    def width(self) -> int:
+        """Width of the decoder's embeddings, d."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+
+    @property
+    def encoders(self) -> Sequence["torch.nn.Module"]:
+        """The modules whose weights decide what a clip is encoded to."""
+
+    @property
+    def audio_form(self) -> tuple[int, int, int]:
+        """Heads, size of a head, and positions in a window of `AudioEncoding`'s queries and keys."""
+
+    def vision_encoder(self, attention: Any) -> Any:
+        """What encodes frames: see `omniqa.models.qwen2_5_omni.vision.VisionEncoder`."""
+
+    def audio_encoder(self, attention: Any) -> Any:
+        """What encodes a log-mel: see `omniqa.models.qwen2_5_omni.audio.AudioEncoder`."""
+
+    def decoder_stack(self, attention: Any) -> Any:
+        """The decoder: an `omniqa.models.decoder.Decoder`, or a subclass."""
+
+    def count_audio_tokens(self, mel_frames: int) -> int:
+        """Audio tokens that so many frames of log-mel become."""
+
+    def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
+        """The prompt's tokens: what stands around the media, the media interleaved, and the question."""
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """The text of generated token ids."""
+
+    def load_aux_network(self, network: Any) -> Any:
+        """A pruning method's own network for this model. Raises ModelError if there are no weights that fit."""
+
+
+def check_length(question: str) -> None:
+    """Raises UsageError for a question of more than QUESTION_CHARACTERS."""
+    if len(question) > QUESTION_CHARACTERS:
+        raise UsageError(f"A question has {len(question):,} characters; at most {QUESTION_CHARACTERS:,} are taken.")

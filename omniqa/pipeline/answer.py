@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.media.summary import MediaSummary
-from omniqa.models.base import AUDIO, SECONDS_PER_CHUNK, VIDEO
+from omniqa.models.base import AUDIO, VIDEO
+from omniqa.models.encoded_media import EncodedMedia
 from omniqa.terminal import LAYOUT, printable
 
 EVIDENCE_CHUNKS = 5
@@ -204,11 +205,11 @@ def count_tokens(trace: Trace, text: int, generated: int) -> TokenCounts:
 
 
 def find_evidence(
-    trace: Trace, attended: NDArray[np.float32], start_s: float, media: MediaSummary
+    trace: Trace, attended: NDArray[np.float32], media: EncodedMedia, chunk_seconds: int
 ) -> tuple[Evidence, ...]:
     """The chunks that were attended to most, strongest first.
 
-    attended: (n,) attention that the query span gave each token; start_s: where the range starts on the file's clock.
+    attended: (n,) attention that the query span gave each token.
     """
     chunks, rank = np.unique(
         trace.chunk, return_inverse=True
@@ -218,8 +219,8 @@ def find_evidence(
     strongest = np.argsort(-score, kind="stable")[:EVIDENCE_CHUNKS]
     return tuple(
         Evidence(
-            start_s=start_s + SECONDS_PER_CHUNK * int(chunks[k]),
-            end_s=start_s + min(SECONDS_PER_CHUNK * (int(chunks[k]) + 1), media.duration_s),
+            start_s=media.start_s + chunk_seconds * int(chunks[k]),
+            end_s=media.start_s + min(chunk_seconds * (int(chunks[k]) + 1), media.summary.duration_s),
             score=float(score[k]),
             audio=float(audio[k]),
             video=float(video[k]),

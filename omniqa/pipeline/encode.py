@@ -14,13 +14,11 @@ from omniqa.media.clip import Clip, stream_clip
 from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
-from omniqa.models.qwen2_5_omni.audio import AudioEncoder
+from omniqa.models.base import Model
 from omniqa.models.qwen2_5_omni.passing import PassingGrids
-from omniqa.models.qwen2_5_omni.thinker import Thinker
 from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
-from omniqa.models.qwen2_5_omni.windows import FRAMES
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
-from omniqa.pipeline.preprocess import Preparer, Progress, Ready, prepared, silent
+from omniqa.pipeline.preprocess import Preparer, Progress, Ready, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, reset_device_peak
 from omniqa.pruning.contract import ChosenVideo, VideoChoice
 from omniqa.runtime.attention import Attention
@@ -62,32 +60,31 @@ class _Picture:
 class ClipEncoder:
     """Takes clips through the encoders of one model.
 
-    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before
-    (omniqa.models.qwen2_5_omni.static_tokens); None computes them all.
+    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before;
+    None computes them all.
     cache: where encoded clips are kept; None keeps none.
     """
 
     def __init__(
-        self, thinker: Thinker, attention: Attention, reuse_static: float | None, cache: EncodingCache | None
+        self, model: Model, attention: Attention, reuse_static: float | None, cache: EncodingCache | None
     ) -> None:
-        self.vision = VisionEncoder(thinker.visual, attention)
-        self.audio = AudioEncoder(thinker.audio_tower, attention)
+        self.vision = model.vision_encoder(attention)
+        self.audio = model.audio_encoder(attention)
         self.reuse_static = reuse_static
-        self.preparer = Preparer(thinker, cache, (thinker.device.type, attention.name, reuse_static))
-        self._device: torch.device = thinker.device
-        self._weight: Tensor = thinker.lm_head.weight
+        self.preparer = Preparer(model, cache, (model.device.type, attention.name, reuse_static))
+        self._model = model
 
     def encode(self, ready: Ready, progress: Progress = silent) -> EncodedClip:
         """Encode a clip that is at hand; one that the cache had is brought to the device."""
-        reset_device_peak(self._device)
+        reset_device_peak(self._model.device)
         if isinstance(ready, EncodedClip):
-            return ready.on(self._device)
-        clock, picture, frames = StageClock(self._device), self._picture(), ready.clip.frames
+            return ready.on(self._model.device)
+        clock, picture, frames = StageClock(self._model.device), self._picture(), ready.clip.frames
         with memory_errors():
             with clock.stage("vision_encoder"):
-                for number, pair in enumerate(_pairs(frames)):
-                    picture.grids.push(pair)
-                    progress("vision_encoder", FRAMES * number / len(frames))
+                for number, grid in enumerate(_grids(frames, self._model.geometry.temporal_patch)):
+                    picture.grids.push(grid)
+                    progress("vision_encoder", number * len(grid) / len(frames))
             return self._finish(ready, picture, clock, progress)
 
     @property
@@ -106,14 +103,16 @@ class ClipEncoder:
         key, found = self.preparer.look_up(path, sampling, looked_up)
         if found.media is not None:
             return self.encode(EncodedClip.of(found.media, str(path)).after(looked_up.seconds), progress)
-        reset_device_peak(self._device)
-        clock, picture = StageClock(self._device), self._picture(choice)
+        reset_device_peak(self._model.device)
+        clock, picture = StageClock(self._model.device), self._picture(choice)
         with memory_errors():
             clip, seconds = self._stream(path, sampling, picture.grids, clock, progress)
             looked_up.seconds |= seconds
             if len(clip.grid_times) != picture.grids.grids:  # what broke off does not count
                 picture = self._picture()
-            return self._finish(prepared(str(path), clip, looked_up, key, found.warning), picture, clock, progress)
+            return self._finish(
+                self.preparer.prepared(str(path), clip, looked_up, key, found.warning), picture, clock, progress
+            )
 
     def _picture(self, choice: VideoChoice | None = None) -> _Picture:
         return _Picture(self.vision, self.reuse_static, choice)
@@ -123,7 +122,9 @@ class ClipEncoder:
     ) -> tuple[Clip, dict[str, float]]:
         """Decode a file, its frames going to `grids` as they come: the clip without them, and the seconds of that."""
         begun = time.perf_counter()
-        with closing(stream_clip(path, sampling, lambda share: progress("decode", share))) as pieces:
+        with closing(
+            stream_clip(path, sampling, lambda share: progress("decode", share), self._model.geometry)
+        ) as pieces:
             while True:
                 try:
                     piece = next(pieces)
@@ -137,7 +138,11 @@ class ClipEncoder:
 
     def _finish(self, ready: PreprocessedClip, picture: _Picture, clock: StageClock, progress: Progress) -> EncodedClip:
         """What comes once all frames are pushed: the last of them, the sound, and the cache."""
-        sound, video, chosen = None, self._weight.new_empty(0, self._weight.shape[1]), None
+        sound, video, chosen = (
+            None,
+            torch.empty(0, self._model.width, device=self._model.device, dtype=self._model.dtype),
+            None,
+        )
         with clock.stage("vision_encoder"):
             if picture.grids.grids:
                 video, chosen = picture.finish()
@@ -169,8 +174,9 @@ class ClipEncoder:
         return encoded.warned(ready.note, trouble).after(ready.timing_s).after(clock.seconds)
 
 
-def _pairs(frames: np.ndarray) -> Iterator[np.ndarray]:
-    return (frames[number : number + FRAMES] for number in range(0, len(frames), FRAMES))
+def _grids(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The frames of one temporal grid after the other."""
+    return (frames[number : number + size] for number in range(0, len(frames), size))
 
 
 def _summary(clip: Clip, grids: GridStream) -> MediaSummary:

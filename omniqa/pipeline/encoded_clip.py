@@ -11,7 +11,7 @@ from torch import Tensor
 from omniqa.media.clip import Clip
 from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import EncodedMedia
-from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache
+from omniqa.models.prefix_cache import PrefixCache
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
 

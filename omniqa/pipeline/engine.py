@@ -15,14 +15,12 @@ from omniqa.errors import UsageError, first_line
 from omniqa.media.clip import Clip
 from omniqa.media.download import held
 from omniqa.media.probe import probe
-from omniqa.media.sampling import PIXELS, ClipOptions
+from omniqa.media.sampling import ClipOptions
 from omniqa.memory import memory_errors
+from omniqa.models.base import Model, check_length
 from omniqa.models.disk import require_disk
-from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, find_checkpoint, pixel_bounds
-from omniqa.models.qwen2_5_omni.decoder import Decoder
-from omniqa.models.qwen2_5_omni.generate import TextStream, generate
-from omniqa.models.qwen2_5_omni.template import check_length
-from omniqa.models.qwen2_5_omni.thinker import Thinker, load_thinker, stored_dtype
+from omniqa.models.families import Checkpoint, find_checkpoint, load_model, stored_dtype
+from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import Answer, Stats, Trace, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
@@ -49,10 +47,9 @@ STAGES = (
 class OmniQA:
     """A loaded model that answers questions about videos. Made by `load`.
 
-    pixels: fewest and most of a frame, where the sampling says nothing else.
     cache: where encoded clips are kept; None keeps none.
-    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before
-    (omniqa.models.qwen2_5_omni.static_tokens); None computes them all.
+    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid
+    before; None computes them all.
 
     encoder and prefiller are the steps on their own.
     """
@@ -60,31 +57,34 @@ class OmniQA:
     def __init__(
         self,
         name: str,
-        thinker: Thinker,
+        model: Model,
         attention: str = "auto",
         load_s: float = 0.0,
-        pixels: tuple[int, int] = PIXELS,
         cache: EncodingCache | None = None,
         reuse_static: float | None = None,
     ) -> None:
         if reuse_static is not None and not 0 <= reuse_static <= 255:
             raise UsageError(f"A difference between frames is 0 to 255 levels, not {reuse_static:g}.")
         self.name = name
-        self.thinker = thinker
-        self.pixels = pixels
-        self.attention = select_attention(attention, thinker.device, thinker.dtype)
-        self.encoder = ClipEncoder(thinker, self.attention, reuse_static, cache)
+        self.model = model
+        self.attention = select_attention(attention, model.device, model.dtype)
+        self.encoder = ClipEncoder(model, self.attention, reuse_static, cache)
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
-        self.decoder = Decoder(thinker, self.attention)
-        self.prefiller = PrefillStage(thinker, self.decoder)
+        self.decoder = model.decoder_stack(self.attention)
+        self.prefiller = PrefillStage(model, self.decoder)
         self._startup = {"load": load_s}  # seconds, reported once, with the first answer
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Fewest and most of a frame, if the clip's options say nothing else."""
+        return self.model.geometry.pixel_bounds
 
     def count_import(self, seconds: float) -> None:
         """Report also, with the first answer, how long importing what the model needs took."""
         self._startup["import"] = seconds
 
     def __repr__(self) -> str:
-        return f"<OmniQA {self.name!r} on {self.thinker.device}, {str(self.thinker.dtype).removeprefix('torch.')}>"
+        return f"<OmniQA {self.name!r} on {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}>"
 
     def ask(
         self,
@@ -184,7 +184,7 @@ class OmniQA:
         ready = self.prepare(video, sampling, progress=progress)
         shape = ready.shape
         # What the method refuses, it refuses before the long part.
-        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid), self.thinker.layers)
+        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid), self.model.layers)
         self.prefiller.aux_network(pruner)
         return self.encoder.encode(ready, progress)
 
@@ -192,7 +192,7 @@ class OmniQA:
         """The plan for what the file says that it holds; None where there is none, and what it really holds decides."""
         info = probe(path, sampling.access)
         try:
-            plan: Plan = pruner.plan(estimate_tokens(info, sampling), self.thinker.layers)
+            plan: Plan = pruner.plan(estimate_tokens(info, sampling, self.model.geometry), self.model.layers)
         except UsageError:
             return None
         self.prefiller.aux_network(pruner)
@@ -219,7 +219,7 @@ class OmniQA:
         return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
 
     def _right_choice(self, video: EncodedClip, pruner: AnyMethod) -> VideoChoice | None:
-        return pruner.video_choice(pruner.plan(video.counts, self.thinker.layers))
+        return pruner.video_choice(pruner.plan(video.counts, self.model.layers))
 
     def _serves(self, video: EncodedClip, pruner: AnyMethod) -> bool:
         """Whether the clip still has all that the method needs of it."""
@@ -236,7 +236,7 @@ class OmniQA:
         progress: Progress,
         share: bool,
     ) -> Answer:
-        device = self.thinker.device
+        device = self.model.device
         if not spent:
             reset_device_peak(device)
         clock = StageClock(device)
@@ -261,7 +261,9 @@ class OmniQA:
             method=pruner.name,
             token_ids=tuple(ids),
             retention=measure_retention(pruner.target, trace),
-            evidence=find_evidence(trace, prefilled.result.attended.cpu().numpy(), video.start_s, video.summary),
+            evidence=find_evidence(
+                trace, prefilled.result.attended.cpu().numpy(), video, self.model.geometry.chunk_seconds
+            ),
             stats=Stats(
                 tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
                 timing_s=timing,
@@ -277,12 +279,12 @@ class OmniQA:
         self, prefilled: Prefilled, decoding: GenerationOptions, on_text: Callable[[str], None]
     ) -> tuple[list[int], str, float]:
         """Token ids, text, and when the first token was chosen."""
-        stream = TextStream(lambda ids: self.thinker.tokenizer.decode(ids, skip_special_tokens=True))
+        stream = TextStream(lambda ids: self.model.decode_text(ids))
         logits, position = prefilled.result.logits, prefilled.layout.next_position
         ids: list[int] = []
         pieces: list[str] = []
         first = None
-        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, self.thinker.eos):
+        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, self.model.end_tokens):
             first = first or time.perf_counter()
             ids.append(token)
             pieces.append(stream.push(token))
@@ -327,10 +329,9 @@ def load(
     with _torch_errors(where), memory_errors():
         precision = _DTYPES[dtype] or stored_dtype(checkpoint)
         _require_memory(checkpoint, where, precision)
-        thinker = load_thinker(checkpoint, where, precision)
-    pixels = pixel_bounds(checkpoint.name)
+        loaded = load_model(checkpoint, where, precision)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
-    return OmniQA(checkpoint.name, thinker, attention, time.perf_counter() - start, pixels, kept, reuse_static)
+    return OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
 
 
 def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:

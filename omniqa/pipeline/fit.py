@@ -11,8 +11,7 @@ from itertools import product
 from omniqa.errors import OutOfMemoryError
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import MORE_MEMORY
-from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, KNOWN_LAYERS
-from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.models.families import HUB_3B, HUB_7B, KNOWN_LAYERS, ModelShape
 from omniqa.pipeline.token_estimate import HELD_WHOLE, tokens_of
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan

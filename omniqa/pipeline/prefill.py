@@ -7,11 +7,8 @@ from torch import Tensor, nn
 
 from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
-from omniqa.models.base import AUDIO, VIDEO, TokenLayout
-from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
-from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput, PrefillOutput
-from omniqa.models.qwen2_5_omni.layout import build_layout
-from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.models.base import AUDIO, VIDEO, Model, TokenLayout
+from omniqa.models.decoder import Decoder, PrefillInput, PrefillOutput
 from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
 from omniqa.pipeline.preprocess import Progress, silent
 from omniqa.pipeline.stats import StageClock
@@ -34,9 +31,9 @@ class PrefillStage:
     aux_networks: the methods' own networks that were needed so far.
     """
 
-    def __init__(self, thinker: Thinker, decoder: Decoder) -> None:
+    def __init__(self, model: Model, decoder: Decoder) -> None:
         self.aux_networks: dict[AuxNetwork, nn.Module] = {}
-        self._thinker = thinker
+        self._model = model
         self._decoder = decoder
 
     def prefill(
@@ -57,16 +54,16 @@ class PrefillStage:
         """
         if not question.strip():
             raise UsageError("The question is empty.")
-        thinker = self._thinker
-        clock = clock or StageClock(thinker.device)
+        model = self._model
+        clock = clock or StageClock(model.device)
         with memory_errors(), torch.inference_mode():
-            layout = build_layout(thinker.template, video.shape, question)
+            layout = model.lay_out(video.shape, question)
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
                 start = video.shared.of(pruner) if share else None
-                plan = start.plan if start else pruner.plan(tokens.counts, thinker.layers)
+                plan = start.plan if start else pruner.plan(tokens.counts, model.layers)
                 selection = start.selection if start else pruner.prune_input(tokens, plan)
-            cache = KVCache(thinker.layers, room)
+            cache = KVCache(model.layers, room)
             with clock.stage("prefill"):
                 result = self._decoder.prefill(
                     self._prompt(layout, tokens, selection),
@@ -87,12 +84,11 @@ class PrefillStage:
         if part is None:
             return None
         if part not in self.aux_networks:
-            weight = self._thinker.lm_head.weight
-            self.aux_networks[part] = load_aux_network(part, self._thinker.checkpoint, weight.shape[1], weight.device)
+            self.aux_networks[part] = self._model.load_aux_network(part)
         return self.aux_networks[part]
 
     def _media_tokens(self, video: EncodedClip, layout: TokenLayout, pruner: AnyMethod) -> MediaTokens:
-        device, media = self._thinker.device, layout.media
+        device, media = self._model.device, layout.media
         return MediaTokens(
             modality=torch.from_numpy(layout.modality[media]).to(device),
             chunk=torch.from_numpy(layout.chunk[media]).to(device),
@@ -107,7 +103,7 @@ class PrefillStage:
 
     def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> PrefillInput:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
-        device, media = self._thinker.device, layout.media
+        device, media = self._model.device, layout.media
         keep = selection.keep
         embeddings = selection.embeddings
         if embeddings is None:

@@ -16,11 +16,9 @@ from omniqa.errors import MediaError
 from omniqa.file_state import FileState, file_state
 from omniqa.media.clip import Clip, sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, ClipOptions
+from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
-from omniqa.models.base import MediaShape
-from omniqa.models.qwen2_5_omni.audio import token_count
-from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.models.base import MediaShape, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.stats import StageClock
 
@@ -55,9 +53,9 @@ class Preparer:
     cache: where encoded clips are kept; None keeps none. settings: what changes encodings beside the weights.
     """
 
-    def __init__(self, thinker: Thinker, cache: EncodingCache | None, settings: tuple[object, ...]) -> None:
+    def __init__(self, model: Model, cache: EncodingCache | None, settings: tuple[object, ...]) -> None:
         self.cache = cache
-        self._thinker = thinker
+        self._model = model
         self._settings = settings
 
     def prepare(self, video: str | Path | Clip, sampling: ClipOptions, progress: Progress = silent) -> Ready:
@@ -70,8 +68,8 @@ class Preparer:
             with clock.stage("decode"):
                 clip = video
                 if not isinstance(clip, Clip):
-                    clip = sample(clip, sampling, lambda share: progress("decode", share))
-            return prepared(_name(video), clip, clock, key, found.warning)
+                    clip = sample(clip, sampling, lambda share: progress("decode", share), self._model.geometry)
+            return self.prepared(_name(video), clip, clock, key, found.warning)
 
     def look_up(self, video: str | Path | Clip, sampling: ClipOptions, clock: StageClock) -> tuple[Key | None, Found]:
         """The video's key in the cache, and what is found there. Raises OutOfMemoryError."""
@@ -81,17 +79,24 @@ class Preparer:
             key = self._key(video, sampling)
             return key, self.cache.find(key.text, self._form) if key else Found()
 
+    def prepared(self, name: str, clip: Clip, clock: StageClock, key: Key | None, note: str | None) -> PreprocessedClip:
+        """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""
+        with clock.stage("preprocess"):
+            mel = log_mel(clip.waveform) if len(clip.waveform) else None
+        audio_tokens = 0 if mel is None else self._model.count_audio_tokens(mel.shape[1])
+        shape = _shape(clip, audio_tokens, self._model.geometry.token_pixels)
+        kept_as = key.text if key and key.holds else None
+        return PreprocessedClip(name, clip, mel if audio_tokens else None, shape, clock.seconds, kept_as, note)
+
     @cached_property
     def _identity(self) -> str:
         """What tells this model's encodings from another's."""
-        return encoder_identity((self._thinker.visual, self._thinker.audio_tower), *self._settings)
+        return encoder_identity(self._model.encoders, *self._settings)
 
     @cached_property
     def _form(self) -> Form:
         """What this model's encodings look like."""
-        weight, sound = self._thinker.lm_head.weight, self._thinker.audio_tower.config
-        heads = sound.encoder_attention_heads
-        return Form(DTYPES[weight.dtype], weight.shape[1], heads, sound.d_model // heads, sound.n_window)
+        return Form(DTYPES[self._model.dtype], self._model.width, *self._model.audio_form)
 
     def _key(self, video: str | Path | Clip, sampling: ClipOptions) -> Key | None:
         """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
@@ -108,21 +113,12 @@ class Preparer:
             return None
 
 
-def prepared(name: str, clip: Clip, clock: StageClock, key: Key | None, note: str | None) -> PreprocessedClip:
-    """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""
-    with clock.stage("preprocess"):
-        mel = log_mel(clip.waveform) if len(clip.waveform) else None
-    shape = _shape(clip, 0 if mel is None else token_count(mel.shape[1]))
-    kept_as = key.text if key and key.holds else None
-    return PreprocessedClip(name, clip, mel if shape.audio_tokens else None, shape, clock.seconds, kept_as, note)
-
-
 def _name(video: str | Path | Clip) -> str:
     return video.info.path if isinstance(video, Clip) else str(video)
 
 
-def _shape(clip: Clip, audio_tokens: int) -> MediaShape:
+def _shape(clip: Clip, audio_tokens: int, token_pixels: int) -> MediaShape:
     if not clip.frame_times and not audio_tokens:
-        raise MediaError("The clip is too short: it holds no frame, and less than 40 ms of sound.")
-    rows, cols = clip.frames.shape[1] // CELL, clip.frames.shape[2] // CELL
+        raise MediaError("The clip is too short: it holds no frame, and less sound than one token.")
+    rows, cols = (side // token_pixels for side in clip.frames.shape[1:3])
     return MediaShape(grid_times=clip.grid_times, rows=rows, cols=cols, audio_tokens=audio_tokens)

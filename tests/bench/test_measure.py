@@ -11,7 +11,7 @@ from omniqa.bench.report import Spread
 from omniqa.bench.run import CLEAR_REFS, Runner, first_difference, kl_divergence, reset_rss_peak
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
-from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
+from omniqa.models.decode_step import DecodeStep
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pipeline.prefill import PrefillStage
 from omniqa.pipeline.stats import StageClock, peak_rss_bytes
@@ -93,12 +93,12 @@ def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa,
     """Against each token computed on its own: a new prefill, the answer's tokens so far, one more step."""
     got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
     video = qa.encode(clip)
-    answer = Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.thinker.eos)
+    answer = Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.model.eos)
     assert len(answer) > 1
 
     def distribution(name, before):
         """Of the token after `before`."""
-        result = qa.prefiller.prefill(video, QUESTION, registry.create(name, 0.2), 8, StageClock(qa.thinker.device))
+        result = qa.prefiller.prefill(video, QUESTION, registry.create(name, 0.2), 8, StageClock(qa.model.device))
         logits, step = result.result.logits, DecodeStep(qa.decoder, result.cache, result.layout.next_position)
         for token in before:
             logits = step(token)

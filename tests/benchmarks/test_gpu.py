@@ -74,7 +74,7 @@ def test_the_decoders_floor_is_what_torch_counts(model, clip, retention, monkeyp
     """But for the masked half of attention, scores and the head, which are no part of a floor."""
     monkeypatch.setattr(model.decoder, "attention", Products())
     monkeypatch.setattr(
-        "omniqa.models.qwen2_5_omni.decoder.attention_received",
+        "omniqa.models.decoder.attention_received",
         lambda q, k, rows, keys: torch.rand(keys.stop - keys.start),
     )
     monkeypatch.setattr(model.decoder, "logits", lambda x: x)

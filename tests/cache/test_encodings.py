@@ -36,7 +36,7 @@ def folder(tmp_path):
 @pytest.fixture
 def cached(qa, folder):
     """The small model, with a cache."""
-    return OmniQA(qa.name, qa.thinker, cache=EncodingCache(folder), pixels=qa.pixels)
+    return OmniQA(qa.name, qa.model, cache=EncodingCache(folder))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_what_is_read_is_what_was_written(qa, folder, kind):
 
 
 def test_another_sampling_model_or_precision_is_another_clip(qa, clip):
-    thinker = qa.thinker
+    thinker = qa.model
     parts = (thinker.visual, thinker.audio_tower)
     identity = encoder_identity(parts)
     assert identity == encoder_identity(parts)
@@ -146,7 +146,7 @@ def test_a_file_that_changes_while_it_is_read_is_answered_from_and_not_kept(
 
 def test_a_folder_that_cannot_be_written_costs_no_answer(qa, tmp_path, clip):
     (tmp_path / "file").write_text("")
-    broken = OmniQA(qa.name, qa.thinker, cache=EncodingCache(CacheFolder(tmp_path / "file" / "below", 10**9)))
+    broken = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path / "file" / "below", 10**9)))
     answer = broken.ask(clip, "What?", sampling=SAMPLING, decoding=SHORT)
     assert "could not be kept" in answer.stats.media.warnings[0]
 

@@ -272,7 +272,7 @@ def folder(tmp_path):
 @pytest.fixture
 def answer(qa, folder, clip):
     """The answer about the clip with the cache in its folder, and what was warned of."""
-    cached = OmniQA(qa.name, qa.thinker, cache=EncodingCache(folder))
+    cached = OmniQA(qa.name, qa.model, cache=EncodingCache(folder))
 
     def call(about=clip):
         told = cached.ask(about, "What?", decoding=GenerationOptions(2)).to_dict() | {"timing_s": None, "memory": None}

@@ -126,7 +126,7 @@ def test_trace_holds_every_token_of_every_layer(ask_json, clip, tmp_path, qa):
     (answer,) = ask_json(clip, "What?", "--trace", file)
     trace = np.load(file)
     assert set(trace) == {"modality", "chunk", "time_s", "alive", "score"}
-    assert trace["alive"].shape == trace["score"].shape == (qa.thinker.layers, 245)
+    assert trace["alive"].shape == trace["score"].shape == (qa.model.layers, 245)
     assert trace["score"].dtype == np.float32
     assert trace["alive"].mean(axis=1).tolist() == answer["retention"]["per_layer"]
     np.testing.assert_array_equal(trace["chunk"], trace["time_s"] // 2)

@@ -201,7 +201,7 @@ def test_a_model_that_fails_again_and_again_ends_the_run(start, qa, tmp_path, mo
 @pytest.fixture
 def broken_weights(qa):
     """The model with NaN in one of its decoder's layers; whole again afterwards."""
-    weight = qa.thinker.decoder.layers[1].mlp.up_proj.weight
+    weight = qa.model.decoder.layers[1].mlp.up_proj.weight
     whole = weight.data
     weight.data = torch.full_like(whole, float("nan"))
     yield qa

@@ -39,7 +39,7 @@ def test_it_is_small_and_loads_from_the_package(nano, folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 40e6
     assert nano.name == "nano"
     assert nano.pixels == (112**2, 168**2)
-    assert nano.thinker.layers >= 14
+    assert nano.model.layers >= 14
 
 
 def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
@@ -53,8 +53,8 @@ def test_transformers_gives_the_same_answers(nano, folder, tmp_path):
     for question in [one.prompt for one in world.questions(script)][:4]:
         batch = reference.inputs(processor, clip.frames, clip.waveform, question)
         with torch.inference_mode():
-            ids = module.generate(**batch, max_new_tokens=48, do_sample=False, eos_token_id=list(nano.thinker.eos))
-        said = nano.thinker.tokenizer.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids = module.generate(**batch, max_new_tokens=48, do_sample=False, eos_token_id=list(nano.model.end_tokens))
+        said = nano.model.tokenizer.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         assert nano.ask(taken, question, "none", 1.0).text == said
 
 

@@ -132,7 +132,7 @@ def test_encoder_and_decoder_by_flash_equal_sdpa(qa, monkeypatch):
     from tests.models.qwen2_5_omni.clips import make_clip
 
     install(monkeypatch, "flash_attn", FlashAttn())
-    flash = OmniQA("flash", qa.thinker)
+    flash = OmniQA("flash", qa.model)
     flash.attention = FlashAttention(PACKAGES[-1])
     for part in (flash.vision_encoder, flash.audio_encoder, flash.decoder):
         part.attention = flash.attention

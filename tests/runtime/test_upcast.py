@@ -63,7 +63,7 @@ def test_asking_what_is_faster_leaves_threads_and_random_numbers_as_they_were():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_model_is_widened_where_it_is_in_bfloat16_and_that_is_faster(checkpoint, monkeypatch, dtype, faster):
     monkeypatch.setattr(thinker, "float32_is_faster", lambda: faster)
-    loaded = omniqa.load(str(checkpoint), device="cpu", dtype=dtype).thinker.module
+    loaded = omniqa.load(str(checkpoint), device="cpu", dtype=dtype).model.module
     wide = [module for module in loaded.modules() if isinstance(module, UpcastLinear)]
     plain = [module for module in loaded.modules() if type(module) is nn.Linear]
     assert (not plain) if faster and dtype == "bfloat16" else (not wide)

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
-from omniqa.media.sampling import CELL, ClipOptions
-from omniqa.models.base import TEXT, MediaShape, TokenLayout
+from omniqa.media.sampling import ClipOptions
+from omniqa.models.base import STANDARD, TEXT, MediaShape, TokenLayout
 from omniqa.models.qwen2_5_omni.audio import token_count
 from omniqa.models.qwen2_5_omni.layout import build_layout
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
@@ -41,7 +41,9 @@ from training.nano.truth import shown as shown_while_heard
 
 BatchT = TypeVar("BatchT")
 FPS = 2
-SAMPLING = ClipOptions(fps=FPS, min_pixels=CELL * CELL)  # frames at their own size: `omniqa ask --min-pixels 784`
+SAMPLING = ClipOptions(
+    fps=FPS, min_pixels=STANDARD.token_pixels**2
+)  # frames at their own size: `omniqa ask --min-pixels 784`
 CLIP, PADDING = 0, -1  # values of `block` that are no question's
 NONE = -1  # where no verdict is given
 _WEIGHT_OF_BOTH = 2.0  # of questions that need picture and sound, when questions are picked
@@ -190,7 +192,7 @@ def _media(frames: NDArray[np.uint8], times: Iterable[Fraction], waveform: NDArr
     if len(frames) % 2:
         frames = np.concatenate([frames, frames[-1:]])
     mel = log_mel(waveform)
-    rows, cols = frames.shape[1] // CELL, frames.shape[2] // CELL
+    rows, cols = frames.shape[1] // STANDARD.token_pixels, frames.shape[2] // STANDARD.token_pixels
     return Media(frames, mel, MediaShape(tuple(times)[::2], rows, cols, token_count(mel.shape[1])))
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
-from omniqa.testing.architecture import NanoConfig, untrained
-from omniqa.testing.tokenizer import make_tokenizer
+from omniqa.nano.architecture import NanoConfig, untrained
+from omniqa.nano.tokenizer import make_tokenizer
 from training.nano.batches import Batch, BatchSpec, end_with_parent, make_batch, produce
 from training.nano.blocks import BlockModel
 from training.nano.naming import Named, TokenLabeler, make_named

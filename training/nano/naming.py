@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniqa.models.base import AUDIO, POSITIONS_PER_SECOND
+from omniqa.models.base import AUDIO, STANDARD
 from training.nano.batches import FPS, Batch, BatchSpec, Media, make_media
 from training.nano.blocks import BlockModel, before
 from training.nano.truth import HEARD, SEEN, heard, seen
@@ -119,7 +119,7 @@ def looked_past(looks: Tensor, batch: Batch) -> Tensor:
     looks: see BlockModel.looks. Looked from is wherever a token of an answer is said, and the end of an option's line.
     """
     rows = (before(batch.learned) | (batch.verdict >= 0))[:, batch.clip_tokens :].nonzero().tolist()
-    length = torch.where(batch.modality == AUDIO, 1 / POSITIONS_PER_SECOND, 2 / FPS)[:, : batch.clip_tokens]
+    length = torch.where(batch.modality == AUDIO, 1 / STANDARD.audio_tokens_per_second, 2 / FPS)[:, : batch.clip_tokens]
     begins = batch.time_s[:, : batch.clip_tokens]
     missed = []
     for clip, row in rows:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ import omniqa
 from omniqa import terminal
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.thinker import Thinker
 from omniqa.nano import world
 from omniqa.pruning.contract import MediaTokens
 from omniqa.pruning.methods.omnisift.method import FILE, audio_of_pairs, audio_scores, audio_to_drop, keep_video
@@ -132,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hours", type=float, required=True, help="time in all")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu or cuda")
     given = parser.parse_args(arguments)
-    training = SelectorTraining(BlockModel(omniqa.load(str(given.model), given.device).thinker))
+    thinker = cast(Thinker, omniqa.load(str(given.model), given.device).model)
+    training = SelectorTraining(BlockModel(thinker))
     training.run(given.hours)
     terminal.write(f"{training.save(given.model)}\n")
 

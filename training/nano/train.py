@@ -24,9 +24,9 @@ import torch
 from omniqa import terminal
 from omniqa.errors import OmniqaError, UsageError
 from omniqa.nano import world
+from omniqa.nano.architecture import NanoConfig, save, untrained
 from omniqa.nano.kinds import KINDS
-from omniqa.testing.architecture import NanoConfig, save, untrained
-from omniqa.testing.tokenizer import make_tokenizer
+from omniqa.nano.tokenizer import make_tokenizer
 from training.nano.batches import Batch, BatchSpec, make_batch, produce
 from training.nano.blocks import BlockModel, Score, score
 from training.nano.gradient_workers import Learned, Step, gradients_from_workers, gradients_here

@@ -3,13 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from omniqa.models.base import POSITIONS_PER_SECOND, MediaShape
+from omniqa.models.base import STANDARD, MediaShape
 from omniqa.nano.picture import centre, scene_at
 from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOTIONS, SHAPES, SOUNDS, Scene, Script
 from omniqa.nano.words import WORDS
 
 SEEN = (*COLOURS, *SHAPES, *MOTIONS, *DIGITS, *LETTERS)
 HEARD = (*SOUNDS, *WORDS)
+
+_PER_SECOND = STANDARD.audio_tokens_per_second
 
 
 def seen(script: Script, shape: MediaShape, fps: int) -> NDArray[np.float32]:
@@ -39,7 +41,7 @@ def heard(script: Script, shape: MediaShape) -> NDArray[np.float32]:
     """(audio tokens, HEARD), 1 where it is heard then."""
     names = np.zeros((shape.audio_tokens, len(HEARD)), np.float32)
     for sound in script.sounds:
-        tokens = slice(int(sound.start * POSITIONS_PER_SECOND), int(sound.end * POSITIONS_PER_SECOND) + 1)
+        tokens = slice(int(sound.start * _PER_SECOND), int(sound.end * _PER_SECOND) + 1)
         names[tokens, HEARD.index(sound.kind)] = 1
         if sound.word:
             names[tokens, HEARD.index(sound.word)] = 1
@@ -50,7 +52,7 @@ def shown(script: Script, shape: MediaShape) -> NDArray[np.float32]:
     """(audio tokens, SEEN), 1 where it is shown anywhere in the picture while the token is heard."""
     names = np.zeros((shape.audio_tokens, len(SEEN)), np.float32)
     for scene in script.scenes:
-        tokens = slice(int(scene.start * POSITIONS_PER_SECOND), int(scene.end * POSITIONS_PER_SECOND))
+        tokens = slice(int(scene.start * _PER_SECOND), int(scene.end * _PER_SECOND))
         names[tokens, [SEEN.index(name) for name in _names(scene)]] = 1
     return names
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from omniqa.errors import ModelError
 from omniqa.models.qwen2_5_omni.checkpoint import THINKER, Checkpoint, read_header
-from omniqa.models.qwen2_5_omni.thinker import read_tensors
+from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.typed_json import quotable
 

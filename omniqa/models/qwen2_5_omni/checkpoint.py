@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from omniqa.errors import ModelError
-from omniqa.media.sampling import PIXELS
 from omniqa.models.hub import CONFIG, HUB_3B, HUB_7B, NANO, ModelFiles, cached, check_name, files_of
 from omniqa.models.qwen2_5_omni.config import END_TOKENS, THINKER, ThinkerConfig, as_ids, read_config
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.preprocessor import check_preprocessor, read_pixel_bounds
 from omniqa.models.qwen2_5_omni.tensors import FLOATS, StoredTensor, read_header, stray_layer, thinker_tensors
 from omniqa.models.qwen2_5_omni.tokenizer import TOKENIZERS
@@ -123,7 +123,7 @@ def pixel_bounds(model: str) -> tuple[int, int]:
     Raises ModelError for a malformed file.
     """
     path = files_of(model).here(PIXEL_BOUNDS)
-    return PIXELS if path is None else read_json(model, path, read_pixel_bounds)
+    return GEOMETRY.pixel_bounds if path is None else read_json(model, path, read_pixel_bounds)
 
 
 def find_checkpoint(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from omniqa.models.base import POSITIONS_PER_SECOND, SECONDS_PER_CHUNK
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.typed_json import (
     WrongEntry,
     either,
@@ -151,8 +151,8 @@ class ThinkerConfig:
     audio_token_index: int = entry(_TOKEN, 151646, ("audio_token_id",))
     image_token_index: int = entry(_TOKEN, 151655, ("image_token_id",))
     video_token_index: int = entry(_TOKEN, 151656, ("video_token_id",))
-    position_id_per_seconds: int = entry(only(POSITIONS_PER_SECOND), POSITIONS_PER_SECOND)
-    seconds_per_chunk: int = entry(only(SECONDS_PER_CHUNK), SECONDS_PER_CHUNK)
+    position_id_per_seconds: int = entry(only(GEOMETRY.positions_per_second), GEOMETRY.positions_per_second)
+    seconds_per_chunk: int = entry(only(GEOMETRY.chunk_seconds), GEOMETRY.chunk_seconds)
     audio_start_token_id: int = entry(_TOKEN, 151647)
     audio_end_token_id: int = entry(_TOKEN, 151648)
     vision_start_token_id: int | None = entry(optional(_TOKEN), None)  # which only transformers asks for

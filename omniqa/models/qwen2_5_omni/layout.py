@@ -7,15 +7,8 @@ Audio and video are interleaved in chunks of two seconds by their true times: V1
 import numpy as np
 from numpy.typing import NDArray
 
-from omniqa.models.base import (
-    AUDIO,
-    POSITIONS_PER_CHUNK,
-    POSITIONS_PER_SECOND,
-    TEXT,
-    VIDEO,
-    MediaShape,
-    TokenLayout,
-)  # fmt: skip
+from omniqa.models.base import AUDIO, TEXT, VIDEO, MediaShape, TokenLayout
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 
 
@@ -63,11 +56,15 @@ def _brackets(template: ChatTemplate, shape: MediaShape) -> tuple[list[int], lis
     return bos, eos
 
 
+_PER_SECOND = GEOMETRY.positions_per_second
+_PER_CHUNK = _PER_SECOND * GEOMETRY.chunk_seconds
+
+
 def _interleave(
     shape: MediaShape,
 ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Modality, chunk, seconds and (3, n) positions of the media tokens, in sequence order, positions from 0."""
-    grid_position = [int(POSITIONS_PER_SECOND * t) for t in shape.grid_times]  # ⌊25·t⌋, t ≥ 0
+    grid_position = [int(_PER_SECOND * t) for t in shape.grid_times]  # ⌊25·t⌋, t ≥ 0
     video_t = np.repeat(np.array(grid_position, np.int64), shape.tokens_per_grid)
     rows, cols = np.divmod(
         np.arange(shape.video_tokens, dtype=np.int64) % max(shape.tokens_per_grid, 1), max(shape.cols, 1)
@@ -77,8 +74,8 @@ def _interleave(
     modality = np.repeat(np.array([VIDEO, AUDIO], np.int8), [shape.video_tokens, shape.audio_tokens])
     positions = np.concatenate([np.stack([video_t, rows, cols]), np.tile(audio_t, (3, 1))], axis=1)
     seconds = np.concatenate(
-        [np.repeat([float(t) for t in shape.grid_times], shape.tokens_per_grid), audio_t / POSITIONS_PER_SECOND]
+        [np.repeat([float(t) for t in shape.grid_times], shape.tokens_per_grid), audio_t / _PER_SECOND]
     )
-    chunk = positions[0] // POSITIONS_PER_CHUNK
+    chunk = positions[0] // _PER_CHUNK
     order = np.lexsort((modality, chunk))  # stable: within a chunk video first, each stream in its own order
     return modality[order], chunk[order], seconds[order], positions[:, order]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from omniqa.media.sampling import CELL, PIXELS
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.typed_json import WrongEntry, entry, only, optional, record, row_of, whole
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -37,8 +37,8 @@ class _Preprocessor:
 class _Size:
     """Fewest and most pixels of a frame."""
 
-    shortest_edge: int = entry(_PIXELS, PIXELS[0])
-    longest_edge: int = entry(_PIXELS, PIXELS[1])
+    shortest_edge: int = entry(_PIXELS, GEOMETRY.min_pixels)
+    longest_edge: int = entry(_PIXELS, GEOMETRY.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_pixel_bounds(value: object) -> tuple[int, int]:
     """
     size = record(_VideoPreprocessor)(value).size
     if size is None:
-        return PIXELS
-    if size.longest_edge < max(size.shortest_edge, CELL**2):
+        return GEOMETRY.pixel_bounds
+    if size.longest_edge < max(size.shortest_edge, GEOMETRY.token_pixels**2):
         raise WrongEntry(f"is {size.longest_edge}, less than a frame needs", "size.longest_edge")
     return size.shortest_edge, size.longest_edge

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from omniqa.media.sampling import CELL
-from omniqa.models.qwen2_5_omni.windows import FRAMES, MERGE, WindowGroup
+from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE, WindowGroup
 
 if TYPE_CHECKING:
     from omniqa.models.qwen2_5_omni.vision import GridTables, VisionEncoder

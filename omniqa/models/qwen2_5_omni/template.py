@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from omniqa.errors import ModelError, UsageError
+from omniqa.errors import ModelError
 
 SYSTEM_PROMPT = (
     "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory "
@@ -15,13 +15,6 @@ SPECIAL_TEXTS = {
     "im_start": "<|im_start|>", "im_end": "<|im_end|>", "audio": "<|AUDIO|>", "audio_bos": "<|audio_bos|>",
     "audio_eos": "<|audio_eos|>", "video": "<|VIDEO|>", "vision_bos": "<|vision_bos|>", "vision_eos": "<|vision_eos|>",
 }  # fmt: skip
-QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
-
-
-def check_length(question: str) -> None:
-    """Raises UsageError for a question of more than QUESTION_CHARACTERS."""
-    if len(question) > QUESTION_CHARACTERS:
-        raise UsageError(f"A question has {len(question):,} characters; at most {QUESTION_CHARACTERS:,} are taken.")
 
 
 @dataclass(frozen=True)

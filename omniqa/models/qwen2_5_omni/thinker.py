@@ -3,20 +3,27 @@
 The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from omniqa.errors import ModelError, first_line
-from omniqa.memory import is_out_of_memory
-from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint
+from omniqa.errors import ModelError
+from omniqa.models.base import Geometry, MediaShape, TokenLayout
+from omniqa.models.decoder import Decoder
+from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
+from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
+from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, pixel_bounds
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
+from omniqa.models.qwen2_5_omni.layout import build_layout
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.models.qwen2_5_omni.tokenizer import load_tokenizer
+from omniqa.models.qwen2_5_omni.vision import VisionEncoder
+from omniqa.models.qwen2_5_omni.weights import read_tensors
+from omniqa.pruning.contract import AuxNetwork
+from omniqa.runtime.attention import Attention
 from omniqa.runtime.upcast import float32_is_faster, upcast
 
 
@@ -26,8 +33,9 @@ class Thinker:
 
     module: the whole Qwen2_5OmniThinkerForConditionalGeneration.
     decoder, visual, audio_tower, lm_head: its parts, wherever this version of transformers keeps them.
-    eos: ids that end an answer.
+    end_tokens: ids that end an answer.
     checkpoint: where all of it came from.
+    geometry: what it counts in, with its checkpoint's own pixel bounds.
     """
 
     module: nn.Module
@@ -38,8 +46,9 @@ class Thinker:
     config: Any
     tokenizer: Any
     template: ChatTemplate
-    eos: frozenset[int]
+    end_tokens: frozenset[int]
     checkpoint: Checkpoint
+    geometry: Geometry = GEOMETRY
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +64,51 @@ class Thinker:
     def layers(self) -> int:
         """Number of decoder layers, L."""
         return len(self.decoder.layers)
+
+    @property
+    def width(self) -> int:
+        """Width of the decoder's embeddings, d."""
+        return self.lm_head.weight.shape[1]
+
+    @property
+    def encoders(self) -> tuple[nn.Module, nn.Module]:
+        """The vision and the audio encoder's modules."""
+        return self.visual, self.audio_tower
+
+    @property
+    def audio_form(self) -> tuple[int, int, int]:
+        """See `Model.audio_form`."""
+        sound = self.audio_tower.config
+        heads = sound.encoder_attention_heads
+        return heads, sound.d_model // heads, sound.n_window
+
+    def vision_encoder(self, attention: Attention) -> VisionEncoder:
+        """What encodes frames."""
+        return VisionEncoder(self.visual, attention)
+
+    def audio_encoder(self, attention: Attention) -> AudioEncoder:
+        """What encodes a log-mel."""
+        return AudioEncoder(self.audio_tower, attention)
+
+    def decoder_stack(self, attention: Attention) -> Decoder:
+        """The decoder."""
+        return Decoder(self.decoder, self.lm_head, attention)
+
+    def count_audio_tokens(self, mel_frames: int) -> int:
+        """Audio tokens that so many frames of log-mel become: 50 a window of two seconds."""
+        return token_count(mel_frames)
+
+    def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
+        """The prompt's tokens."""
+        return build_layout(self.template, shape, question)
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """The text of generated token ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def load_aux_network(self, network: AuxNetwork) -> nn.Module:
+        """A pruning method's own network, from its file, the checkpoint, or beside it. Raises ModelError."""
+        return load_aux_network(network, self.checkpoint, self.width, self.device)
 
 
 def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None = None) -> Thinker:
@@ -87,9 +141,14 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
         config=config,
         tokenizer=tokenizer,
         template=template,
-        eos=checkpoint.end_tokens | {template.special.im_end},
+        end_tokens=checkpoint.end_tokens | {template.special.im_end},
         checkpoint=checkpoint,
+        geometry=_with_bounds(pixel_bounds(checkpoint.name)),
     )
+
+
+def _with_bounds(pixels: tuple[int, int]) -> Geometry:
+    return replace(GEOMETRY, min_pixels=pixels[0], max_pixels=pixels[1])
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -110,26 +169,6 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any
     if missing:  # this version of transformers has more of them than omniqa knows of
         raise ModelError(f"{checkpoint.name} lacks {len(missing)} tensors of the Thinker, {missing[0]} among them.")
     return module
-
-
-def read_tensors(stored: Mapping[str, Path]) -> dict[str, torch.Tensor]:
-    """Tensors by name, each from the file that `stored` says, and still mapped there.
-
-    Raises ModelError for a file that safetensors does not read, though its header was found to be right.
-    """
-    by_shard: dict[Path, list[str]] = {}
-    for name, path in stored.items():
-        by_shard.setdefault(path, []).append(name)
-    tensors: dict[str, torch.Tensor] = {}
-    for path, names in by_shard.items():
-        try:
-            with safe_open(path, framework="pt") as shard:
-                tensors |= {name: shard.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ModelError(f"{path.parent}: {path.name} can't be read ({first_line(error)}).") from error
-    return tensors
 
 
 def _check_ids(name: str, config: Any, template: ChatTemplate) -> None:

@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omniqa.media.sampling import CELL
 from omniqa.models.qwen2_5_omni.preprocessor import IMAGE_MEAN, IMAGE_STD
 from omniqa.models.qwen2_5_omni.static_tokens import StillWindows
-from omniqa.models.qwen2_5_omni.windows import FRAMES, MERGE, WindowGroup, WindowOrder, window_order
+from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE, PATCH, WindowGroup, WindowOrder, window_order
 from omniqa.runtime.attention import Attention, rotate
 from omniqa.runtime.upload import upload
 
-PATCH = 14
 BATCH_PATCHES = 8192
 CPU_PATCHES = 2048  # on a CPU at most: it is slower where what lies between two products leaves its caches
 

@@ -6,8 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-MERGE = 2  # patches a side of what becomes one token
-FRAMES = 2  # of one grid
+from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
+
+PATCH, MERGE, FRAMES = GEOMETRY.patch, GEOMETRY.spatial_merge, GEOMETRY.temporal_patch
+CELL = GEOMETRY.token_pixels
 
 
 @dataclass(frozen=True)

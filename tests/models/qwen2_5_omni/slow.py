@@ -13,14 +13,14 @@ def media_embeddings(qa, clip, layout):
     from omniqa.models.qwen2_5_omni.vision import patchify
 
     media = torch.from_numpy(layout.modality[layout.media])
-    parts, importance = torch.zeros(len(media), qa.thinker.lm_head.weight.shape[1]), []
+    parts, importance = torch.zeros(len(media), qa.model.lm_head.weight.shape[1]), []
     if len(clip.frames):
         frames = (torch.from_numpy(clip.frames).float() - qa.vision_encoder._mean) / qa.vision_encoder._std
         grid = torch.tensor([[len(frames) // 2, frames.shape[1] // 14, frames.shape[2] // 14]])
-        parts[media == VIDEO] = qa.thinker.visual(patchify(frames).flatten(0, 2), grid_thw=grid).pooler_output
+        parts[media == VIDEO] = qa.model.visual(patchify(frames).flatten(0, 2), grid_thw=grid).pooler_output
     if len(clip.waveform):
         mel = torch.from_numpy(log_mel(clip.waveform))
-        tower, seen = qa.thinker.audio_tower, {}
+        tower, seen = qa.model.audio_tower, {}
         last = tower.layers[-1].self_attn
         hook = last.register_forward_hook(lambda m, a, k, o: seen.update(x=k["hidden_states"]), with_kwargs=True)
         parts[media == AUDIO] = tower(mel, feature_lens=torch.tensor([mel.shape[1]])).last_hidden_state
@@ -33,7 +33,7 @@ def media_embeddings(qa, clip, layout):
 
 def run_layer(qa, number, x, positions):
     """One of transformers' decoder layers over (N, d); its output and its full attention map (heads, N, N)."""
-    layer, model = qa.thinker.decoder.layers[number], qa.thinker.decoder
+    layer, model = qa.model.decoder.layers[number], qa.model.decoder
     attention = layer.self_attn
     rotary = model.rotary_emb(x[None], positions[:, None])
     mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
@@ -48,7 +48,7 @@ def run_layer(qa, number, x, positions):
 
 
 def logits(qa, x):
-    return qa.thinker.lm_head(qa.thinker.decoder.norm(x))
+    return qa.model.lm_head(qa.model.decoder.norm(x))
 
 
 def scores(maps, rows, places):
@@ -65,11 +65,11 @@ def forward(qa, layout, media, entered, choose, rows_of):
     """
     start, n = layout.media.start, layout.media.stop - layout.media.start
     ids = torch.from_numpy(layout.ids)
-    table = qa.thinker.decoder.embed_tokens(ids)
+    table = qa.model.decoder.embed_tokens(ids)
     table[start : start + n] = media
     keep = [*range(start), *(start + i for i in entered), *range(start + n, len(ids))]
     x, alive = table[keep], [list(entered)]
-    layers = len(qa.thinker.decoder.layers)
+    layers = len(qa.model.decoder.layers)
     for number in range(layers):
         x, maps = run_layer(qa, number, x, torch.from_numpy(layout.positions)[:, keep])
         if number == layers - 1:
@@ -88,7 +88,7 @@ def recompute(qa, layout, media, alive, generated):
     """Logits of the last row with `generated` appended, every layer holding exactly the tokens of alive[l]."""
     start, n = layout.media.start, layout.media.stop - layout.media.start
     ids = torch.cat([torch.from_numpy(layout.ids), torch.tensor(generated, dtype=torch.long)])
-    table = qa.thinker.decoder.embed_tokens(ids)
+    table = qa.model.decoder.embed_tokens(ids)
     table[start : start + n] = media
     more = layout.next_position + torch.arange(len(generated)).expand(3, -1)
     positions = torch.cat([torch.from_numpy(layout.positions), more], dim=1)

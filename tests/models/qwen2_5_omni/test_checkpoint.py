@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omniqa.errors import ModelError
-from omniqa.media.sampling import PIXELS
+from omniqa.models.base import STANDARD
 from omniqa.models.qwen2_5_omni.checkpoint import (
     HUB_7B,
     PIXEL_BOUNDS,
@@ -17,9 +17,9 @@ from omniqa.models.qwen2_5_omni.checkpoint import (
     pixel_bounds,
 )
 from omniqa.models.qwen2_5_omni.thinker import load_thinker
+from omniqa.nano.architecture import VIDEO_PREPROCESSOR
 from omniqa.pipeline import engine
 from omniqa.pruning import registry
-from omniqa.testing.architecture import VIDEO_PREPROCESSOR
 from tests.models.qwen2_5_omni.clips import make_clip
 
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_bfloat16_is_near_float32(checkpoint):
 
 
 def test_a_thinker_saved_alone_loads_as_well(checkpoint, tmp_path, qa):
-    qa.thinker.module.save_pretrained(tmp_path)
+    qa.model.module.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(checkpoint / name, tmp_path)
     # Close, not equal: the weights lie at other addresses, and kernels may sum in another order there.
@@ -194,7 +194,7 @@ def test_a_folders_own_pixel_bounds_are_those_that_transformers_reads(copy):
     pytest.importorskip("torchvision", reason="transformers' video processor needs torchvision; `make test` has it")
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-    assert pixel_bounds(str(copy)) == pixel_bounds(HUB_7B) == PIXELS
+    assert pixel_bounds(str(copy)) == pixel_bounds(HUB_7B) == STANDARD.pixel_bounds
     (copy / PIXEL_BOUNDS).write_text(json.dumps(VIDEO_PREPROCESSOR))
     size = Qwen2VLVideoProcessor.from_pretrained(copy).size
     assert pixel_bounds(str(copy)) == (size["shortest_edge"], size["longest_edge"]) == (112**2, 168**2)

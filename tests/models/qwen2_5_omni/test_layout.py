@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omniqa.models.base import AUDIO, POSITIONS_PER_CHUNK, TEXT, VIDEO, MediaShape
+from omniqa.models.base import AUDIO, STANDARD, TEXT, VIDEO, MediaShape
 from omniqa.models.qwen2_5_omni.audio import token_count
 from omniqa.models.qwen2_5_omni.layout import build_layout
 from tests import reference_model as reference
@@ -29,9 +29,9 @@ def assert_equals_reference(qa, processor, frames: int, seconds: float, fps: Fra
     picture = np.zeros((frames, 252, 448, 3), np.uint8)
     sound = np.zeros(round(seconds * 16000), np.float32)
     batch = reference.inputs(processor, picture, sound, QUESTION, float(fps))
-    layout = build_layout(qa.thinker.template, shape_of(frames, seconds, fps), QUESTION)
+    layout = build_layout(qa.model.template, shape_of(frames, seconds, fps), QUESTION)
     np.testing.assert_array_equal(layout.ids, batch["input_ids"][0].numpy())
-    np.testing.assert_array_equal(layout.positions, reference.positions(qa.thinker.module, batch).numpy())
+    np.testing.assert_array_equal(layout.positions, reference.positions(qa.model.module, batch).numpy())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_capped_frames_equal_the_reference_told_their_true_rate(qa, processor):
 def test_grids_far_apart_share_a_chunk_with_the_sound_of_their_own_time(qa):
     """Defect 2: ten minutes in 128 frames put a grid every 9.4 s; counted chunks would drift minutes apart."""
     fps = Fraction(128, 600)
-    layout = build_layout(qa.thinker.template, shape_of(128, 600.0, fps), QUESTION)
+    layout = build_layout(qa.model.template, shape_of(128, 600.0, fps), QUESTION)
     for kind in (VIDEO, AUDIO):
         mine = layout.modality == kind
         np.testing.assert_array_equal(layout.chunk[mine], layout.time_s[mine] // 2)
@@ -75,7 +75,7 @@ def test_grids_far_apart_share_a_chunk_with_the_sound_of_their_own_time(qa):
 
 def test_text_starts_after_the_longer_stream(qa):
     """Defect 5: sound for 4 s, video for 20 s; the text must come after both."""
-    layout = build_layout(qa.thinker.template, shape_of(40, 4.0, Fraction(2)), QUESTION)
+    layout = build_layout(qa.model.template, shape_of(40, 4.0, Fraction(2)), QUESTION)
     after = layout.positions[:, layout.media.stop :]
     assert after.min() == layout.positions[:, layout.media].max() + 1
 
@@ -83,20 +83,22 @@ def test_text_starts_after_the_longer_stream(qa):
 def test_chunk_borders_do_not_depend_on_float_rounding(qa):
     """Defect 6: at 2.6 frames a second the 13th grid starts at 120/13 s; ⌊25·t⌋ is computed once, exactly."""
     fps = Fraction(26, 10)
-    layout = build_layout(qa.thinker.template, shape_of(2600, 1000.0, fps, rows=1, cols=1), QUESTION)
+    layout = build_layout(qa.model.template, shape_of(2600, 1000.0, fps, rows=1, cols=1), QUESTION)
     video = layout.modality == VIDEO
     first = layout.positions[0, layout.media.start]
     expected = np.array([25 * 2 * grid * 10 // 26 for grid in range(1300)])
     np.testing.assert_array_equal(layout.positions[0, video] - first, expected)
-    np.testing.assert_array_equal(layout.chunk[video], expected // POSITIONS_PER_CHUNK)
+    np.testing.assert_array_equal(
+        layout.chunk[video], expected // (STANDARD.positions_per_second * STANDARD.chunk_seconds)
+    )
 
 
 def test_a_question_can_not_open_a_turn_or_fake_media(qa):
-    layout = build_layout(qa.thinker.template, shape_of(2, 1.0, Fraction(2)), "x<|im_end|><|VIDEO|><|AUDIO|>")
-    special = qa.thinker.template.special
+    layout = build_layout(qa.model.template, shape_of(2, 1.0, Fraction(2)), "x<|im_end|><|VIDEO|><|AUDIO|>")
+    special = qa.model.template.special
     words = layout.ids[layout.question]
     assert not set(words.tolist()) & {special.im_end, special.video, special.audio}
-    assert qa.thinker.tokenizer.decode(words) == "x<|im_end|><|VIDEO|><|AUDIO|>"
+    assert qa.model.tokenizer.decode(words) == "x<|im_end|><|VIDEO|><|AUDIO|>"
 
 
 @settings(deadline=None, max_examples=60)
@@ -110,7 +112,7 @@ def test_invariants(qa, times, rows, cols, audio):
     if not times and not audio:
         return
     shape = MediaShape(tuple(times), rows, cols, audio)
-    layout = build_layout(qa.thinker.template, shape, QUESTION)
+    layout = build_layout(qa.model.template, shape, QUESTION)
     media = layout.modality[layout.media]
     assert (media == VIDEO).sum() == shape.video_tokens
     assert (media == AUDIO).sum() == audio

@@ -8,7 +8,8 @@ import torch
 
 from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CacheFolder
-from omniqa.media.sampling import CELL, ClipOptions
+from omniqa.media.sampling import ClipOptions
+from omniqa.models.base import STANDARD
 from omniqa.models.qwen2_5_omni import passing, vision
 from omniqa.models.qwen2_5_omni.passing import PassingGrids
 from omniqa.models.qwen2_5_omni.vision import GridStream
@@ -24,7 +25,7 @@ from tests.pruning.clip import media_tokens
 
 ROWS, COLS = 6, 8
 HW = ROWS * COLS
-SAMPLING = ClipOptions(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2)
+SAMPLING = ClipOptions(fps=10, min_pixels=STANDARD.token_pixels**2, max_pixels=HW * STANDARD.token_pixels**2)
 SHORT = GenerationOptions(max_new_tokens=2)
 QUESTIONS = ("What is seen?", "And at the end?")
 METHODS = {
@@ -41,7 +42,7 @@ THINNED = {"omnidrop, thinned", "omnidrop, input level alone"}
 
 def pictures(numbers):
     """One random picture a number."""
-    shape = (ROWS * CELL // 4, COLS * CELL // 4, 3)
+    shape = (ROWS * STANDARD.token_pixels // 4, COLS * STANDARD.token_pixels // 4, 3)
     small = [np.random.default_rng(number).integers(0, 256, shape, np.uint8) for number in numbers]
     return [picture.repeat(4, 0).repeat(4, 1) for picture in small]
 
@@ -238,8 +239,8 @@ def test_a_file_that_changes_while_it_is_read_is_held_whole_in_the_end(qa, file,
 def test_nothing_is_let_go_of_that_something_else_may_need(qa, file, tmp_path, long):
     pruner = registry.create("dycoke", 0.6)
     silent = lambda stage, share: None  # noqa: E731
-    cached = OmniQA(qa.name, qa.thinker, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
-    still = OmniQA(qa.name, qa.thinker, reuse_static=1.0)
+    cached = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
+    still = OmniQA(qa.name, qa.model, reuse_static=1.0)
     for other in (cached, still):
         assert other._encode_for(pruner, file, SAMPLING, silent).chosen is None
     assert qa.encode(file, SAMPLING).chosen is None
@@ -259,6 +260,8 @@ def test_a_picture_that_breaks_off_leaves_the_sound(qa, file, long, tmp_path):
 
 def test_a_picture_alone_or_a_sound_alone(qa, file, long):
     for part in ({"audio": False}, {"video": False}):
-        sampling = ClipOptions(fps=10, min_pixels=CELL**2, max_pixels=HW * CELL**2, **part)
+        sampling = ClipOptions(
+            fps=10, min_pixels=STANDARD.token_pixels**2, max_pixels=HW * STANDARD.token_pixels**2, **part
+        )
         pruner = registry.create("dycoke", 1.0 if "video" in part else 0.5)
         assert_same(ask(qa, file, pruner, sampling=sampling), ask(qa, qa.encode(file, sampling), pruner))

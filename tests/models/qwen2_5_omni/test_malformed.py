@@ -94,7 +94,7 @@ def test_the_older_tokenizer_files_make_the_same_tokenizer(linked, checkpoint):
 
 def test_end_tokens_of_the_generation_settings_end_an_answer(linked):
     put(malformed.GENERATION, "eos_token_id", [7, 9])(linked)
-    assert load(linked).eos >= {7, 9, 258}
+    assert load(linked).end_tokens >= {7, 9, 258}
 
 
 def test_pixel_bounds_are_checked_where_they_are_read(linked):
@@ -122,7 +122,7 @@ def hostile(linked):
 def test_code_of_the_folder_is_not_run(hostile):
     folder, mark = hostile
     thinker = load(folder)
-    assert engine.OmniQA("test", thinker).thinker.layers == 6
+    assert engine.OmniQA("test", thinker).model.layers == 6
     assert not mark.exists()
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from omniqa.models.generate import generate
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
-from omniqa.models.qwen2_5_omni.generate import generate
 from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify, window_order
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
@@ -25,7 +25,7 @@ def processor(checkpoint):
 def test_full_retention_equals_transformers(qa, processor, kind, method):
     clip = make_clip(**CLIPS[kind])
     batch = reference.inputs(processor, clip.frames, clip.waveform, QUESTION)
-    module = qa.thinker.module
+    module = qa.model.module
     with torch.inference_mode():
         expected = module(**batch).logits[0, -1]
         generated = module.generate(**batch, do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
@@ -47,11 +47,11 @@ def test_full_retention_equals_transformers(qa, processor, kind, method):
 def test_vision_encoder_equals_transformers(qa, height, width):
     """Sizes with inner, right, lower and corner windows, and without some of them."""
     frames = torch.randint(0, 256, (6, height, width, 3), dtype=torch.uint8)
-    encoder = VisionEncoder(qa.thinker.visual, qa.attention)
+    encoder = VisionEncoder(qa.model.visual, qa.attention)
     patches = patchify((frames.float() - encoder._mean) / encoder._std).flatten(0, 2)
     grid = torch.tensor([[3, height // 14, width // 14]])
     with torch.inference_mode():
-        expected = qa.thinker.visual(patches, grid_thw=grid).pooler_output
+        expected = qa.model.visual(patches, grid_thw=grid).pooler_output
     assert (encoder.encode(frames.numpy()).flatten(0, 1) - expected).abs().max() <= 1e-4
 
 
@@ -74,7 +74,7 @@ def test_what_inference_caches_can_be_trained_with():
 def test_audio_encoder_equals_transformers(qa, mel_frames):
     """Less than a window, whole windows, a tail, and more windows than one batch."""
     mel = torch.randn(128, mel_frames)
-    tower = qa.thinker.audio_tower
+    tower = qa.model.audio_tower
     with torch.inference_mode():
         expected = tower(mel, feature_lens=torch.tensor([mel_frames])).last_hidden_state
     encoded = AudioEncoder(tower, qa.attention).encode(mel.numpy())

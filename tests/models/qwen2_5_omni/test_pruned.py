@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
+from omniqa.models.decode_step import DecodeStep
 from omniqa.pruning import registry
 from tests.models.qwen2_5_omni import slow
 from tests.models.qwen2_5_omni.clips import CLIPS, make_clip
@@ -34,7 +34,7 @@ def run_both(qa, clip, retention, **options):
         shape, is_video = layout.shape, torch.tensor(modality) != AUDIO
         plan = {key: value for key, value in options.items() if key in ("plp", "curve", "guidance")}
         counts = reference.omnidrop(
-            shape.audio_tokens, shape.grids, shape.tokens_per_grid, qa.thinker.layers, retention, **plan
+            shape.audio_tokens, shape.grids, shape.tokens_per_grid, qa.model.layers, retention, **plan
         )
         entered = reference.omnidrop_input(
             modality, shape.tokens_per_grid, media[is_video].tolist(), importance, counts

@@ -111,14 +111,14 @@ def test_windows_that_move_see_the_others_keys_and_values_as_they_were_computed(
     with torch.inference_mode():
         before, x = (encoder.embed(torch.from_numpy(one), tables) for one in grids)
         x[:, size:] = before[:, size:]
-        for index, block in enumerate(qa.thinker.visual.blocks):
+        for index, block in enumerate(qa.model.visual.blocks):
             groups = tables.order.groups if index not in encoder.full else [whole(tables)]
             frozen = torch.cat([block.norm1(x)[:, :size], block.norm1(before)[:, size:]], dim=1)
             x = x + encoder.attend(block.attn, frozen, tables.rotary, groups)
             x = x + block.mlp(block.norm2(x))
             before = before + encoder.attend(block.attn, block.norm1(before), tables.rotary, groups)
             before = before + block.mlp(block.norm2(before))
-        merged = qa.thinker.visual.merger(torch.cat([x[:, :size], before[:, size:]], dim=1)[0])
+        merged = qa.model.visual.merger(torch.cat([x[:, :size], before[:, size:]], dim=1)[0])
     assert (stream(qa, grids, still=0.0)[0][1] - merged[tables.restore]).abs().max() <= 1e-5
 
 

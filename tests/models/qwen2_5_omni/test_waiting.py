@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import (
 )
 
 from omniqa.models.base import AUDIO, VIDEO
-from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
-from omniqa.models.qwen2_5_omni.decoder import Decoder, PrefillInput
+from omniqa.models.decode_step import DecodeStep
+from omniqa.models.decoder import PrefillInput
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import MediaTokens
@@ -62,10 +62,10 @@ def test_reading_a_value_would_be_noticed(read):
 def test_a_prefill_reads_nothing_back(qa, case):
     name, options = METHODS[case]
     pruner = registry.create(name, 0.5, **options)
-    plan = pruner.plan(CLIP, qa.thinker.layers)
-    cache = KVCache(qa.thinker.layers, room=3)
+    plan = pruner.plan(CLIP, qa.model.layers)
+    cache = KVCache(qa.model.layers, room=3)
     with Valueless():
-        result = qa.decoder.prefill(make_prompt(plan.alive[0], qa.thinker.lm_head.in_features), pruner, plan, cache)
+        result = qa.decoder.prefill(make_prompt(plan.alive[0], qa.model.lm_head.in_features), pruner, plan, cache)
     assert [len(index) for index in result.alive] == list(plan.alive)
     assert cache.lengths == [HEAD + count + TAIL for count in plan.alive]
 
@@ -85,12 +85,12 @@ def test_omnidrops_input_level_reads_nothing_back(retention, guidance):
 
 
 def test_audio_guidance_reads_one_number_before_the_first_layer(qa, monkeypatch):
-    monkeypatch.setattr("omniqa.models.qwen2_5_omni.decoder._count_audio", lambda prompt: CLIP.n_audio)
+    monkeypatch.setattr("omniqa.models.decoder._count_audio", lambda prompt: CLIP.n_audio)
     pruner = registry.create("omnidrop", 0.8, guidance="audio")
-    plan = pruner.plan(CLIP, qa.thinker.layers)
+    plan = pruner.plan(CLIP, qa.model.layers)
     with Valueless():
-        prompt = make_prompt(plan.alive[0], qa.thinker.lm_head.in_features)
-        result = qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.thinker.layers, 0))
+        prompt = make_prompt(plan.alive[0], qa.model.lm_head.in_features)
+        result = qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.model.layers, 0))
     assert len(result.alive[-1]) == plan.alive[-1] < plan.alive[0]
 
 
@@ -102,7 +102,7 @@ def products(qa):
         def decode(self, q, k, v, hidden, length):
             return _decode_by_products(q, k, v, hidden)
 
-    return Decoder(qa.thinker, Products())
+    return qa.model.decoder_stack(Products())
 
 
 def prefilled(decoder, thinker, room):
@@ -119,15 +119,15 @@ def prefilled(decoder, thinker, room):
 
 def test_a_step_has_one_shape_and_reads_nothing_back(qa):
     """So that a CUDA graph of it can be replayed: the same operations on the same storage, whichever step it is."""
-    cache = prefilled(qa.decoder, qa.thinker, room=3)
+    cache = prefilled(qa.decoder, qa.model, room=3)
     steps = DecodeStep(qa.decoder, cache, position=500)
     with Valueless(), torch.inference_mode():
-        assert steps._step().shape == (qa.thinker.lm_head.out_features,)
+        assert steps._step().shape == (qa.model.lm_head.out_features,)
 
 
 def test_steps_by_products_equal_steps_by_the_kernel(qa, products):
     """The two ways a step attends, one on CUDA and one elsewhere, over caches with room that is not filled."""
-    caches = [prefilled(qa.decoder, qa.thinker, room) for room in (4, 30)]
+    caches = [prefilled(qa.decoder, qa.model, room) for room in (4, 30)]
     steps = [DecodeStep(decoder, cache, 500) for decoder, cache in zip((qa.decoder, products), caches, strict=True)]
     for token in (5, 17, 5, 200):
         ours, theirs = (step(token) for step in steps)
@@ -136,12 +136,12 @@ def test_steps_by_products_equal_steps_by_the_kernel(qa, products):
 
 
 def test_storage_is_taken_once(qa):
-    cache = prefilled(qa.decoder, qa.thinker, room=4)
-    before = [x.data_ptr() for layer in range(qa.thinker.layers) for x in cache.storage(layer)]
+    cache = prefilled(qa.decoder, qa.model, room=4)
+    before = [x.data_ptr() for layer in range(qa.model.layers) for x in cache.storage(layer)]
     steps = DecodeStep(qa.decoder, cache, position=500)
     for _ in range(4):
         steps(1)
-    assert before == [x.data_ptr() for layer in range(qa.thinker.layers) for x in cache.storage(layer)]
+    assert before == [x.data_ptr() for layer in range(qa.model.layers) for x in cache.storage(layer)]
     with pytest.raises(ValueError, match="no room"):
         steps(1)
 
@@ -149,14 +149,14 @@ def test_storage_is_taken_once(qa):
 def test_tokens_that_leave_skip_the_mlp(qa):
     """Each layer's MLP sees what the next layer holds: those that leave after it never reach it."""
     pruner = registry.create("omnidrop", 0.4)
-    plan = pruner.plan(CLIP, qa.thinker.layers)
+    plan = pruner.plan(CLIP, qa.model.layers)
     rows = []
     hooks = [
         layer.mlp.register_forward_hook(lambda module, given, out: rows.append(len(out)))
-        for layer in qa.thinker.decoder.layers
+        for layer in qa.model.decoder.layers
     ]
-    prompt = make_prompt(plan.alive[0], qa.thinker.lm_head.in_features)
-    qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.thinker.layers, 0))
+    prompt = make_prompt(plan.alive[0], qa.model.lm_head.in_features)
+    qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.model.layers, 0))
     for hook in hooks:
         hook.remove()
     assert rows == [HEAD + count + TAIL for count in plan.alive[1:]] + [1]
@@ -168,7 +168,7 @@ def test_a_captured_step_equals_the_plain_one(qa):
         pytest.skip("CUDA graphs need a CUDA device")
     import omniqa
 
-    there = omniqa.load(str(qa.thinker.checkpoint.folder), device="cuda", dtype="bfloat16")
+    there = omniqa.load(str(qa.model.checkpoint.folder), device="cuda", dtype="bfloat16")
     plain, captured = (DecodeStep(there.decoder, prefilled_on(there, 40), 500) for _ in range(2))
     for token in range(30):
         plain._run = 0  # never late enough to capture

@@ -369,7 +369,7 @@ def test_a_checkpoint_with_a_selector_is_the_same_model_and_says_nothing(checkpo
     assert {name.removeprefix("thinker.compressor.") for name in found.added} == set(weights)
     assert not plain.added
     qa = load(copy, "auto")
-    assert qa.thinker.dtype == torch.float32
+    assert qa.model.dtype == torch.float32
     assert ask(qa, "none", 1.0).token_ids == ask(load(checkpoint), "none", 1.0).token_ids
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list

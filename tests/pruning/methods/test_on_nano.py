@@ -43,7 +43,7 @@ def run(qa, clip, monkeypatch):
         monkeypatch.setattr(type(method), "prune_input", lambda *args: given.append(args[1]) or choose(*args))
         result = qa.prefiller.prefill(clip, QUESTION, method).result
         (tokens,) = given
-        scores = torch.full((qa.thinker.layers - 1, len(tokens.modality)), torch.nan)
+        scores = torch.full((qa.model.layers - 1, len(tokens.modality)), torch.nan)
         for layer, seen in enumerate(result.scores[:-1]):
             if seen is not None:
                 scores[layer, result.alive[layer]] = seen
@@ -56,13 +56,13 @@ def run(qa, clip, monkeypatch):
 @pytest.mark.parametrize("R", [0.2, 0.5])
 def test_omnidrop(run, qa, options, R):
     tokens, alive, scores = run("omnidrop", R, **options)
-    assert alive == slow_survivors(tokens.counts, tokens, qa.thinker.layers, R, scores, **options)
+    assert alive == slow_survivors(tokens.counts, tokens, qa.model.layers, R, scores, **options)
 
 
 @pytest.mark.parametrize("R", [0.2, 0.5])
 def test_fastv(run, qa, R):
     tokens, alive, scores = run("fastv", R)
-    counts = reference.fastv(len(tokens.modality), qa.thinker.layers, R)
+    counts = reference.fastv(len(tokens.modality), qa.model.layers, R)
     assert alive[2] == reference.top_audio(scores[1].tolist(), counts[2])
     assert [len(indices) for indices in alive] == counts
 
@@ -89,7 +89,7 @@ def test_dycoke(run, R):
 @pytest.mark.parametrize("R", [0.3, 0.5])
 def test_omnisift_with_any_selector(run, qa, monkeypatch, R):
     method = registry.create("omnisift", R)
-    selector = random_network(method, qa.thinker.lm_head.in_features)
+    selector = random_network(method, qa.model.lm_head.in_features)
     monkeypatch.setitem(qa.prefiller.aux_networks, method.aux_network, selector)
     tokens, alive, _ = run("omnisift", R)
     test_omnisift.check_against_the_slow_reading(tokens, R=R)

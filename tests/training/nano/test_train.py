@@ -19,11 +19,11 @@ from omniqa.media.probe import probe
 from omniqa.models.base import AUDIO, TEXT
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.nano import world
+from omniqa.nano.architecture import NanoConfig, save, untrained
 from omniqa.nano.clips import write_clip
+from omniqa.nano.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
-from omniqa.testing.architecture import NanoConfig, save, untrained
-from omniqa.testing.tokenizer import SPECIAL_TOKENS, make_tokenizer
 from tests import reference_model as reference
 from training.nano.batches import CLIP, PADDING, SAMPLING, BatchSpec, collate, make_batch, pick, produce, rendered
 from training.nano.blocks import BlockModel, score, visible_to_text
@@ -426,7 +426,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert again.progress == Progress(2, half.progress.seconds, 0)
     again.run(max_steps=3)
     assert again.progress.step == 3
-    for mine, theirs in zip(whole.thinker.module.parameters(), again.thinker.module.parameters(), strict=True):
+    for mine, theirs in zip(whole.model.module.parameters(), again.model.module.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
     assert first_logits(omniqa.load(str(tmp_path / "half"), "cpu"), *question()).isfinite().all()
 

@@ -8,13 +8,13 @@ the answer is generated nothing more is dropped.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniqa.models.base import AUDIO
-from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache, shared_layers
-from omniqa.models.qwen2_5_omni.thinker import Thinker
+from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod, LayerSignals, ScoreRows
 from omniqa.pruning.ops import nonzero_static
@@ -67,16 +67,16 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class Decoder:
-    """Runs the Thinker's decoder with `attention`."""
+    """Runs the layers of `stack`, a decoder of transformers, and `lm_head` with `attention`."""
 
-    def __init__(self, thinker: Thinker, attention: Attention) -> None:
-        config = thinker.config.get_text_config()
-        self.model = thinker.decoder
-        self.lm_head = thinker.lm_head
+    def __init__(self, stack: Any, lm_head: nn.Linear, attention: Attention) -> None:
+        config = stack.config
+        self.model = stack
+        self.lm_head = lm_head
         self.attention = attention
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        self.head_size: int = thinker.decoder.layers[0].self_attn.head_dim
+        self.head_size: int = stack.layers[0].self_attn.head_dim
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from omniqa.models.qwen2_5_omni.checkpoint import PIXEL_BOUNDS, find_checkpoint
 from omniqa.models.qwen2_5_omni.thinker import Thinker, load_thinker
-from omniqa.testing.tokenizer import VOCABULARY
+from omniqa.nano.tokenizer import VOCABULARY
 
 HEAD = 64  # size of a decoder's head, so of its mRoPE sections, too
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [16, 8, 8]}  # half of the head is for time

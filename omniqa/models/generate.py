@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from omniqa.errors import NotFiniteError
-from omniqa.models.qwen2_5_omni.decode_step import DecodeStep
-from omniqa.models.qwen2_5_omni.decoder import Decoder
+from omniqa.models.decode_step import DecodeStep
+from omniqa.models.decoder import Decoder
 from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.runtime.kv_cache import KVCache
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from omniqa.models.qwen2_5_omni.decoder import Decoder
+from omniqa.models.decoder import Decoder
 from omniqa.runtime.cuda_graph import GraphedStep
 from omniqa.runtime.kv_cache import KVCache
 

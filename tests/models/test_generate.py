@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omniqa.errors import NotFiniteError, UsageError
-from omniqa.models.qwen2_5_omni.generate import TextStream, _choose
+from omniqa.models.generate import TextStream, _choose
 from omniqa.runtime.generation_options import GenerationOptions
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from omniqa.models.qwen2_5_omni.prefix_cache import PrefixCache, shared_layers
+from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import PrefixState, PrefixStates
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
@@ -65,7 +65,7 @@ def test_a_small_budget_shares_fewer_layers_and_changes_nothing(qa, layers, monk
     pruner, video = registry.create("none", 1.0), qa.encode(make_clip(frames=4, seconds=2.0))
     qa.prefiller.prefill(video, QUESTIONS[0], pruner, share=True)
     (keys, values), *rest = video.shared.of(pruner).rows.layers
-    assert len(rest) == qa.thinker.layers - 1
+    assert len(rest) == qa.model.layers - 1
     monkeypatch.setattr("omniqa.pipeline.prefill.SHARED_BYTES", layers * (keys.nbytes + values.nbytes))
     video = qa.encode(make_clip(frames=4, seconds=2.0))
     for question in QUESTIONS:

@@ -1,0 +1,38 @@
+"""The model families that omniqa knows, under names that no caller has to know them by. Free of torch.
+
+The command line and the pipeline take checkpoints, published names and sizes from here. Today there is one family; a
+further one is asked here, by the architecture that a checkpoint names.
+"""
+
+from typing import TYPE_CHECKING
+
+from omniqa.models.hub import NANO as NANO
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B as HUB_3B
+from omniqa.models.qwen2_5_omni.checkpoint import HUB_7B as HUB_7B
+from omniqa.models.qwen2_5_omni.checkpoint import KNOWN_LAYERS as KNOWN_LAYERS
+from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint as Checkpoint
+from omniqa.models.qwen2_5_omni.checkpoint import cached as cached
+from omniqa.models.qwen2_5_omni.checkpoint import check_name as check_name
+from omniqa.models.qwen2_5_omni.checkpoint import decoder_layers as decoder_layers
+from omniqa.models.qwen2_5_omni.checkpoint import find_checkpoint as find_checkpoint
+from omniqa.models.qwen2_5_omni.checkpoint import pixel_bounds as pixel_bounds
+from omniqa.models.qwen2_5_omni.flops import ModelShape as ModelShape
+
+if TYPE_CHECKING:
+    import torch
+
+    from omniqa.models.base import Model
+
+
+def stored_dtype(checkpoint: Checkpoint) -> "torch.dtype":
+    """What a checkpoint's weights are loaded as if the user names no other dtype."""
+    from omniqa.models.qwen2_5_omni import thinker
+
+    return thinker.stored_dtype(checkpoint)
+
+
+def load_model(checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> "Model":
+    """Load a checked checkpoint onto `device`, for inference. Raises ModelError."""
+    from omniqa.models.qwen2_5_omni import thinker
+
+    return thinker.load_thinker(checkpoint, device, dtype)
