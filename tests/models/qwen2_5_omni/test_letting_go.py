@@ -192,7 +192,7 @@ def lie(monkeypatch, **wrong):
     """The file says something else than it holds."""
     expected = engine.estimate_tokens
 
-    def claim(info, sampling):
+    def claim(info, sampling, geometry):
         said = expected(info, sampling)
         return ClipTokens(wrong.get("audio", said.n_audio), wrong.get("grids", said.grids), said.tokens_per_grid)
 
