@@ -7,15 +7,17 @@ dataclass does not have are left alone: other programs put their own there.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omniqa.files import read_regular
 from omniqa.strict_json import parse
 
 Reader = Callable[[Any], Any]
 T = TypeVar("T")
+_MANY = 2**32  # values: more than any file that is read has
 _SHOWN = 40  # characters of a wrong value that a message quotes
 
 
@@ -145,6 +147,31 @@ def mapping_of(reader: Reader) -> Reader:
         if not isinstance(value, dict):
             raise _wrong(value, "an object")
         return {name: _inside(reader, one, quotable(name)) for name, one in value.items()}
+
+    return read
+
+
+def of_type(kind: Any, basic: Mapping[Any, Reader]) -> Reader:
+    """Reads by a type: one of `basic`, such a one or null, a tuple of any length, or a dataclass of these.
+
+    An object has just the fields of its dataclass, for omniqa itself has written it.
+    """
+    if isinstance(kind, UnionType):
+        return optional(of_type(get_args(kind)[0], basic))
+    if get_origin(kind) is tuple:
+        return list_of(of_type(get_args(kind)[0], basic), 0, _MANY)
+    if is_dataclass(kind):
+        return _exactly(kind, {name: of_type(inner, basic) for name, inner in get_type_hints(kind).items()})
+    return basic[kind]
+
+
+def _exactly(kind: Any, readers: Mapping[str, Reader]) -> Reader:
+    """Reads an object as a dataclass, each of its fields by a reader, and no other."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping) or set(value) != set(readers):
+            raise _wrong(value, f"an object of {', '.join(readers)}")
+        return kind(**{name: _inside(readers[name], inner, name) for name, inner in value.items()})
 
     return read
 

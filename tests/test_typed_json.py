@@ -11,6 +11,7 @@ from omniqa.typed_json import (
     list_of,
     mapping_of,
     number,
+    of_type,
     only,
     optional,
     read_bytes,
@@ -84,3 +85,39 @@ def test_a_number_is_a_float_however_it_is_written():
 def test_what_is_no_json_is_told(content):
     with pytest.raises(ValueError, match="not valid JSON"):
         read_bytes(content, list_of(flag, 0, 9))
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    counts: tuple[int, ...]
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Page:
+    lines: tuple[Line, ...]
+
+
+PAGE = of_type(Page, {str: text, int: whole(0, 9), float: number(0, 1)})
+
+
+def test_a_dataclass_of_plain_types_is_read_by_its_types():
+    value = {"lines": [{"name": "a", "counts": [1, 2], "share": 1}, {"name": "b", "counts": [], "share": None}]}
+    assert PAGE(value) == Page((Line("a", (1, 2), 1.0), Line("b", (), None)))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"name": 3, "counts": [], "share": None}, r"lines\[0\]\.name is 3, not a text"),
+        ({"name": "a", "counts": [1, 10], "share": None}, r"lines\[0\]\.counts\[1\] is 10"),
+        ({"name": "a", "counts": None, "share": None}, r"lines\[0\]\.counts is null"),
+        ({"name": "a", "counts": []}, r"lines\[0\] is an object, not an object of name, counts, share"),
+        ({"name": "a", "counts": [], "share": 0, "more": 0}, r"lines\[0\] is an object, not an object of name"),
+        ([], r"lines\[0\] is \[\], not an object"),
+    ],
+)
+def test_such_an_object_has_just_the_fields_of_its_dataclass(line, said):
+    with pytest.raises(ValueError, match=said):
+        PAGE({"lines": [line]})

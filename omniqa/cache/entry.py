@@ -9,21 +9,20 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from hashlib import blake2b
 from itertools import pairwise
-from types import UnionType
-from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO
 
-from omniqa import json_output, strict_json
+from omniqa import json_output, strict_json, typed_json
 from omniqa.media.access import CLIP_SECONDS
 from omniqa.media.summary import MediaSummary
 
 METADATA = "omniqa"  # one name, for their order would not be the same each time
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 _HEADER_BYTES = 2**24  # the grid times of a million frames have that
-_LARGEST = 2**53  # whole numbers beyond it are not exact in all of JSON's readers
+_LARGEST = 2**53 - 1  # whole numbers beyond it are not exact in all of JSON's readers
 _PIECE = 2**20
 _LENGTH = struct.Struct("<Q")
 _SECONDS = re.compile(r"\d{1,40}(/0*[1-9]\d{0,39})?", re.ASCII)
@@ -100,6 +99,22 @@ class Header:
                 raise ValueError(f"{name!r} is {stored.dtype} of shape {stored.shape}, which the model does not make")
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor's part of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
+
+
+_BASIC: dict[Any, typed_json.Reader] = {
+    str: typed_json.text,
+    int: typed_json.whole(0, _LARGEST),
+    float: typed_json.number(-_LARGEST, _LARGEST),
+}
+_ABOUT = typed_json.of_type(About, _BASIC)
+_TENSORS = typed_json.mapping_of(typed_json.of_type(_Tensor, _BASIC))
 _EMBEDDINGS = ("video", "audio")
 _SOUND = ("audio", "queries", "keys")
 
@@ -121,8 +136,8 @@ def read_header(file: BinaryIO) -> Header:
     if not isinstance(metadata, dict) or set(metadata) != {METADATA} or not isinstance(metadata[METADATA], str):
         raise ValueError("its header lacks what omniqa writes, or holds more")
     digest, _, text = metadata[METADATA].partition(" ")
-    about = _as(About, _read_object(text), "its header")
-    tensors = {name: _stored(name, value, _LENGTH.size + length) for name, value in header.items()}
+    about = _ABOUT(_read_object(text))
+    tensors = {name: _stored(name, one, _LENGTH.size + length) for name, one in _TENSORS(header).items()}
     _check_places(tensors, _LENGTH.size + length, size)
     _check_shapes(about, tensors)
     return Header(about, text, digest, tensors)
@@ -180,13 +195,9 @@ def _read_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _stored(name: str, value: Any, data_at: int) -> Stored:
-    """A tensor's part of the header."""
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{name!r} is not described as a tensor")
-    dtype = _as(str, value["dtype"], name)
-    shape = _as(tuple[int, ...], value["shape"], name)
-    offsets = _as(tuple[int, ...], value["data_offsets"], name)
+def _stored(name: str, tensor: "_Tensor", data_at: int) -> Stored:
+    """Where a tensor lies, by its part of the header."""
+    dtype, shape, offsets = tensor.dtype, tensor.shape, tensor.data_offsets
     if dtype not in ITEM_BYTES:
         raise ValueError(f"{name!r} is of the type {dtype:.20}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
@@ -223,28 +234,3 @@ def _check_shapes(about: About, tensors: Mapping[str, Stored]) -> None:
     times = [*map(Fraction, about.grid_times), Fraction(CLIP_SECONDS)]
     if any(later <= time for time, later in pairwise(times)):
         raise ValueError("the times of its grids do not rise")
-
-
-def _as(kind: Any, value: Any, what: str) -> Any:
-    """A value of JSON as the type `kind`: a class of text or numbers, a union, a tuple of such, a dataclass.
-
-    Numbers are below 2**53, whole ones not below 0; an object has just the fields of its dataclass.
-    """
-    if isinstance(kind, UnionType):
-        first, *others = get_args(kind)
-        return None if value is None and type(None) in others else _as(first, value, what)
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_as(get_args(kind)[0], inner, what) for inner in value)
-    if is_dataclass(kind) and isinstance(value, dict):
-        if set(value) != {field.name for field in fields(kind)}:
-            raise ValueError(f"{what} lacks a field, or has one too many")
-        types = get_type_hints(kind)
-        return kind(**{name: _as(types[name], inner, name) for name, inner in value.items()})  # type: ignore[operator]
-    plain = not isinstance(value, bool)
-    if (
-        (kind is str and isinstance(value, str))
-        or (kind is int and isinstance(value, int) and plain and 0 <= value < _LARGEST)
-        or (kind is float and isinstance(value, int | float) and plain and abs(value) < _LARGEST)
-    ):
-        return value
-    raise ValueError(f"{what} is of another kind than omniqa writes")
