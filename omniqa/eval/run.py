@@ -149,10 +149,10 @@ def _ask(
 ) -> tuple["Answer", bool]:
     """The answer, and whether the method had to be asked at the nearest retention that it reaches on this clip."""
     try:
-        return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding, share=False)), False
+        return next(qa.ask_all(video, [prompt], column.pruner, decoding=decoding, reuse_prefix=False)), False
     except Unreachable as error:
         pruner = replace(column.pruner, retention=error.nearest)
-    return next(qa.ask_all(video, [prompt], pruner, decoding=decoding, share=False)), True
+    return next(qa.ask_all(video, [prompt], pruner, decoding=decoding, reuse_prefix=False)), True
 
 
 def _head(question: Question, column: MethodVariant) -> Row:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod
-from omniqa.runtime.kv_cache import KVCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +18,8 @@ class PrefixCache:
     """The rows before the question in the decoder's first layers.
 
     layers: keys and values (M, KV, D) of the first layers.
-    x, mixed: (M, d) what enters the last of these, and (M, H, D) what its heads attended to; of no use where `layers`
-    are all that the decoder has.
+    x: (M, d) what enters the last of these. attn_output: (M, H, D) what its heads attended to. Both are empty if
+        `layers` are all that the decoder has.
     """
 
     layers: Sequence[tuple[Tensor, Tensor]]
@@ -32,12 +31,6 @@ class PrefixCache:
         """What is held."""
         held = [self.x, self.attn_output, *(part for pair in self.layers for part in pair)]
         return sum(part.numel() * part.element_size() for part in held)
-
-    @classmethod
-    def copied(cls, cache: KVCache, count: int, rows: int, x: Tensor, attn_output: Tensor) -> "PrefixCache":
-        """The first `rows` rows of `count` layers, from a prefill that has just come to the last of them."""
-        layers = [(keys[:rows].clone(), values[:rows].clone()) for keys, values in map(cache.storage, range(count))]
-        return cls(layers, x[:rows], attn_output[:rows])
 
 
 def shared_layers(pruner: AnyMethod, plan: Plan, layer_bytes: int, most_bytes: int) -> int:

@@ -22,17 +22,17 @@ SHARED_BYTES = 2**30  # of what questions about one clip share, kept between the
 class PrefixState:
     """What questions about one clip by one method start from; nothing of it depends on the question.
 
-    rows: None where the decoder has nothing to start from.
+    prefix: None if the decoder has nothing to start from.
     """
 
     plan: Plan
     selection: Kept
-    rows: PrefixCache | None
+    prefix: PrefixCache | None
 
     @property
     def bytes(self) -> int:
         """What is held of the decoder's work."""
-        return self.rows.bytes if self.rows else 0
+        return self.prefix.bytes if self.prefix else 0
 
 
 class PrefixStates:

@@ -117,14 +117,14 @@ class OmniQA:
         on_text: Callable[[str], None] = lambda text: None,
         progress: Progress = silent,
         count_encoding: bool = False,
-        share: bool = True,
+        reuse_prefix: bool = True,
     ) -> Iterator[Answer]:
         """Answer several questions, encoding the video once; the first answer's timing includes that.
 
         on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
         count_encoding: the first answer's timing includes that of a video encoded earlier, too.
-        share: what the decoder computes before it comes to the question is kept for the next one (up to 1 GiB); False
-        asks each afresh.
+        reuse_prefix: keep what the decoder computes before the question for the next one, up to 1 GiB; False asks each
+        afresh.
         """
         for question in questions:
             check_length(question)
@@ -136,10 +136,10 @@ class OmniQA:
             with self._held(video, sampling):
                 encoded = self._encode_for(pruner, video, sampling, progress)
             spent = encoded.timing_s
-        share = share and (encoded is video or len(questions) > 1)
+        reuse_prefix = reuse_prefix and (encoded is video or len(questions) > 1)
         for question in questions:
             yield self._answer(
-                encoded, question, pruner, decoding or GenerationOptions(), spent, on_text, progress, share
+                encoded, question, pruner, decoding or GenerationOptions(), spent, on_text, progress, reuse_prefix
             )
             spent = {}
 
@@ -234,15 +234,16 @@ class OmniQA:
         spent: dict[str, float],
         on_text: Callable[[str], None],
         progress: Progress,
-        share: bool,
+        reuse_prefix: bool,
     ) -> Answer:
         device = self.model.device
         if not spent:
             reset_device_peak(device)
         clock = StageClock(device)
         asked = time.perf_counter()
-        room = decoding.max_new_tokens
-        prefilled = self.prefiller.prefill(video, question, pruner, room, clock, progress, share)
+        prefilled = self.prefiller.prefill(
+            video, question, pruner, decoding.max_new_tokens, clock, progress, reuse_prefix
+        )
         with memory_errors(), clock.stage("generate"):
             ids, text, first = self._generate(prefilled, decoding, on_text)
         ended = time.perf_counter()

@@ -1,6 +1,7 @@
 """An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedClip → Prefilled."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,11 @@ from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
 from omniqa.models.base import AUDIO, VIDEO, Model, TokenLayout
 from omniqa.models.decoder import Decoder, PrefillInput, PrefillOutput
+from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
 from omniqa.pipeline.preprocess import Progress, silent
 from omniqa.pipeline.stats import StageClock
+from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod, AuxNetwork, Kept, MediaTokens
 from omniqa.runtime.kv_cache import KVCache
 
@@ -41,16 +44,16 @@ class PrefillStage:
         video: EncodedClip,
         question: str,
         pruner: AnyMethod,
-        room: int = 0,
+        max_new_tokens: int = 0,
         clock: StageClock | None = None,
         progress: Progress = silent,
-        share: bool = False,
+        reuse_prefix: bool = False,
     ) -> Prefilled:
-        """Run the prompt through the decoder, pruning as it goes; leave room for `room` more tokens.
+        """Run the prompt through the decoder, pruning as it goes; leave room for `max_new_tokens` more tokens.
 
-        share: start from what an earlier question about this video left, and leave as much for the next.
+        reuse_prefix: start from what an earlier question about this video left, and leave as much for the next.
 
-        Raises UsageError for an empty question, and where the method can't serve this clip, model or retention.
+        Raises UsageError for an empty question, and if the method can't serve this clip, model or retention.
         """
         if not question.strip():
             raise UsageError("The question is empty.")
@@ -60,23 +63,24 @@ class PrefillStage:
             layout = model.lay_out(video.shape, question)
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
-                start = video.shared.of(pruner) if share else None
-                plan = start.plan if start else pruner.plan(tokens.counts, model.layers)
-                selection = start.selection if start else pruner.prune_input(tokens, plan)
-            cache = KVCache(model.layers, room)
+                state = video.shared.of(pruner) if reuse_prefix else None
+                plan = state.plan if state else pruner.plan(tokens.counts, model.layers)
+                selection = state.selection if state else pruner.prune_input(tokens, plan)
             with clock.stage("prefill"):
+                prompt = self._prompt(layout, tokens, selection)
+                if reuse_prefix and state is None:
+                    state = PrefixState(plan, selection, self._prefill_media(prompt, pruner, plan))
+                    video.shared.keep(pruner, state)
+                cache = KVCache(model.layers, max_new_tokens)
                 result = self._decoder.prefill(
-                    self._prompt(layout, tokens, selection),
-                    pruner,
-                    plan,
-                    cache,
-                    lambda done: progress("prefill", done),
-                    start.rows if start else None,
-                    SHARED_BYTES if share else 0,
+                    prompt, pruner, plan, cache, partial(progress, "prefill"), state.prefix if state else None
                 )
-            if share:
-                video.shared.keep(pruner, PrefixState(plan, selection, result.shared))
         return Prefilled(layout, result, cache)
+
+    def _prefill_media(self, prompt: PrefillInput, pruner: AnyMethod, plan: Plan) -> PrefixCache | None:
+        """What questions by this method share of the decoder's work; None if it is nothing."""
+        count = shared_layers(pruner, plan, self._decoder.prefix_layer_bytes(prompt), SHARED_BYTES)
+        return self._decoder.prefill_media(prompt, count) if count else None
 
     def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
         """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""

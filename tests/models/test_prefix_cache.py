@@ -47,44 +47,44 @@ def test_a_further_question_is_answered_as_if_asked_afresh(qa, method):
     pruner = registry.create(name, retention, **options)
     video = qa.encode(make_clip(frames=8, seconds=5.0))
     for question in QUESTIONS:
-        again = qa.prefiller.prefill(video, question, pruner, room=2, share=True)
-        assert differ(again, qa.prefiller.prefill(video, question, pruner, room=2)) <= 1e-4
-    assert (video.shared.of(pruner).rows is None) == (method == "omnidrop, audio guidance")  # it cuts after layer 0
+        again = qa.prefiller.prefill(video, question, pruner, max_new_tokens=2, reuse_prefix=True)
+        assert differ(again, qa.prefiller.prefill(video, question, pruner, max_new_tokens=2)) <= 1e-4
+    assert (video.shared.of(pruner).prefix is None) == (method == "omnidrop, audio guidance")  # it cuts after layer 0
 
 
 @pytest.mark.parametrize("kind", CLIPS)
 def test_one_modality_or_an_uneven_mix(qa, kind):
     pruner, video = registry.create("omnidrop", 0.4), qa.encode(make_clip(**CLIPS[kind]))
     for question in QUESTIONS:
-        again = qa.prefiller.prefill(video, question, pruner, share=True)
+        again = qa.prefiller.prefill(video, question, pruner, reuse_prefix=True)
         assert differ(again, qa.prefiller.prefill(video, question, pruner)) <= 1e-4
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 4])
 def test_a_small_budget_shares_fewer_layers_and_changes_nothing(qa, layers, monkeypatch):
     pruner, video = registry.create("none", 1.0), qa.encode(make_clip(frames=4, seconds=2.0))
-    qa.prefiller.prefill(video, QUESTIONS[0], pruner, share=True)
-    (keys, values), *rest = video.shared.of(pruner).rows.layers
+    qa.prefiller.prefill(video, QUESTIONS[0], pruner, reuse_prefix=True)
+    (keys, values), *rest = video.shared.of(pruner).prefix.layers
     assert len(rest) == qa.model.layers - 1
     monkeypatch.setattr("omniqa.pipeline.prefill.SHARED_BYTES", layers * (keys.nbytes + values.nbytes))
     video = qa.encode(make_clip(frames=4, seconds=2.0))
     for question in QUESTIONS:
-        again = qa.prefiller.prefill(video, question, pruner, share=True)
+        again = qa.prefiller.prefill(video, question, pruner, reuse_prefix=True)
         assert differ(again, qa.prefiller.prefill(video, question, pruner)) <= 1e-4
-    rows = video.shared.of(pruner).rows
+    rows = video.shared.of(pruner).prefix
     assert (len(rows.layers) if rows else 0) == layers
 
 
 def test_a_further_question_computes_only_its_own_text_in_the_shared_layers(qa, monkeypatch):
     pruner, video = registry.create("fastv", 0.5), qa.encode(make_clip(frames=8, seconds=5.0))
-    qa.prefiller.prefill(video, QUESTIONS[0], pruner, share=True)
+    qa.prefiller.prefill(video, QUESTIONS[0], pruner, reuse_prefix=True)
     rows, project = [], qa.decoder.project
     monkeypatch.setattr(
         qa.decoder,
         "project",
         lambda number, x, *rest, **named: rows.append(len(x)) or project(number, x, *rest, **named),
     )
-    layout = qa.prefiller.prefill(video, QUESTIONS[1], pruner, share=True).layout
+    layout = qa.prefiller.prefill(video, QUESTIONS[1], pruner, reuse_prefix=True).layout
     text = len(layout.ids) - layout.media.stop
     assert rows[:2] == [text, text]
     assert min(rows[2:]) > text
@@ -93,7 +93,7 @@ def test_a_further_question_computes_only_its_own_text_in_the_shared_layers(qa, 
 def test_other_methods_and_other_settings_share_nothing(qa):
     video = qa.encode(make_clip(frames=4, seconds=2.0))
     first = registry.create("omnidrop", 0.3)
-    qa.prefiller.prefill(video, QUESTIONS[0], first, share=True)
+    qa.prefiller.prefill(video, QUESTIONS[0], first, reuse_prefix=True)
     assert video.shared.of(registry.create("omnidrop", 0.3)) is not None
     assert video.shared.of(registry.create("omnidrop", 0.4)) is None
     assert video.shared.of(registry.create("omnidrop", 0.3, beta=10.0)) is None

@@ -30,7 +30,7 @@ def test_full_retention_equals_transformers(qa, processor, kind, method):
         expected = module(**batch).logits[0, -1]
         generated = module.generate(**batch, do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
 
-    prefilled = qa.prefiller.prefill(qa.encode(clip), QUESTION, registry.create(method, 1.0), room=NEW_TOKENS)
+    prefilled = qa.prefiller.prefill(qa.encode(clip), QUESTION, registry.create(method, 1.0), max_new_tokens=NEW_TOKENS)
     assert (prefilled.result.logits - expected).abs().max() <= 1e-4
     tokens = generate(
         qa.decoder,

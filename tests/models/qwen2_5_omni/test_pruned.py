@@ -25,7 +25,7 @@ CASES = {
 def run_both(qa, clip, retention, **options):
     """omniqa's prefill, and the slow reference's survivors and logits for the same clip."""
     prefilled = qa.prefiller.prefill(
-        qa.encode(clip), QUESTION, registry.create("omnidrop", retention, **options), room=8
+        qa.encode(clip), QUESTION, registry.create("omnidrop", retention, **options), max_new_tokens=8
     )
     layout = prefilled.layout
     with torch.inference_mode():
