@@ -15,8 +15,8 @@ from omniqa.media.clip import sample
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.qwen2_5_omni.flops import ModelShape
-from omniqa.models.qwen2_5_omni.thinker import read_tensors
 from omniqa.models.qwen2_5_omni.vision import IMAGE_MEAN, IMAGE_STD, PATCH, patchify
+from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pipeline.engine import OmniQA
 
 OURS = "omniqa"

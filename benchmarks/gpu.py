@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,8 +135,7 @@ class Model:
         self.attention = select_attention(attention, device, dtype)
         self.vision_encoder = VisionEncoder(self.visual, self.attention)
         self.audio_encoder = AudioEncoder(self.tower, self.attention)
-        thinker = SimpleNamespace(config=self.config, decoder=self.text, lm_head=module.lm_head)
-        self.decoder = Decoder(thinker, self.attention)
+        self.decoder = Decoder(self.text, module.lm_head, self.attention)
 
     @property
     def layers(self) -> int:

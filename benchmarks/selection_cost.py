@@ -22,7 +22,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -91,8 +90,7 @@ def make_decoder(device: str, dtype: torch.dtype) -> Decoder:
     )
     module = Qwen2_5OmniThinkerForConditionalGeneration._from_config(config, dtype=dtype).to(device).eval()
     inner = getattr(module.model, "language_model", module.model)  # transformers after 5.17, and before
-    thinker = SimpleNamespace(config=config, decoder=inner, lm_head=module.lm_head)  # what Decoder reads of a Thinker
-    return Decoder(thinker, select_attention("auto", torch.device(device), dtype))
+    return Decoder(inner, module.lm_head, select_attention("auto", torch.device(device), dtype))
 
 
 def prefill_seconds(tokens: MediaTokens, clock: "Clock", repeats: int, dtype: torch.dtype) -> float:

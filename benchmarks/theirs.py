@@ -245,7 +245,7 @@ def load(name: str, dtype: str, device: str, threads: int) -> tuple[Model, dict[
     torch.set_num_threads(threads)
     begun = time.perf_counter()
     model = Model(name, dtype, device)
-    stored = str(model.model.dtype).removeprefix("torch.")
+    stored = str(model.thinker.dtype).removeprefix("torch.")
     about = {"load_s": time.perf_counter() - begun, "dtype": stored, "threads": torch.get_num_threads()}
     return model, about | {"versions": versions()}
 

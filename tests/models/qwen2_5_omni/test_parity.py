@@ -85,9 +85,7 @@ def test_audio_encoder_equals_transformers(qa, mel_frames):
 @pytest.mark.parametrize("kind", ["global", "window"])
 @pytest.mark.parametrize("mel_frames", [150, 400, 511])
 def test_audio_importance_is_the_attention_received(qa, kind, mel_frames, monkeypatch):
-    monkeypatch.setattr(
-        "omniqa.models.qwen2_5_omni.audio.score_block", lambda device: 5000
-    )  # several blocks of queries
+    monkeypatch.setattr("omniqa.models.encoded_media.score_block", lambda device: 5000)  # several blocks of queries
     encoded = qa.audio_encoder.encode(torch.randn(128, mel_frames).numpy())
     q, k = encoded.queries, encoded.keys
     logits = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
