@@ -93,7 +93,9 @@ def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa,
     """Against each token computed on its own: a new prefill, the answer's tokens so far, one more step."""
     got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
     video = qa.encode(clip)
-    answer = Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.model.end_tokens)
+    answer = (
+        Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.model.end_tokens)
+    )
     assert len(answer) > 1
 
     def distribution(name, before):
