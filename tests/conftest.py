@@ -19,10 +19,14 @@ REAL_CLIPS = ROOT.parent / "shared" / "media"
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 
+# Two threads that wait for each other spin where other tests run beside: ten times the CPU time for work this small.
+# This process and those that tests start have one.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 if find_spec("torch"):
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     # transformers' video processor needs torchvision, whose wheels do not go with every build of torch. `make test`
     # puts one beside the environment; what its missing C++ part would declare is declared here, before transformers
     # looks.

@@ -16,11 +16,11 @@ import pytest
 
 from omniqa.pipeline.engine import OmniQA
 from tests.conftest import ROOT
-from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.jobs.conftest import media  # noqa: F401 (a fixture)
 from tests.near import near
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TIMES = {"timing_s": None, "memory": None}
 
 

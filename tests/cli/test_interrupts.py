@@ -11,14 +11,14 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.jobs.conftest import media  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 
 INTERRUPTS = 3
 INTERRUPTED = 130
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 # Runs a command over and over in one process; says how long the first run took, and what each one that was interrupted
 # left behind. Nothing is collected meanwhile.
 RUNNER = """

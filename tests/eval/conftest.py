@@ -1,22 +1,6 @@
-"""A small random nano, and a few seconds of its world."""
-
-from importlib.util import find_spec
+"""A small random nano."""
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """So little work is slowed down by several threads where other tests run beside."""
-    if not find_spec("torch"):
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

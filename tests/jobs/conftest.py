@@ -12,7 +12,7 @@ from omniqa.jobs.runner import Asker, Batch
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
-from tests.eval.conftest import _one_thread, nano  # noqa: F401 (fixtures)
+from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 SAMPLING = ClipOptions(fps=1)

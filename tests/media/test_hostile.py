@@ -16,7 +16,6 @@ from omniqa.media.access import Access
 from omniqa.media.clip import ClipOptions, sample
 from omniqa.media.probe import probe
 from tests.cli.conftest import ask, omniqa  # noqa: F401 (fixtures)
-from tests.eval.conftest import _one_thread  # noqa: F401 (a fixture)
 from tests.media import cases
 from tests.media.clips import Audio, Video, grey, index_of, tone, write_clip
 

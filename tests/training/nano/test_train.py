@@ -38,15 +38,6 @@ SPEC = BatchSpec(world.FIRST_TRAINING_SEED, clips=2, seconds=3, scenes=1, size=1
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """So little work is slowed down by several threads where other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tokenizer()
