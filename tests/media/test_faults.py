@@ -95,13 +95,21 @@ def test_a_decoder_without_room_for_its_threads_is_no_damage(clip, monkeypatch):
         read(clip, Faults(NO_THREAD, 1, lasts=True), monkeypatch)
 
 
-def test_broken_data_is_damage_and_the_rest_is_taken(clip, monkeypatch):
-    """The shim itself changes nothing: what FFmpeg says of the data goes on being damage."""
+def test_broken_data_at_any_call_is_told_or_changes_nothing(tmp_path, monkeypatch):
+    """What FFmpeg says of the data is damage: it is an error, or a warning beside the rest, for every call."""
+    path = write_clip(tmp_path / "a.mp4", Video([grey(k) for k in range(4)]), Audio(tone(0.1)))
     counting = Faults(BROKEN)
-    read(clip, counting, monkeypatch)
-    steps = range(counting.calls // 2, counting.calls, 5)
-    got = [outcome(lambda k=k: read(clip, Faults(BROKEN, k), monkeypatch)) for k in steps]
-    assert any(not isinstance(one, Exception) and one.warnings for one in got)
+    whole = read(path, counting, monkeypatch)
+    assert counting.calls > 40
+    damaged = 0
+    for k in range(1, counting.calls + 1):
+        got = outcome(lambda k=k: read(path, Faults(BROKEN, k), monkeypatch))
+        if isinstance(got, Exception):
+            assert isinstance(got, MediaError), f"call {k}: {got!r}"
+        elif not same(got, whole):
+            assert set(got.warnings) > set(whole.warnings), f"call {k} failed, and nothing is said of it"
+            damaged += 1
+    assert damaged > counting.calls / 4
 
 
 @pytest.fixture
