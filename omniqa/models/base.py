@@ -1,7 +1,7 @@
 """The interface of a model family, and what all families share: modalities, a clip's shape, a prompt's layout.
 
-Free of torch. A further family is a folder beside `qwen2_5_omni/` whose model has the members of `Model`; the table of
-docs/architecture.md says which file does what.
+Free of torch and numpy, since arguments are refused before either is imported. A further family is a folder beside
+`qwen2_5_omni/` whose model has the members of `Model`; the table of docs/architecture.md says which file does what.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
 
@@ -114,11 +113,11 @@ class TokenLayout:
     shape: what the media are.
     """
 
-    ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    modality: NDArray[np.int8]
-    chunk: NDArray[np.int64]
-    time_s: NDArray[np.float64]
+    ids: "NDArray[np.int64]"
+    positions: "NDArray[np.int64]"
+    modality: "NDArray[np.int8]"
+    chunk: "NDArray[np.int64]"
+    time_s: "NDArray[np.float64]"
     media: slice
     question: slice
     shape: MediaShape

@@ -294,7 +294,7 @@ def test_debug_shows_the_traceback(ask):
 
 
 def test_memory_does_not_grow_with_the_length_of_the_clip(checkpoint, tmp_path):
-    """Twenty minutes against one, with as many frames: only the sound may grow, and what is made of it."""
+    """Ten minutes against one, with as many frames: only the sound may grow, and what is made of it."""
 
     def peak(seconds):
         frames = [np.ascontiguousarray(grey(i % 8, 240, 320)) for i in range(seconds)]
@@ -306,8 +306,8 @@ def test_memory_does_not_grow_with_the_length_of_the_clip(checkpoint, tmp_path):
         answer = json.loads(done.stdout)
         return answer["memory"]["peak_rss_bytes"], answer["tokens"]["audio"]
 
-    (short, short_tokens), (long, long_tokens) = peak(60), peak(1200)
-    assert long_tokens == 20 * short_tokens
+    (short, short_tokens), (long, long_tokens) = peak(60), peak(600)
+    assert long_tokens == 10 * short_tokens
     width, layers = 128, 6
     # A second: 16000 samples; 100 mel frames of 128; 25 tokens with embeddings, two positions' queries and keys of 64,
     # and in every layer keys and values and a handful of activations.

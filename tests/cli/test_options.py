@@ -39,7 +39,7 @@ def test_a_group_says_what_the_engine_would_say_of_its_values():
         (bench, options.ClipRangeFlags),
         (plan, options.ClipRangeFlags),
         (evaluate, options.ClipFlags),
-        (ask, options.Encoding),
+        (ask, options.CacheFlags),
         (plan, options.PruningFlags),
         (evaluate, options.GenerationFlags),
     ],
