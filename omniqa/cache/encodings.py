@@ -13,16 +13,29 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omniqa.cache.entry import About, Form, Stored, check_digest, content_digest, metadata, pieces, read_header
+from omniqa.cache.entry import (
+    KEEP,
+    MASK,
+    About,
+    Form,
+    Stored,
+    check_digest,
+    content_digest,
+    metadata,
+    pieces,
+    read_header,
+)
 from omniqa.cache.folder import CacheFolder
 from omniqa.media.clip import Clip
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory
 from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import AudioEncoding, EncodedMedia
+from omniqa.pruning.vision_rule import VisionRule
 
-FORMAT = 3  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
+FORMAT = 4  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+# As safetensors calls them.
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: MASK}
 _TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 _NOT_FINITE = "it holds NaN or infinity"
 _WHOLE, _RUN = 2**16, 2**12  # values of a weight: up to so many are looked at all, of more three runs
@@ -66,6 +79,11 @@ def clip_key(clip: Clip, identity: str) -> str:
     return _key("clip", digest.hexdigest(), clip.start, clip.end, clip.frame_times, clip.warnings, identity)
 
 
+def pruned_key(key: str, rule: VisionRule | None) -> str:
+    """The key of the same clip whose video was pruned by `rule`."""
+    return key if rule is None else _key("pruned", key, rule.identity)
+
+
 def _key(*parts: object) -> str:
     return blake2b(repr(parts).encode(), digest_size=20).hexdigest()
 
@@ -76,16 +94,18 @@ class EncodingCache:
     def __init__(self, folder: CacheFolder) -> None:
         self.folder = folder
 
-    def find(self, key: str, form: Form | None = None) -> Found:
+    def find(self, key: str, form: Form | None = None, rule: VisionRule | None = None) -> Found:
         """The clip of this key, its tensors on the CPU. An entry that is damaged, or is none, is taken away.
 
         Args:
             key: what `add` was given.
             form: what the model's encodings look like; an entry that looks otherwise counts as damaged.
+            rule: the rule by which its video was pruned; None finds the clip with all tokens.
 
         Raises:
             MemoryError, RuntimeError, OSError: of the kinds that `is_out_of_memory` knows, and no others.
         """
+        key = pruned_key(key, rule)
         path = self.folder.path(key)
         try:
             with self.folder.open(path) as file:
@@ -95,6 +115,7 @@ class EncodingCache:
                 tensors = {part: _read(file, stored) for part, stored in header.tensors.items()}
             if not _finite(tensors):
                 raise ValueError(_NOT_FINITE)
+            media = _media(tensors, header.about, rule)
         except (FileNotFoundError, NotADirectoryError):
             return Found()
         except (OSError, ValueError) as error:
@@ -104,10 +125,11 @@ class EncodingCache:
             reason = (isinstance(error, OSError) and error.strerror) or error
             return Found(warning=f"{path} in the cache is damaged and was removed ({reason}).")
         self.folder.used(path)
-        return Found(_media(tensors, header.about))
+        return Found(media)
 
     def add(self, key: str, name: str, video: EncodedMedia) -> str | None:
         """Write a clip under this key; gives a warning where that can't be done."""
+        key = pruned_key(key, video.rule)
         tensors = {part: tensor.cpu().contiguous() for part, tensor in _stored(video).items()}
         if not _finite(tensors):
             return f"The encoded clip was not kept in {self.folder.folder}: {_NOT_FINITE}."
@@ -133,7 +155,8 @@ class EncodingCache:
 def _stored(video: EncodedMedia) -> dict[str, Tensor]:
     sound = video.audio
     audio = {} if sound is None else {"audio": sound.embeddings, "queries": sound.queries, "keys": sound.keys}
-    return {"video": video.video} | audio
+    mask = {} if video.keep is None else {KEEP: video.keep.to(torch.uint8)}
+    return {"video": video.video} | audio | mask
 
 
 def _about(key: str, name: str, video: EncodedMedia) -> About:
@@ -149,10 +172,15 @@ def _about(key: str, name: str, video: EncodedMedia) -> About:
         audio_tokens=shape.audio_tokens,
         window=video.audio.window if video.audio else None,
         summary=video.summary,
+        kept=None if video.keep is None else len(video.video),
     )
 
 
-def _media(tensors: dict[str, Tensor], about: About) -> EncodedMedia:
+def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) -> EncodedMedia:
+    """The clip of an entry. Raises ValueError if it was pruned by no rule and one was asked for, or the reverse."""
+    keep = tensors.get(KEEP)
+    if (keep is None) != (rule is None) or (keep is not None and int((keep == 1).sum()) != about.kept):
+        raise ValueError("its video tokens are not those that its mask names")
     sound = None
     if about.window is not None:
         sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about.window)
@@ -163,6 +191,8 @@ def _media(tensors: dict[str, Tensor], about: About) -> EncodedMedia:
         video=tensors["video"],
         audio=sound,
         summary=about.summary,
+        rule=rule,
+        keep=None if keep is None else keep == 1,
     )
 
 

@@ -20,7 +20,8 @@ from omniqa.media.access import CLIP_SECONDS
 from omniqa.media.summary import MediaSummary
 
 METADATA = "omniqa"  # one name, for their order would not be the same each time
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+MASK = "U8"
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, MASK: 1}
 _HEADER_BYTES = 2**24  # the grid times of a million frames have that
 _LARGEST = 2**53 - 1  # whole numbers beyond it are not exact in all of JSON's readers
 _PIECE = 2**20
@@ -33,7 +34,7 @@ class About:
     """What a header says about the clip; all but its tensors.
 
     key: what the entry is found by. grid_times: as fractions of seconds, "1/3". window: of the sound, in positions;
-    None without sound.
+    None without sound. kept: video tokens that a rule kept; None where none was applied.
     """
 
     key: str
@@ -45,6 +46,7 @@ class About:
     audio_tokens: int
     window: int | None
     summary: MediaSummary
+    kept: int | None = None
 
     @property
     def video_tokens(self) -> int:
@@ -95,7 +97,7 @@ class Header:
             raise ValueError(f"its window is {self.about.window}, not {form.window}")
         for name, stored in self.tensors.items():
             inner = (form.width,) if name in _EMBEDDINGS else (form.heads, form.head_size)
-            if (stored.dtype, stored.shape[1:]) != (form.dtype, inner):
+            if name != KEEP and (stored.dtype, stored.shape[1:]) != (form.dtype, inner):
                 raise ValueError(f"{name!r} is {stored.dtype} of shape {stored.shape}, which the model does not make")
 
 
@@ -117,6 +119,7 @@ _ABOUT = typed_json.of_type(About, _BASIC)
 _TENSORS = typed_json.mapping_of(typed_json.of_type(_Tensor, _BASIC))
 _EMBEDDINGS = ("video", "audio")
 _SOUND = ("audio", "queries", "keys")
+KEEP = "keep"
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -219,10 +222,14 @@ def _check_places(tensors: Mapping[str, Stored], data_at: int, size: int) -> Non
 def _check_shapes(about: About, tensors: Mapping[str, Stored]) -> None:
     """Whether these are the tensors that the clip has, each with as many rows."""
     sound = about.window is not None
-    if set(tensors) != {"video", *(_SOUND if sound else ())}:
+    pruned = about.kept is not None
+    if set(tensors) != {"video", *(_SOUND if sound else ()), *((KEEP,) if pruned else ())}:
         raise ValueError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, which is not what the clip has")
     shapes = {name: stored.shape for name, stored in tensors.items()}
-    right = len(shapes["video"]) == 2 and shapes["video"][0] == about.video_tokens
+    right = len(shapes["video"]) == 2 and shapes["video"][0] == (about.kept if pruned else about.video_tokens)
+    right &= all((stored.dtype == MASK) == (name == KEEP) for name, stored in tensors.items())
+    if pruned:
+        right &= shapes[KEEP] == (about.video_tokens,)
     if sound:
         right &= shapes["audio"] == (about.audio_tokens, *shapes["video"][1:]) and about.window != 0
         right &= len(shapes["keys"]) == 3 and shapes["keys"] == shapes["queries"]

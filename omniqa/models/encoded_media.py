@@ -9,7 +9,7 @@ from torch import Tensor
 from omniqa.media.summary import MediaSummary
 from omniqa.models.base import MediaShape
 from omniqa.pruning.budget import ClipTokens
-from omniqa.pruning.contract import ChosenVideo
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import score_block
 
 
@@ -82,8 +82,9 @@ class EncodedMedia:
     """A clip's embeddings, and what is known of it.
 
     start_s: where its range starts on the file's clock.
-    video: (n_V, d), grid after grid; with `chosen` the tokens that stayed alone. audio: None where there is no sound.
-    chosen: the video tokens that a method has chosen while they came in; then the clip serves that method alone.
+    video: (n_V, d), grid after grid; with `rule` the tokens that it kept alone. audio: None where there is no sound.
+    rule: the rule by which a method pruned the video; then the clip serves only methods with an equal rule.
+    keep: (n_V,) bool, the video tokens that the rule kept; None without one.
     """
 
     start_s: float
@@ -91,7 +92,8 @@ class EncodedMedia:
     video: Tensor
     audio: AudioEncoding | None
     summary: MediaSummary
-    chosen: ChosenVideo | None = None
+    rule: VisionRule | None = None
+    keep: Tensor | None = None
 
     @property
     def counts(self) -> ClipTokens:

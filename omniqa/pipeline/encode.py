@@ -15,46 +15,46 @@ from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
 from omniqa.models.base import Model
-from omniqa.models.qwen2_5_omni.passing import PassingGrids
+from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.preprocess import Preparer, Progress, Ready, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, reset_device_peak
-from omniqa.pruning.contract import ChosenVideo, VideoChoice
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
 
 
-class _Picture:
+class _Video:
     """A clip's grids on their way through the vision encoder.
 
-    choice: of the tokens, those that it does not keep are let go of as they come; None holds all.
+    rule: the tokens that it does not keep are freed as they come; None keeps all.
     """
 
-    def __init__(self, encoder: VisionEncoder, reuse_static: float | None, choice: VideoChoice | None) -> None:
+    def __init__(self, encoder: VisionEncoder, reuse_static: float | None, rule: VisionRule | None) -> None:
         self.grids = (
-            PassingGrids(encoder, choice.window, self._thin) if choice else GridStream(encoder, still=reuse_static)
+            StreamingEncoder(encoder, rule.window, self._prune, reuse_static)
+            if rule
+            else GridStream(encoder, reuse_static)
         )
-        self._choice = choice
+        self.rule = rule
         self._keep: list[Tensor] = []
         self._kept: list[Tensor] = []
 
     @torch.inference_mode()
-    def finish(self) -> tuple[Tensor, ChosenVideo | None]:
-        """Embeddings (m, d), grid after grid, and which tokens they are, where some were let go of.
-
-        At least one grid came.
-        """
+    def finish(self) -> tuple[Tensor, Tensor | None]:
+        """Embeddings (m, d), grid after grid, and with a rule which tokens (n_V,) they are. At least one grid came."""
         rest = self.grids.finish()
-        if self._choice is None:
+        if self.rule is None:
             return rest.flatten(0, 1), None
-        self._thin(rest)
-        return torch.cat(self._kept), ChosenVideo(self._choice, torch.cat(self._keep))
+        self._prune(rest)
+        return torch.cat(self._kept), torch.cat(self._keep)
 
-    def _thin(self, grids: Tensor) -> None:
-        assert self._choice is not None
-        keep = self._choice.keep(grids)
-        self._keep.append(keep.flatten())
-        self._kept.append(grids[keep])
+    def _prune(self, grids: Tensor) -> None:
+        if len(grids):
+            assert self.rule is not None
+            keep = self.rule.keep(grids)
+            self._keep.append(keep.flatten())
+            self._kept.append(grids[keep])
 
 
 class ClipEncoder:
@@ -74,48 +74,51 @@ class ClipEncoder:
         self.preparer = Preparer(model, cache, (model.device.type, attention.name, reuse_static))
         self._model = model
 
-    def encode(self, ready: Ready, progress: Progress = silent) -> EncodedClip:
-        """Encode a clip that is at hand; one that the cache had is brought to the device."""
-        reset_device_peak(self._model.device)
+    def encode(self, ready: Ready, progress: Progress = silent, rule: VisionRule | None = None) -> EncodedClip:
+        """Encode a clip that is at hand; one that the cache had is brought to the device.
+
+        rule: the video tokens that it does not keep are freed as they come.
+        """
+        device = self._model.device
+        reset_device_peak(device)
         if isinstance(ready, EncodedClip):
-            return ready.on(self._model.device)
-        clock, picture, frames = StageClock(self._model.device), self._picture(), ready.clip.frames
+            return ready.on(device)
+        clock, video, frames = StageClock(device), self._video(rule), ready.clip.frames
+        if rule is not None and ready.key is not None:
+            found = self.preparer.find(ready.key, rule, clock)
+            if found.media is not None:
+                return EncodedClip.of(found.media, ready.name).after(ready.timing_s).after(clock.seconds).on(device)
         with memory_errors():
             with clock.stage("vision_encoder"):
                 for number, grid in enumerate(_grids(frames, self._model.geometry.temporal_patch)):
-                    picture.grids.push(grid)
+                    video.grids.push(grid)
                     progress("vision_encoder", number * len(grid) / len(frames))
-            return self._finish(ready, picture, clock, progress)
-
-    @property
-    def may_let_go(self) -> bool:
-        """Whether a file's tokens may be let go of while it is encoded: the cache and reuse_static need them all."""
-        return self.preparer.cache is None and self.reuse_static is None
+            return self._finish(ready, video, clock, progress)
 
     def encode_file(
-        self, path: str | Path, sampling: ClipOptions, progress: Progress = silent, choice: VideoChoice | None = None
+        self, path: str | Path, sampling: ClipOptions, progress: Progress = silent, rule: VisionRule | None = None
     ) -> EncodedClip:
         """Encode a file, its frames as they come, so that few of them are held.
 
-        choice: the video tokens that it does not keep are let go of as they come; only where `may_let_go`.
+        rule: the video tokens that it does not keep are freed as they come.
         """
         looked_up = StageClock(torch.device("cpu"))
-        key, found = self.preparer.look_up(path, sampling, looked_up)
+        key, found = self.preparer.look_up(path, sampling, looked_up, rule)
         if found.media is not None:
             return self.encode(EncodedClip.of(found.media, str(path)).after(looked_up.seconds), progress)
         reset_device_peak(self._model.device)
-        clock, picture = StageClock(self._model.device), self._picture(choice)
+        clock, video = StageClock(self._model.device), self._video(rule)
         with memory_errors():
-            clip, seconds = self._stream(path, sampling, picture.grids, clock, progress)
+            clip, seconds = self._stream(path, sampling, video.grids, clock, progress)
             looked_up.seconds |= seconds
-            if len(clip.grid_times) != picture.grids.grids:  # what broke off does not count
-                picture = self._picture()
+            if len(clip.grid_times) != video.grids.grids:  # what broke off does not count
+                video = self._video()
             return self._finish(
-                self.preparer.prepared(str(path), clip, looked_up, key, found.warning), picture, clock, progress
+                self.preparer.prepared(str(path), clip, looked_up, key, found.warning), video, clock, progress
             )
 
-    def _picture(self, choice: VideoChoice | None = None) -> _Picture:
-        return _Picture(self.vision, self.reuse_static, choice)
+    def _video(self, rule: VisionRule | None = None) -> _Video:
+        return _Video(self.vision, self.reuse_static, rule)
 
     def _stream(
         self, path: str | Path, sampling: ClipOptions, grids: GridStream, clock: StageClock, progress: Progress
@@ -136,16 +139,13 @@ class ClipEncoder:
         beside = decoding + sum(clock.seconds.values()) - (time.perf_counter() - begun)
         return clip, {"decode": decoding, OVERLAPPED: max(0.0, beside)}
 
-    def _finish(self, ready: PreprocessedClip, picture: _Picture, clock: StageClock, progress: Progress) -> EncodedClip:
+    def _finish(self, ready: PreprocessedClip, video: _Video, clock: StageClock, progress: Progress) -> EncodedClip:
         """What comes once all frames are pushed: the last of them, the sound, and the cache."""
-        sound, video, chosen = (
-            None,
-            torch.empty(0, self._model.width, device=self._model.device, dtype=self._model.dtype),
-            None,
-        )
+        model, sound, keep = self._model, None, None
+        tokens = torch.empty(0, model.width, device=model.device, dtype=model.dtype)
         with clock.stage("vision_encoder"):
-            if picture.grids.grids:
-                video, chosen = picture.finish()
+            if video.grids.grids:
+                tokens, keep = video.finish()
             progress("vision_encoder", 1.0)
         if ready.mel is not None:
             with clock.stage("audio_encoder"):
@@ -154,11 +154,12 @@ class ClipEncoder:
             name=ready.name,
             start_s=float(ready.clip.start),
             shape=ready.shape,
-            video=video,
+            video=tokens,
             audio=sound,
-            summary=_summary(ready.clip, picture.grids),
+            summary=_summary(ready.clip, video.grids),
             timing_s={},
-            chosen=chosen,
+            rule=None if keep is None else video.rule,
+            keep=keep,
         )
         return self._kept(encoded, ready, clock)
 

@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omniqa.errors import UsageError
 from omniqa.media.clip import Clip
 from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import EncodedMedia
 from omniqa.models.prefix_cache import PrefixCache
-from omniqa.pruning.budget import Plan
+from omniqa.pruning.budget import SLACK, TOLERANCE, Plan
 from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
+from omniqa.pruning.vision_rule import VisionRule
 
 SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
 
@@ -25,7 +27,6 @@ class PrefixState:
     prefix: None if the decoder has nothing to start from.
     """
 
-    plan: Plan
     selection: Kept
     prefix: PrefixCache | None
 
@@ -38,11 +39,12 @@ class PrefixState:
 class PrefixStates:
     """What questions about one clip share, so that a further one need not compute it again.
 
-    importance: of the audio tokens.
+    importance: of the audio tokens. plans: by method.
     """
 
     def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
         self.importance: dict[AudioAttention, Tensor] = {}
+        self.plans: dict[AnyMethod, Plan] = {}
         self._most_bytes = most_bytes
         self._starts: OrderedDict[AnyMethod, PrefixState] = OrderedDict()
 
@@ -87,8 +89,10 @@ class EncodedClip(EncodedMedia):
 
     def on(self, device: torch.device) -> "EncodedClip":
         """The same with its tensors on `device`."""
-        audio = self.audio and self.audio.on(device)
-        return self if self.video.device == device else replace(self, video=self.video.to(device), audio=audio)
+        if self.video.device == device:
+            return self
+        keep = None if self.keep is None else self.keep.to(device)
+        return replace(self, video=self.video.to(device), audio=self.audio and self.audio.on(device), keep=keep)
 
     def after(self, seconds: dict[str, float]) -> "EncodedClip":
         """The same once `seconds` more, by stage, were spent on it."""
@@ -99,6 +103,42 @@ class EncodedClip(EncodedMedia):
         """The same with warnings added; None is none."""
         told = (*self.summary.warnings, *(warning for warning in warnings if warning is not None))
         return replace(self, summary=replace(self.summary, warnings=told))
+
+    def serves(self, rule: VisionRule | None) -> bool:
+        """Whether a method with this rule can use what was encoded."""
+        return self.rule is None or self.rule == rule
+
+    def plan(self, method: AnyMethod, layers: int) -> Plan:
+        """The method's plan for this clip, solved once.
+
+        Raises:
+            UsageError: the method can't serve this clip, or needs tokens that the clip no longer has.
+        """
+        if method not in self.shared.plans:
+            plan = method.plan(self.counts, layers)
+            if not self.serves(method.vision_rule(plan)):
+                raise UsageError(
+                    f"{self.name} was encoded for another method or retention, and {method.name} at "
+                    f"{method.target:g} needs video tokens that it lacks; encode it with that method."
+                )
+            self.shared.plans[method] = plan
+        return self.shared.plans[method]
+
+    def settle(self, method: AnyMethod, layers: int) -> bool:
+        """Take what was kept by the method's rule for an estimate of this clip, and solve the plan for the rest.
+
+        Returns:
+            Whether that misses R by at most TOLERANCE, or by no more than the method would anyway.
+        """
+        plan: Plan | None = method.plan(self.counts, layers)
+        assert plan is not None
+        if not self.serves(method.vision_rule(plan)):
+            allowed = max(TOLERANCE, abs(plan.retention - method.target)) + SLACK
+            plan = method.replan(self.counts, layers, self.rule) if self.rule else None
+            if plan is None or abs(plan.retention - method.target) > allowed:
+                return False
+        self.shared.plans[method] = plan
+        return True
 
     def audio_importance(self, kind: AudioAttention | None) -> Tensor | None:
         """Importance (n_A,) of the audio tokens, worked out once; None without sound, or where it is not asked for."""

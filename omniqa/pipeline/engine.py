@@ -31,7 +31,8 @@ from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_b
 from omniqa.pipeline.token_estimate import HELD_WHOLE, estimate_tokens
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
-from omniqa.pruning.contract import AnyMethod, VideoChoice
+from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
 from omniqa.runtime.device import check_device, check_dtype
@@ -133,8 +134,7 @@ class OmniQA:
                 raise UsageError("This video is encoded already: sampling can't change any more.")
             encoded, spent = video, video.timing_s if count_encoding else {}
         else:
-            with self._held(video, sampling):
-                encoded = self._encode_for(pruner, video, sampling, progress)
+            encoded = self.encode(video, sampling, method=pruner, progress=progress)
             spent = encoded.timing_s
         reuse_prefix = reuse_prefix and (encoded is video or len(questions) > 1)
         for question in questions:
@@ -144,9 +144,21 @@ class OmniQA:
             spent = {}
 
     def encode(
-        self, video: Video | EncodedClip, sampling: ClipOptions | None = None, *, progress: Progress = silent
+        self,
+        video: Video | EncodedClip,
+        sampling: ClipOptions | None = None,
+        *,
+        method: AnyMethod | None = None,
+        progress: Progress = silent,
     ) -> EncodedClip:
-        """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come."""
+        """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come.
+
+        method: the one that will be asked by. A long clip is then pruned while it is encoded, and may serve no other;
+        None serves all.
+        """
+        if method is not None and not isinstance(video, EncodedClip):
+            with self._held(video, sampling):
+                return self._encode_for(method, video, sampling, progress)
         if not isinstance(video, str | Path):
             return self.encoder.encode(self.prepare(video, sampling, progress=progress), progress)
         return self.encoder.encode_file(video, (sampling or ClipOptions()).within(self.pixels), progress)
@@ -174,56 +186,51 @@ class OmniQA:
         return held(video, (sampling or ClipOptions()).access) if isinstance(video, str | Path) else nullcontext()
 
     def _encode_for(
-        self, pruner: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress
+        self, method: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress
     ) -> EncodedClip:
+        """Encode for one method. Of a long clip, omniqa frees the video tokens that the method drops as they come."""
         if isinstance(video, str | Path):
             sampling = (sampling or ClipOptions()).within(self.pixels)
-            plan = self._foreseen(pruner, video, sampling)
+            plan = self._plan_estimate(method, video, sampling)
             if plan is not None:
-                return self._encode_file_for(pruner, plan, video, sampling, progress)
-        ready = self.prepare(video, sampling, progress=progress)
-        shape = ready.shape
-        # What the method refuses, it refuses before the long part.
-        pruner.plan(ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid), self.model.layers)
-        self.prefiller.aux_network(pruner)
-        return self.encoder.encode(ready, progress)
+                return self._encode_file_for(method, plan, video, sampling, progress)
+        return self._encode_at_hand(method, self.prepare(video, sampling, progress=progress), progress)
 
-    def _foreseen(self, pruner: AnyMethod, path: str | Path, sampling: ClipOptions) -> Plan | None:
-        """The plan for what the file says that it holds; None where there is none, and what it really holds decides."""
+    def _encode_at_hand(self, method: AnyMethod, ready: Ready, progress: Progress) -> EncodedClip:
+        """Encode a clip whose tokens are counted; what the method refuses, it refuses before the long part."""
+        shape = ready.shape
+        clip = ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid)
+        plan = method.plan(clip, self.model.layers)
+        self.prefiller.aux_network(method)
+        return self.encoder.encode(ready, progress, _rule(method, plan))
+
+    def _plan_estimate(self, method: AnyMethod, path: str | Path, sampling: ClipOptions) -> Plan | None:
+        """The plan for what the file says that it holds; None if the method can't serve that."""
         info = probe(path, sampling.access)
         try:
-            plan: Plan = pruner.plan(estimate_tokens(info, sampling, self.model.geometry), self.model.layers)
+            plan: Plan = method.plan(estimate_tokens(info, sampling, self.model.geometry), self.model.layers)
         except UsageError:
             return None
-        self.prefiller.aux_network(pruner)
+        self.prefiller.aux_network(method)
         return plan
 
     def _encode_file_for(
-        self, pruner: AnyMethod, plan: Plan, path: str | Path, sampling: ClipOptions, progress: Progress
+        self, method: AnyMethod, plan: Plan, path: str | Path, sampling: ClipOptions, progress: Progress
     ) -> EncodedClip:
-        """Encode a file for one method. Of a long one, tokens that will not stay are let go of as they come.
+        """Encode a file by the rule of a plan that was made for what the file says.
 
-        Which will stay follows from what the file says about itself; where that was wrong, it is encoded again.
+        If it holds something else, the rule stands and the plan is solved again. If that misses R, the file is encoded
+        again, by its real counts; if these have changed by then, its frames are decoded before they are counted.
         """
-        choice = None
-        if plan.clip.n_video > HELD_WHOLE and self.encoder.may_let_go:
-            choice = pruner.video_choice(plan)
-        encoded = self.encoder.encode_file(path, sampling, progress, choice)
-        if self._serves(encoded, pruner):
+        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan))
+        if encoded.settle(method, self.model.layers):
             return encoded
-        right, spent = self._right_choice(encoded, pruner), encoded.timing_s
+        plan, spent = method.plan(encoded.counts, self.model.layers), encoded.timing_s
         del encoded  # never two of them at a time
-        encoded = self.encoder.encode_file(path, sampling, progress, right)
-        if not self._serves(encoded, pruner):  # the file changes while it is read
-            encoded = self.encoder.encode_file(path, sampling, progress)
+        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan))
+        if not encoded.settle(method, self.model.layers):
+            encoded = self._encode_at_hand(method, self.prepare(path, sampling, progress=progress), progress)
         return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
-
-    def _right_choice(self, video: EncodedClip, pruner: AnyMethod) -> VideoChoice | None:
-        return pruner.video_choice(pruner.plan(video.counts, self.model.layers))
-
-    def _serves(self, video: EncodedClip, pruner: AnyMethod) -> bool:
-        """Whether the clip still has all that the method needs of it."""
-        return video.chosen is None or video.chosen.choice == self._right_choice(video, pruner)
 
     def _answer(
         self,
@@ -333,6 +340,15 @@ def load(
         loaded = load_model(checkpoint, where, precision)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
     return OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
+
+
+def _rule(method: AnyMethod, plan: Plan) -> VisionRule | None:
+    """The rule by which the method's video is pruned while it is encoded; None keeps all tokens until later.
+
+    A short clip keeps them: its tokens take little memory (118 MB in the 7B at most), and in the cache they serve every
+    method at every retention.
+    """
+    return method.vision_rule(plan) if plan.clip.n_video > HELD_WHOLE else None
 
 
 def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:

@@ -64,12 +64,12 @@ class PrefillStage:
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
                 state = video.shared.of(pruner) if reuse_prefix else None
-                plan = state.plan if state else pruner.plan(tokens.counts, model.layers)
+                plan = video.plan(pruner, model.layers)
                 selection = state.selection if state else pruner.prune_input(tokens, plan)
             with clock.stage("prefill"):
                 prompt = self._prompt(layout, tokens, selection)
                 if reuse_prefix and state is None:
-                    state = PrefixState(plan, selection, self._prefill_media(prompt, pruner, plan))
+                    state = PrefixState(selection, self._prefill_media(prompt, pruner, plan))
                     video.shared.keep(pruner, state)
                 cache = KVCache(model.layers, max_new_tokens)
                 result = self._decoder.prefill(
@@ -102,7 +102,8 @@ class PrefillStage:
             audio_importance=video.audio_importance(pruner.audio_importance),
             time_s=torch.from_numpy(layout.time_s[media]),
             aux_network=self.aux_network(pruner),
-            chosen=video.chosen,
+            rule=video.rule,
+            video_keep=video.keep,
         )
 
     def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> PrefillInput:
@@ -131,9 +132,9 @@ class PrefillStage:
 def _embeddings(tokens: MediaTokens, keep: Tensor) -> Tensor:
     """(m, d) embeddings, as the encoders gave them, of the tokens at `keep` (m,), all of which are here."""
     modality, place = tokens.modality, keep
-    if tokens.chosen is not None:
+    if tokens.video_keep is not None:
         here = torch.ones_like(modality, dtype=torch.bool)
-        here[modality == VIDEO] = tokens.chosen.keep
+        here[modality == VIDEO] = tokens.video_keep
         modality, place = modality[here], (here.cumsum(0) - 1)[keep]
     whole = tokens.video.new_empty(len(modality), tokens.video.shape[1])
     whole[modality == VIDEO], whole[modality == AUDIO] = tokens.video, tokens.audio

@@ -21,6 +21,7 @@ from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.models.base import MediaShape, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.stats import StageClock
+from omniqa.pruning.vision_rule import VisionRule
 
 Video = str | Path | Clip | PreprocessedClip  # what is not encoded yet
 Ready = PreprocessedClip | EncodedClip  # what needs no decoding any more
@@ -71,13 +72,22 @@ class Preparer:
                     clip = sample(clip, sampling, lambda share: progress("decode", share), self._model.geometry)
             return self.prepared(_name(video), clip, clock, key, found.warning)
 
-    def look_up(self, video: str | Path | Clip, sampling: ClipOptions, clock: StageClock) -> tuple[Key | None, Found]:
-        """The video's key in the cache, and what is found there. Raises OutOfMemoryError."""
+    def look_up(
+        self, video: str | Path | Clip, sampling: ClipOptions, clock: StageClock, rule: VisionRule | None = None
+    ) -> tuple[Key | None, Found]:
+        """The video's key in the cache, and what is found there, pruned by `rule`. Raises OutOfMemoryError."""
         if self.cache is None:
             return None, Found()
         with clock.stage("cache"), memory_errors():
             key = self._key(video, sampling)
-            return key, self.cache.find(key.text, self._form) if key else Found()
+        return key, self.find(key.text, rule, clock) if key else Found()
+
+    def find(self, key: str, rule: VisionRule | None, clock: StageClock) -> Found:
+        """What the cache has under this key, pruned by `rule`. Raises OutOfMemoryError."""
+        if self.cache is None:
+            return Found()
+        with clock.stage("cache"), memory_errors():
+            return self.cache.find(key, self._form, rule)
 
     def prepared(self, name: str, clip: Clip, clock: StageClock, key: Key | None, note: str | None) -> PreprocessedClip:
         """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""

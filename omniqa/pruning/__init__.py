@@ -5,5 +5,6 @@ What a method's file needs is here: `from omniqa.pruning import Kept, Method, Pl
 
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
 from omniqa.pruning.contract import Kept, LayerSignals, MediaTokens, Method
+from omniqa.pruning.vision_rule import VisionRule
 
-__all__ = ["ClipTokens", "Kept", "LayerSignals", "MediaTokens", "Method", "Plan", "Unreachable"]
+__all__ = ["ClipTokens", "Kept", "LayerSignals", "MediaTokens", "Method", "Plan", "Unreachable", "VisionRule"]

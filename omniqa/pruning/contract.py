@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from omniqa.errors import UsageError
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.options import options_of
+from omniqa.pruning.vision_rule import VisionRule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,34 +53,6 @@ class AuxNetwork:
     make: Callable[[int], nn.Module]
 
 
-class VideoChoice(ABC):
-    """A choice of video tokens that looks at a few grids at a time and at nothing else.
-
-    window: grids that are looked at together, counted from the video's first. Choices that are equal choose alike: a
-    subclass is a frozen dataclass of what decides.
-    """
-
-    window: ClassVar[int]
-
-    @abstractmethod
-    def keep(self, grids: Tensor) -> Tensor:
-        """(grids, tokens_per_grid) bool: the tokens kept of `grids` (grids, tokens_per_grid, d).
-
-        `grids` are whole windows; the video's last one may be shorter.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenVideo:
-    """Video tokens that were chosen while the grids came in, so that the others' embeddings are gone.
-
-    choice: what chose. keep: (n_video,) bool, True where a token stayed.
-    """
-
-    choice: VideoChoice
-    keep: Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class MediaTokens:
     """The audio and video tokens of a clip before any pruning, after the encoders' projections.
@@ -87,15 +60,16 @@ class MediaTokens:
     modality: (n,) integer, VIDEO or AUDIO, in sequence order.
     chunk: (n,) long, the 2 s chunk of each token by its time, from 0, in sequence order.
     tokens_per_grid: tokens of one grid; the video's grids follow one another in `video`. Any number if there are none.
-    video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence. With `chosen`
-        those of the tokens that stayed alone.
+    video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence. With `rule`
+        those of the tokens that it kept alone.
     audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
     audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
         layer; None where the method did not ask for it (Method.audio_importance).
     time_s: (n,) float64 on the CPU, seconds of each token from the range's start, in sequence order; a grid's is that
         of its first frame. None where nobody knows.
     aux_network: the method's own network, float32, for inference; None if it did not ask for one (Method.aux_network).
-    chosen: the video tokens that were chosen already, by Method.video_choice; None: all are here.
+    rule: the rule by which video was pruned already, see Method.vision_rule; None: all of it is here.
+    video_keep: (n_video,) bool, the tokens that the rule kept; None without one.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -108,9 +82,12 @@ class MediaTokens:
     audio_importance: Tensor | None = None
     time_s: Tensor | None = None
     aux_network: nn.Module | None = None
-    chosen: ChosenVideo | None = None
+    rule: VisionRule | None = None
+    video_keep: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if (self.rule is None) != (self.video_keep is None):
+            raise ValueError("rule and video_keep are given together or not at all")
         n = self.n_video + len(self.audio)
         if self.modality.shape != (n,) or self.chunk.shape != (n,):
             raise ValueError(
@@ -126,7 +103,7 @@ class MediaTokens:
     @property
     def n_video(self) -> int:
         """Video tokens before any pruning."""
-        return len(self.video) if self.chosen is None else len(self.chosen.keep)
+        return len(self.video) if self.video_keep is None else len(self.video_keep)
 
     @property
     def counts(self) -> ClipTokens:
@@ -135,13 +112,17 @@ class MediaTokens:
             len(self.audio), self.n_video // self.tokens_per_grid if self.tokens_per_grid else 0, self.tokens_per_grid
         )
 
-    def chosen_by(self, choice: VideoChoice) -> Tensor:
-        """(n_video,) bool: the video tokens that stay by `choice`. Raises ValueError where another chose before."""
-        if self.chosen is None:
-            return choice.keep(self.video.unflatten(0, (-1, self.tokens_per_grid))).flatten()
-        if self.chosen.choice != choice:
-            raise ValueError(f"the video was chosen by {self.chosen.choice}; what {choice} would choose is unknown")
-        return self.chosen.keep
+    def kept_by(self, rule: VisionRule) -> Tensor:
+        """(n_video,) bool: the video tokens that `rule` keeps.
+
+        Raises:
+            ValueError: another rule pruned the video before, so that nobody knows.
+        """
+        if self.video_keep is None:
+            return rule.keep(self.video.unflatten(0, (-1, self.tokens_per_grid))).flatten()
+        if self.rule != rule:
+            raise ValueError(f"{self.rule} pruned the video; what {rule} would keep is unknown")
+        return self.video_keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,11 +211,18 @@ class Method(ABC, Generic[PlanT]):
         Arithmetic on counts, without torch. Raises UsageError where the method can't serve this clip, decoder or R.
         """
 
-    def video_choice(self, plan: PlanT) -> VideoChoice | None:
-        """How the input level chooses video, where it looks at a few grids at a time and the counts alone say the rest.
+    def vision_rule(self, plan: PlanT) -> VisionRule | None:
+        """How the input level chooses video, if it looks at a few grids at a time and the counts alone say the rest.
 
-        `prune_input` then asks MediaTokens.chosen_by, and takes tokens with `chosen`: of a long video the tokens that
-        leave are let go of while it is encoded. None, as here: the method needs all of them.
+        `prune_input` then asks MediaTokens.kept_by, and takes tokens with a `rule`: omniqa frees what the rule drops
+        of a long video while it is encoded. None, as here: the method needs all tokens.
+        """
+        return None
+
+    def replan(self, clip: ClipTokens, layers: int, rule: VisionRule) -> PlanT | None:
+        """The plan for a clip whose video `rule` has pruned already, on other counts than `clip`'s.
+
+        `vision_rule` of that plan is `rule`. None, as here: the video has to be encoded again.
         """
         return None
 

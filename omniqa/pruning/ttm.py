@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from omniqa.pruning.budget import floor_count
-from omniqa.pruning.contract import VideoChoice
+from omniqa.pruning.vision_rule import VisionRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,14 +15,8 @@ GROUP = 4  # grids that TTM looks at together
 _BLOCK_GROUPS = 16  # groups that are compared at a time: 64 grids, the default clip in one go
 
 
-def ttm_counts(grids: int, tokens_per_grid: int, rho: float) -> tuple[int, ...]:
-    """(grids,) tokens that TTM at rate ρ keeps of each grid: all of a group's first, ⌊(1-ρ)·n⌋ of another's n."""
-    kept = floor_count((1 - rho) * tokens_per_grid)
-    return tuple(kept if grid % GROUP else tokens_per_grid for grid in range(grids))
-
-
 @dataclass(frozen=True)
-class TemporalMerge(VideoChoice):
+class TemporalMerge(VisionRule):
     """TTM that keeps `kept` tokens of every grid but a group's first.
 
     In each group g0 g1 g2 g3, g0 stays whole; of g1 and g2 stay the tokens least similar to g0's at the same place, of
@@ -35,11 +29,19 @@ class TemporalMerge(VideoChoice):
 
     @classmethod
     def at(cls, rho: float, tokens_per_grid: int) -> TemporalMerge:
-        """TTM at rate ρ, on grids of tokens_per_grid tokens."""
+        """TTM at rate ρ, which keeps ⌊(1-ρ)·n⌋ of a grid's n = tokens_per_grid tokens."""
         return cls(floor_count((1 - rho) * tokens_per_grid))
 
+    def rho(self, tokens_per_grid: int) -> float:
+        """The rate ρ at which it keeps as many of a grid's tokens."""
+        return 1 - self.kept / tokens_per_grid
+
+    def counts(self, grids: int, tokens_per_grid: int) -> tuple[int, ...]:
+        """See VisionRule."""
+        return tuple(min(self.kept, tokens_per_grid) if grid % GROUP else tokens_per_grid for grid in range(grids))
+
     def keep(self, grids: Tensor) -> Tensor:
-        """See VideoChoice."""
+        """See VisionRule."""
         import torch
 
         # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.

@@ -113,7 +113,7 @@ def test_what_was_asked_for_longest_ago_gives_way():
     rows = PrefixCache([], one, one[:0])
     shared, pruners = PrefixStates(most_bytes=2500), [registry.create("omnidrop", r) for r in (0.2, 0.3, 0.4)]
     for pruner in pruners:
-        shared.keep(pruner, PrefixState(None, None, rows))
+        shared.keep(pruner, PrefixState(None, rows))
     assert [shared.of(pruner) is not None for pruner in pruners] == [False, True, True]
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from omniqa.pruning.ops import cosine, drop_by_tds, drop_lowest, subsample_evenly, topk_indices
-from omniqa.pruning.ttm import TemporalMerge, ttm_counts
+from omniqa.pruning.ttm import TemporalMerge
 from tests.pruning import reference
 
 # Scores in 64ths and λ = 1/4 over power-of-two clips: exact in float32, so that ties are ties for both readings.
@@ -82,7 +82,7 @@ def test_in_a_still_picture_all_tokens_tie(dtype):
     frame = torch.randn(1, 20, 3584, generator=seeded(1)).to(dtype)
     keep = merge(frame.expand(8, -1, -1), 0.8)
     assert keep[1::4].tolist() == [[i < 4 for i in range(20)]] * 2
-    assert tuple(keep.sum(1).tolist()) == ttm_counts(8, 20, 0.8)
+    assert tuple(keep.sum(1).tolist()) == TemporalMerge.at(0.8, 20).counts(8, 20)
 
 
 def test_similarity_is_taken_in_float32():

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 from omniqa.errors import UsageError
 from omniqa.models.base import VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, nearest
-from omniqa.pruning.contract import Kept, MediaTokens, Method, VideoChoice
-from omniqa.pruning.ttm import TemporalMerge, ttm_counts
+from omniqa.pruning.contract import Kept, MediaTokens, Method
+from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.vision_rule import VisionRule
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DyCoke(Method[DyCokePlan]):
         """The exact counts, known ahead; Unreachable, a UsageError, where audio and first grids are too much for R."""
 
         def total(rho: float) -> int:
-            return clip.n_audio + sum(ttm_counts(clip.grids, clip.tokens_per_grid, rho))
+            return clip.n_audio + _video(clip, rho)
 
         if self.retention == 1 or clip.n == 0:
             return DyCokePlan(clip, (clip.n,) * layers, 0.0)
@@ -46,16 +47,28 @@ class DyCoke(Method[DyCokePlan]):
             check_reached(self.name, self.retention, clip.n, total(rho), total(1.0))
         return DyCokePlan(clip, (total(rho),) * layers, rho)
 
-    def video_choice(self, plan: DyCokePlan) -> VideoChoice | None:
+    def vision_rule(self, plan: DyCokePlan) -> VisionRule | None:
         """TTM; None without video."""
         return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.clip.grids else None
+
+    def replan(self, clip: ClipTokens, layers: int, rule: VisionRule) -> DyCokePlan | None:
+        """The counts that TTM at the rule's rate leaves."""
+        if not isinstance(rule, TemporalMerge) or rule.kept > clip.tokens_per_grid:
+            return None
+        rho = rule.rho(clip.tokens_per_grid)
+        return DyCokePlan(clip, (clip.n_audio + _video(clip, rho),) * layers, rho)
 
     def prune_input(self, tokens: MediaTokens, plan: DyCokePlan) -> Kept:
         """All audio, and the video tokens that TTM keeps."""
         import torch
 
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
-        choice = self.video_choice(plan)
-        if choice is not None:
-            keep[tokens.modality == VIDEO] = tokens.chosen_by(choice)
+        rule = self.vision_rule(plan)
+        if rule is not None:
+            keep[tokens.modality == VIDEO] = tokens.kept_by(rule)
         return Kept(keep.nonzero().flatten())
+
+
+def _video(clip: ClipTokens, rho: float) -> int:
+    """Video tokens that TTM at rate ρ keeps."""
+    return sum(TemporalMerge.at(rho, clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid))

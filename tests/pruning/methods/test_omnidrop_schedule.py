@@ -17,7 +17,7 @@ from omniqa.pruning.methods.omnidrop.schedule import (
     plp,
     solve_omnidrop,
 )
-from omniqa.pruning.ttm import ttm_counts
+from omniqa.pruning.ttm import TemporalMerge
 from tests.pruning import reference
 
 CLIP = ClipTokens(n_audio=1600, grids=64, tokens_per_grid=144)
@@ -50,13 +50,15 @@ def test_floor_forgives_the_last_digit():
 
 
 @given(st.integers(0, 30), st.integers(1, 40), st.floats(0, 1))
-def test_ttm_counts_are_what_the_slow_merge_keeps(grids, tokens_per_grid, rho):
+def test_ttms_counts_are_what_the_slow_merge_keeps(grids, tokens_per_grid, rho):
     video = [[[1.0]] * tokens_per_grid for _ in range(grids)]
-    assert list(ttm_counts(grids, tokens_per_grid, rho)) == [sum(grid) for grid in reference.ttm(video, rho)]
+    assert list(TemporalMerge.at(rho, tokens_per_grid).counts(grids, tokens_per_grid)) == [
+        sum(grid) for grid in reference.ttm(video, rho)
+    ]
 
 
 def test_ttm_at_0_8_keeps_40_percent():
-    assert sum(ttm_counts(64, 100, 0.8)) / 6400 == 0.4
+    assert sum(TemporalMerge.at(0.8, 100).counts(64, 100)) / 6400 == 0.4
 
 
 @pytest.mark.parametrize("curve", ["sigmoid", "exp"])
@@ -197,7 +199,9 @@ def test_a_plan_agrees_with_itself(clip, layers, R):
     assert len(plan.p) == len(plan.drops) == layers - 1
     assert plan.alive[0] == (plan.thin_to or plan.keep_audio + plan.keep_video)
     assert plan.keep_audio == round(plan.share_audio * clip.n_audio)
-    assert plan.keep_video == sum(ttm_counts(clip.grids, clip.tokens_per_grid, plan.rho))
+    assert plan.keep_video == sum(
+        TemporalMerge.at(plan.rho, clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid)
+    )
     assert drops(plan.alive[0], plan.p) == plan.drops
 
 
@@ -239,7 +243,7 @@ def test_where_the_input_level_leaves_too_few_t_rises_to_the_first_that_is_enoug
     plan = solve_omnidrop(clip, 28, 0.3)
 
     def left(t):
-        return sum(ttm_counts(clip.grids, clip.tokens_per_grid, 0.8 * (1 - t)))
+        return sum(TemporalMerge.at(0.8 * (1 - t), clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid))
 
     assert left(0) < 0.3 * clip.n <= plan.alive[0] == left(plan.t)
     assert left(plan.t - 1e-6) < 0.3 * clip.n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from omniqa.errors import UsageError
@@ -15,7 +15,6 @@ from omniqa.pruning.contract import (
     MediaTokens,
     Method,
     ScoreRows,
-    VideoChoice,
 )
 from omniqa.pruning.methods.omnidrop.schedule import (
     Curve,
@@ -27,6 +26,7 @@ from omniqa.pruning.methods.omnidrop.schedule import (
     solve_omnidrop,
 )
 from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.vision_rule import VisionRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,10 +78,19 @@ class OmniDrop(Method[OmniDropPlan]):
 
     def plan(self, clip: ClipTokens, layers: int) -> OmniDropPlan:
         """The exact counts, known ahead; see schedule.solve_omnidrop for the errors."""
-        options = ScheduleOptions(self.schedule, self.curve, self.plp, self.guidance, self.beta, self.t_mid, self.l_div)
-        return solve_omnidrop(clip, layers, self.retention, options)
+        return solve_omnidrop(clip, layers, self.retention, self._schedule())
 
-    def video_choice(self, plan: OmniDropPlan) -> VideoChoice | None:
+    def replan(self, clip: ClipTokens, layers: int, rule: VisionRule) -> OmniDropPlan | None:
+        """The schedule solved for what TTM at the rule's rate leaves."""
+        if not isinstance(rule, TemporalMerge) or rule.kept > clip.tokens_per_grid:
+            return None
+        rho = rule.rho(clip.tokens_per_grid)
+        return solve_omnidrop(clip, layers, self.retention, replace(self._schedule(), rho=rho))
+
+    def _schedule(self) -> ScheduleOptions:
+        return ScheduleOptions(self.schedule, self.curve, self.plp, self.guidance, self.beta, self.t_mid, self.l_div)
+
+    def vision_rule(self, plan: OmniDropPlan) -> VisionRule | None:
         """TTM; None where it keeps all video."""
         return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.keep_video < plan.clip.n_video else None
 
@@ -94,9 +103,9 @@ class OmniDrop(Method[OmniDropPlan]):
         keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         if plan.keep_audio < len(tokens.audio):
             keep[nonzero_static(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
-        choice = self.video_choice(plan)
-        if choice is not None:
-            keep[nonzero_static(tokens.modality == VIDEO, tokens.n_video)] = tokens.chosen_by(choice)
+        rule = self.vision_rule(plan)
+        if rule is not None:
+            keep[nonzero_static(tokens.modality == VIDEO, tokens.n_video)] = tokens.kept_by(rule)
         return Kept(_thinned(nonzero_static(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
 
     def prune_layer(self, layer: int, alive: LayerSignals, plan: OmniDropPlan) -> Tensor:

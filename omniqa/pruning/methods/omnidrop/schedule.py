@@ -10,7 +10,7 @@ from typing import Literal
 
 from omniqa.errors import UsageError
 from omniqa.pruning.budget import SLACK, ClipTokens, Plan, bisect, floor_count, nearest
-from omniqa.pruning.ttm import ttm_counts
+from omniqa.pruning.ttm import TemporalMerge
 
 Curve = Literal["sigmoid", "exp"]
 Guidance = Literal["text", "audio"]
@@ -60,7 +60,8 @@ class OmniDropPlan(Plan):
 class ScheduleOptions:
     """What the omnidrop solver can be asked for; the fields are omnidrop's options of the same names.
 
-    t_mid and l_div None mean the value that the schedule itself sets.
+    t_mid and l_div None mean the value that the schedule itself sets. rho: TTM's rate if the video is pruned already;
+    None solves for it.
     """
 
     schedule: ScheduleKind = "exact"
@@ -70,6 +71,7 @@ class ScheduleOptions:
     beta: float = 20.0
     t_mid: float | None = None
     l_div: int | None = None
+    rho: float | None = None
 
 
 def plp(
@@ -191,10 +193,10 @@ class _InputLevel:
     keep_video: int
 
     @classmethod
-    def at(cls, clip: ClipTokens, share_audio: float, share_video: float) -> "_InputLevel":
+    def at(cls, clip: ClipTokens, share_audio: float, share_video: float, rho: float | None = None) -> "_InputLevel":
         # TTM drops from three grids of four, so a share needs ρ = (1 - share)/0.75; below a quarter ρ stays at 1.
-        rho = min(1.0, (1 - share_video) / 0.75)
-        keep_video = sum(ttm_counts(clip.grids, clip.tokens_per_grid, rho))
+        rho = min(1.0, (1 - share_video) / 0.75) if rho is None else rho
+        keep_video = sum(TemporalMerge.at(rho, clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid))
         return cls(share_audio, share_video, rho, round(share_audio * clip.n_audio), keep_video)
 
     @property
@@ -232,10 +234,11 @@ class _Budget:
         """plp=False: both shares scaled by the smallest f that leaves R·n, the rest thinned; no layer drops."""
 
         def level(f: float) -> _InputLevel:
-            return _InputLevel.at(self.clip, min(1.0, 0.7 * f), min(1.0, 0.4 * f))
+            return _InputLevel.at(self.clip, min(1.0, 0.7 * f), min(1.0, 0.4 * f), self.options.rho)
 
         _, f = bisect(0.0, 1 / 0.4, lambda f: self._leaves_enough(level(f)))
-        return self._plan(level(f), None, 0.0, 0.0, max(1, round(self.retention * self.clip.n)))
+        entry = level(f)
+        return self._plan(entry, None, 0.0, 0.0, min(entry.n, max(1, round(self.retention * self.clip.n))))
 
     @property
     def _goal(self) -> float:
@@ -247,7 +250,7 @@ class _Budget:
         return total <= self._goal + SLACK
 
     def _input_level(self, t: float) -> _InputLevel:
-        return _InputLevel.at(self.clip, 0.7 + 0.3 * t, 0.4 + 0.6 * t)
+        return _InputLevel.at(self.clip, 0.7 + 0.3 * t, 0.4 + 0.6 * t, self.options.rho)
 
     def _leaves_enough(self, entry: _InputLevel) -> bool:
         return entry.n >= max(1.0, self.retention * self.clip.n) - SLACK

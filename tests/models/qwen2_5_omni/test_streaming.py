@@ -1,6 +1,7 @@
-"""Of a long file asked about by one method, video tokens leave while it is encoded, and nothing else changes."""
+"""Of a long clip asked about by one method, video tokens are freed while it is encoded, and nothing else changes."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 
 from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CacheFolder
+from omniqa.errors import UsageError
+from omniqa.media.clip import sample
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import STANDARD
-from omniqa.models.qwen2_5_omni import passing, vision
-from omniqa.models.qwen2_5_omni.passing import PassingGrids
+from omniqa.models.qwen2_5_omni import streaming, vision
+from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.vision import GridStream
 from omniqa.pipeline import engine
 from omniqa.pipeline.engine import OmniQA
@@ -63,20 +66,20 @@ def long(monkeypatch):
     """Every clip counts as long; the vision encoder's batches are of three grids, and two are remembered."""
     monkeypatch.setattr(engine, "HELD_WHOLE", 0)
     monkeypatch.setattr(vision, "BATCH_PATCHES", 3 * 4 * HW)
-    monkeypatch.setattr(passing, "HELD_TOKENS", 2 * HW)
+    monkeypatch.setattr(streaming, "HELD_TOKENS", 2 * HW)
 
 
 @pytest.fixture
 def read(qa, monkeypatch):
-    """By what each reading of a file let tokens go."""
-    choices, encode_file = [], qa.encoder.encode_file
+    """The rule by which each reading of a file was pruned."""
+    rules, encode_file = [], qa.encoder.encode_file
 
-    def spy(path, sampling, progress, choice=None):
-        choices.append(choice)
-        return encode_file(path, sampling, progress, choice)
+    def spy(path, sampling, progress, rule=None):
+        rules.append(rule)
+        return encode_file(path, sampling, progress, rule)
 
     monkeypatch.setattr(qa.encoder, "encode_file", spy)
-    return choices
+    return rules
 
 
 def ask(qa, video, pruner, **named):
@@ -100,9 +103,10 @@ def assert_same(answers, expected):
 @pytest.mark.parametrize("grids", [1, 3, 4, 30, 131])
 def test_windows_choose_what_the_whole_video_would(grids):
     video = torch.randn(grids, 12, 16, generator=torch.Generator().manual_seed(grids))
-    choice = TemporalMerge.at(0.7, 12)
-    pieces = [choice.keep(piece) for piece in video.split(3 * choice.window)]
-    assert torch.cat(pieces).equal(TemporalMerge.at(0.7, video.shape[1]).keep(video))
+    rule = TemporalMerge.at(0.7, 12)
+    pieces = [rule.keep(piece) for piece in video.split(3 * rule.window)]
+    assert torch.cat(pieces).equal(rule.keep(video))
+    assert tuple(rule.keep(video).sum(1).tolist()) == rule.counts(grids, 12)
 
 
 @pytest.mark.parametrize("name", registry.methods())
@@ -110,31 +114,25 @@ def test_a_method_that_chooses_early_keeps_what_it_would_keep_late(name):
     pruner = registry.create(name, 0.5)
     tokens = media_tokens(ClipTokens(40, 10, 20), pruner=pruner)
     plan = pruner.plan(tokens.counts, 8)
-    choice = pruner.video_choice(plan)
-    if choice is None:
+    rule = pruner.vision_rule(plan)
+    if rule is None:
         return
-    keep = tokens.chosen_by(choice)
-    parts = {field: getattr(tokens, field) for field in tokens.__dataclass_fields__}
-    early = type(tokens)(**parts | {"video": tokens.video[keep], "chosen": chosen(choice, keep)})
+    keep = tokens.kept_by(rule)
+    assert keep.sum() == sum(rule.counts(10, 20))
+    early = replace(tokens, video=tokens.video[keep], rule=rule, video_keep=keep)
     assert early.counts == tokens.counts
     assert pruner.prune_input(early, plan).keep.equal(pruner.prune_input(tokens, plan).keep)
 
 
-def chosen(choice, keep):
-    from omniqa.pruning.contract import ChosenVideo
-
-    return ChosenVideo(choice, keep)
-
-
-def test_what_another_choice_let_go_of_is_not_guessed():
+def test_what_another_rule_freed_is_not_guessed():
     tokens = media_tokens(ClipTokens(0, 4, 10))
-    keep = tokens.chosen_by(TemporalMerge(5))
-    early = type(tokens)(
-        tokens.modality, tokens.chunk, 10, tokens.video[keep], tokens.audio, chosen=chosen(TemporalMerge(5), keep)
-    )
-    assert early.chosen_by(TemporalMerge(5)) is keep
+    keep = tokens.kept_by(TemporalMerge(5))
+    early = replace(tokens, video=tokens.video[keep], rule=TemporalMerge(5), video_keep=keep)
+    assert early.kept_by(TemporalMerge(5)) is keep
     with pytest.raises(ValueError, match="unknown"):
-        early.chosen_by(TemporalMerge(6))
+        early.kept_by(TemporalMerge(6))
+    with pytest.raises(ValueError, match="together"):
+        replace(tokens, rule=TemporalMerge(5))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -143,18 +141,18 @@ def test_the_tokens_and_the_answers_are_those_of_the_whole_clip(qa, file, method
     pruner = registry.create(name, retention, **options)
     whole = qa.encode(file, SAMPLING)
     expected = ask(qa, whole, pruner)
-    early = qa._encode_for(pruner, file, SAMPLING, lambda stage, share: None)
-    assert early.video.equal(whole.video[early.chosen.keep])
+    early = qa.encode(file, SAMPLING, method=pruner)
+    assert early.video.equal(whole.video[early.keep])
     # Thinning takes from what TTM kept, once all is there.
     thinned = len(early.video) - expected[0].stats.tokens.video_kept
     assert thinned > 0 if method in THINNED else thinned == 0
     assert_same(ask(qa, file, pruner, sampling=SAMPLING), expected)
-    assert [choice is None for choice in read] == [True, False, False]
+    assert [rule is None for rule in read] == [True, False, False]
 
 
 def test_few_grids_are_held_however_long_the_clip(qa, long, monkeypatch):
     held, taken = [], []
-    grids = PassingGrids(qa.vision_encoder, 4, lambda window: (taken.append(window), held.append(grids.held)))
+    grids = StreamingEncoder(qa.vision_encoder, 4, lambda window: (taken.append(window), held.append(grids.held)))
     for number in range(40):
         grids.push(pair(number))
         held.append(grids.held)
@@ -169,7 +167,7 @@ def test_few_grids_are_held_however_long_the_clip(qa, long, monkeypatch):
 
 def test_a_picture_that_stands_still_for_long_is_encoded_once_and_handed_on_window_by_window(qa, long):
     taken = []
-    grids = PassingGrids(qa.vision_encoder, 4, taken.append)
+    grids = StreamingEncoder(qa.vision_encoder, 4, taken.append)
     for _ in range(99):
         grids.push(pair(0))
     rest = grids.finish()
@@ -180,7 +178,7 @@ def test_a_picture_that_stands_still_for_long_is_encoded_once_and_handed_on_wind
 
 def test_a_picture_that_returns_is_encoded_again_once_it_is_forgotten(qa, long):
     order, taken, whole = [0, 1, 0, 2, 3, 4, 5, 6, 7, 8, 0, 1, 8, 2], [], GridStream(qa.vision_encoder)
-    grids = PassingGrids(qa.vision_encoder, 4, taken.append)
+    grids = StreamingEncoder(qa.vision_encoder, 4, taken.append)
     for number in order:
         grids.push(pair(number))
         whole.push(pair(number))
@@ -199,17 +197,30 @@ def lie(monkeypatch, **wrong):
     monkeypatch.setattr(engine, "estimate_tokens", claim)
 
 
-@pytest.mark.parametrize("wrong", [{"audio": 40}, {"audio": 110}, {"grids": 60}])
-def test_a_file_that_does_not_hold_what_it_says_is_encoded_again(qa, file, long, read, monkeypatch, wrong):
+@pytest.mark.parametrize("wrong", [{"audio": 40}, {"audio": 110}, {"audio": 300}])
+def test_a_file_whose_wrong_claim_misses_the_retention_is_encoded_again(qa, file, long, read, monkeypatch, wrong):
     pruner = registry.create("dycoke", 0.6)
     expected = ask(qa, qa.encode(file, SAMPLING), pruner)
     del read[:]
     lie(monkeypatch, **wrong)
     answers = ask(qa, file, pruner, sampling=SAMPLING)
     assert_same(answers, expected)
-    foreseen, real = read
-    assert foreseen != real is not None
+    estimated, real = read
+    assert estimated != real is not None
     assert any("encoded twice" in warning for warning in answers[0].stats.media.warnings)
+
+
+@pytest.mark.parametrize("wrong", [{"audio": 40}, {"grids": 3}, {"grids": 60}])
+@pytest.mark.parametrize("method", ["dycoke", "omnidrop"])
+def test_a_wrong_claim_stands_as_long_as_the_retention_is_met(qa, file, long, read, monkeypatch, wrong, method):
+    """omnidrop's layers make up for what its input level keeps; dycoke's rule is all that it has."""
+    pruner = registry.create(method, 0.62 if method == "dycoke" else 0.5)
+    lie(monkeypatch, **wrong)
+    answer = ask(qa, file, pruner, sampling=SAMPLING)[0]
+    assert answer.retention.achieved == pytest.approx(pruner.retention, abs=0.01)
+    warned = any("encoded twice" in warning for warning in answer.stats.media.warnings)
+    assert len(read) == 1 + warned
+    assert not (warned and method == "omnidrop")
 
 
 def test_a_wrong_claim_that_changes_nothing_costs_nothing(qa, file, long, read, monkeypatch):
@@ -218,38 +229,79 @@ def test_a_wrong_claim_that_changes_nothing_costs_nothing(qa, file, long, read, 
     assert len(read) == 1
 
 
-def test_a_file_that_changes_while_it_is_read_is_held_whole_in_the_end(qa, file, long, monkeypatch, tmp_path):
+def test_a_file_that_changes_while_it_is_read_is_decoded_before_it_is_counted_in_the_end(
+    qa, file, long, monkeypatch, tmp_path
+):
     changing, pruner, reads = tmp_path / "clip.mkv", registry.create("dycoke", 0.6), []
     shutil.copy(file, changing)
     encode_file = qa.encoder.encode_file
 
-    def growing(path, sampling, progress, choice=None):
+    def growing(path, sampling, progress, rule=None):
         if len(reads) == 1:
             write_clip(changing, Video(pictures(range(60)), 10), Audio(tone(1.0)))
-        reads.append(choice)
-        return encode_file(path, sampling, progress, choice)
+        reads.append(rule)
+        return encode_file(path, sampling, progress, rule)
 
     lie(monkeypatch, audio=110)
     monkeypatch.setattr(qa.encoder, "encode_file", growing)
     answers = ask(qa, changing, pruner, sampling=SAMPLING)
-    assert [choice is None for choice in reads] == [False, False, True]
+    assert [rule is None for rule in reads] == [False, False]
     assert_same(answers, ask(qa, qa.encode(changing, SAMPLING), pruner))
 
 
-def test_nothing_is_let_go_of_that_something_else_may_need(qa, file, tmp_path, long):
+def test_only_a_method_with_a_rule_frees_tokens(qa, file, long):
+    assert qa.encode(file, SAMPLING).rule is None
+    assert qa.encode(file, SAMPLING, method=registry.create("omnizip", 0.6)).rule is None
+    assert qa.encode(file, SAMPLING, method=registry.create("dycoke", 0.6)).rule is not None
+
+
+def test_a_clip_at_hand_is_pruned_like_its_file(qa, file, long):
     pruner = registry.create("dycoke", 0.6)
-    silent = lambda stage, share: None  # noqa: E731
+    clip = sample(file, SAMPLING)
+    early, expected = qa.encode(clip, method=pruner), qa.encode(file, SAMPLING, method=pruner)
+    assert (early.rule, early.keep.tolist()) == (expected.rule, expected.keep.tolist())
+    assert early.video.equal(expected.video)
+
+
+def test_a_rule_and_the_cache_work_together(qa, file, tmp_path, long):
     cached = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
-    still = OmniQA(qa.name, qa.model, reuse_static=1.0)
-    for other in (cached, still):
-        assert other._encode_for(pruner, file, SAMPLING, silent).chosen is None
-    assert qa.encode(file, SAMPLING).chosen is None
-    assert qa._encode_for(registry.create("omnizip", 0.6), file, SAMPLING, silent).chosen is None
-    assert qa._encode_for(pruner, file, SAMPLING, silent).chosen is not None
+    low, high = registry.create("dycoke", 0.6), registry.create("dycoke", 0.8)
+    for entries, method in ((1, low), (1, low), (2, high), (3, None), (3, None), (3, low)):
+        expected, found = (one.encode(file, SAMPLING, method=method) for one in (qa, cached))
+        assert len(list(tmp_path.glob("*.safetensors"))) == entries
+        assert found.rule == expected.rule
+        assert found.video.equal(expected.video)
+        assert found.keep is None if method is None else found.keep.equal(expected.keep)
+    assert "cache" in found.timing_s
+    assert "vision_encoder" not in found.timing_s
+    assert_same(ask(cached, file, low, sampling=SAMPLING), ask(qa, file, low, sampling=SAMPLING))
+
+
+def test_a_sampled_clip_is_found_in_the_cache_by_its_rule(qa, file, tmp_path, long):
+    cached = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
+    pruner = registry.create("dycoke", 0.6)
+    clip = sample(file, SAMPLING)
+    first, again = (cached.encode(clip, method=pruner) for _ in range(2))
+    assert again.video.equal(first.video)
+    assert "vision_encoder" not in again.timing_s
+
+
+def test_a_rule_and_reuse_of_static_parts_work_together(qa, file, long):
+    still, pruner = OmniQA(qa.name, qa.model, reuse_static=1.0), registry.create("dycoke", 0.6)
+    whole, early = still.encode(file, SAMPLING), still.encode(file, SAMPLING, method=pruner)
+    assert early.video.equal(whole.video[early.keep])
+
+
+def test_a_clip_whose_tokens_were_freed_for_another_method_is_a_usage_error(qa, file, long):
+    video = qa.encode(file, SAMPLING, method=registry.create("dycoke", 0.6))
+    assert ask(qa, video, registry.create("dycoke", 0.6))
+    for other in (registry.create("dycoke", 0.8), registry.create("omnizip", 0.5), registry.create("none", 1.0)):
+        with pytest.raises(UsageError, match="encode it with that method"):
+            ask(qa, video, other)
 
 
 def test_a_short_clip_is_held_whole(qa, file):
-    assert qa._encode_for(registry.create("dycoke", 0.6), file, SAMPLING, lambda stage, share: None).chosen is None
+    assert qa.encode(file, SAMPLING, method=registry.create("dycoke", 0.6)).rule is None
 
 
 def test_a_picture_that_breaks_off_leaves_the_sound(qa, file, long, tmp_path):

@@ -1,4 +1,4 @@
-"""A long clip's grids through the vision encoder, handed on as they are encoded, so that few of them are held."""
+"""The streaming encoder: a long clip's grids through the vision encoder, handed on and freed window by window."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,19 @@ from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
 HELD_TOKENS = 2048  # of different grids, held so that equal ones need not be encoded again: a batch of the encoder
 
 
-class PassingGrids(GridStream):
+class StreamingEncoder(GridStream):
     """A GridStream that hands on whole windows of `window` grids, and holds no more than it needs.
 
     take: gets (grids, tokens_per_grid, d) embeddings, in order, a whole number of windows at a time.
 
-    Batches and embeddings are those of a GridStream, but where a grid equals one that lies further back than
-    HELD_TOKENS: it is encoded again, in another batch, and equal to the encoder's rounding.
+    Batches and embeddings are those of a GridStream, except if a grid equals one further back than HELD_TOKENS: it is
+    encoded again, in another batch, and equal to the encoder's rounding.
     """
 
-    def __init__(self, encoder: VisionEncoder, window: int, take: Callable[[Tensor], None]) -> None:
-        super().__init__(encoder)
+    def __init__(
+        self, encoder: VisionEncoder, window: int, take: Callable[[Tensor], None], still: float | None = None
+    ) -> None:
+        super().__init__(encoder, still)
         self._window = window
         self._take = take
 
@@ -44,18 +46,18 @@ class PassingGrids(GridStream):
             step = self._window * max(1, HELD_TOKENS // (tokens_per_grid * self._window))
             for first in range(0, done, step):
                 self._take(self._of(self._order[first : min(first + step, done)]))
-            self._let_go(done, max(1, HELD_TOKENS // tokens_per_grid))
+            self._free(done, max(1, HELD_TOKENS // tokens_per_grid))
 
     def _of(self, order: list[int]) -> Tensor:
         (encoded,) = self._encoded
         return encoded[torch.tensor(order, dtype=torch.long, device=encoded.device)]
 
-    def _let_go(self, done: int, most: int) -> None:
-        """Forget the first `done` grids; hold what the others need, and the last `most` different ones."""
+    def _free(self, done: int, most: int) -> None:
+        """Free the first `done` grids; hold what the others need, and the last `most` different ones."""
         (encoded,) = self._encoded
         rest = self._order[done:]
-        stay = sorted({*rest, *range(max(0, len(encoded) - most), len(encoded))})
-        place = {number: k for k, number in enumerate(stay)}
-        self._encoded = [self._of(stay)]
+        kept = sorted({*rest, *range(max(0, len(encoded) - most), len(encoded))})
+        place = {number: k for k, number in enumerate(kept)}
+        self._encoded = [self._of(kept)]
         self._number = {digest: place[number] for digest, number in self._number.items() if number in place}
         self._order = [place[number] for number in rest]
