@@ -30,9 +30,8 @@ def main() -> None:
     sampling = ClipOptions(max_frames=given.max_frames, max_pixels=given.max_pixels)
     method = None if given.whole else registry.create(given.method, given.retention)
     video = qa.encode(given.clip, sampling, method=method)
-    print(
-        f"{video}: {len(video.video)} video tokens held; peak {peak_rss_bytes() / 1e6:.0f} MB, {before / 1e6:.0f} before"
-    )
+    peak = f"{peak_rss_bytes() / 1e6:.0f} MB, {before / 1e6:.0f} before"
+    print(f"{video}: {len(video.video)} video tokens held; peak {peak}")
 
 
 if __name__ == "__main__":
