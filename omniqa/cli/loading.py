@@ -93,10 +93,27 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
 
 
 def load_model(loading: options.ModelFlags, encoding: options.CacheFlags) -> "OmniQA":
-    """The model; what it is, is said first."""
+    """The model; what it is, is said first, and its licence once it has been downloaded."""
     say_what_it_knows(loading.model)
+    steps: list[str] = []
+
     with spinner("starting") as step:
-        return load_silently(loading, encoding, step)
+
+        def on_step(name: str) -> None:
+            steps.append(name)
+            step(name)
+
+        qa = load_silently(loading, encoding, on_step)
+    _say_licence_of_downloaded(qa.name, steps)
+    return qa
+
+
+def _say_licence_of_downloaded(model: str, steps: Sequence[str]) -> None:
+    from omniqa.models.licence import licence
+    from omniqa.models.qwen2_5_omni.checkpoint import DOWNLOADING
+
+    if any(step.startswith(DOWNLOADING) for step in steps):
+        console.note(f"{model} was downloaded; its licence: {licence(model)}")
 
 
 def load_silently(

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import pytest
 
 from omniqa.errors import ModelError
 from omniqa.models import hub
+from omniqa.models.licence import UNSTATED
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, check_name, find_checkpoint
+from tests.conftest import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOOK_UP = """
@@ -87,10 +90,10 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def server(checkpoint):
-    """The address of the hub, and the list of what it was asked for."""
-    handler = type("Handler", (Hub,), {"folder": checkpoint, "asked": []})
+@contextmanager
+def serving(folder):
+    """A hub whose model is in a folder: its address, and the list of what it was asked for."""
+    handler = type("Handler", (Hub,), {"folder": folder, "asked": []})
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
@@ -100,19 +103,31 @@ def server(checkpoint):
     thread.join()
 
 
+@pytest.fixture(scope="module")
+def server(checkpoint):
+    """The address of the hub, and the list of what it was asked for."""
+    with serving(checkpoint) as served:
+        yield served
+
+
+def hub_environment(address, home):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    # Without what conftest.py puts there for itself: a process that loads a model lacks its declarations.
+    path = [folder for folder in sys.path if Path(folder).name != "torchvision"]
+    return kept | settings | {"PYTHONPATH": os.pathsep.join(path)}
+
+
 @pytest.fixture
 def look_up(server, tmp_path):
     """Look a model up in a fresh process; gives what the script above prints."""
 
     def call(model, **environment):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        settings = {"HF_ENDPOINT": server[0], "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-        path = {"PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(
             [sys.executable, "-c", LOOK_UP, model],
             capture_output=True,
             text=True,
-            env=kept | settings | path | environment,
+            env=hub_environment(server[0], tmp_path / "hf") | environment,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -178,6 +193,27 @@ def test_a_model_is_downloaded_once_and_then_needs_no_hub(look_up, server, check
         assert again["folder"] == first["folder"]
         assert again["steps"] == ["looking up someone/omni"]
     assert server[1] == []
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [("---\nlicense: other\nlicense_name: qwen-research\n---\n", "qwen-research"), ("# A model\n", UNSTATED)],
+)
+def test_ask_names_the_licence_once_as_the_card_of_what_it_downloaded_states_it(checkpoint, tmp_path, card, said):
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    (model / "README.md").write_text(card)
+    command = [sys.executable, "-m", "omniqa", "ask", "sample_media/hello.mp4", "What?", "--model", "someone/omni"]
+    options = ["--max-new-tokens", "1", "--end", "1s", "--max-pixels", "12544", "--device", "cpu"]
+    with serving(model) as (address, _):
+        environment = hub_environment(address, tmp_path / "hf")
+        first, again = (
+            subprocess.run([*command, *options], capture_output=True, text=True, env=environment, cwd=ROOT)
+            for _ in range(2)
+        )
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr
+    lines = [line for line in first.stderr.splitlines() if "licence" in line]
+    assert lines == [f"omniqa: someone/omni was downloaded; its licence: {said}"]
+    assert "licence" not in again.stderr + first.stdout
 
 
 def test_a_checkpoint_in_one_file_needs_no_hub_either(checkpoint, tmp_path, monkeypatch):

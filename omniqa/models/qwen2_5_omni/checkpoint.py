@@ -126,6 +126,9 @@ def pixel_bounds(model: str) -> tuple[int, int]:
     return GEOMETRY.pixel_bounds if path is None else read_json(model, path, read_pixel_bounds)
 
 
+DOWNLOADING = "downloading"  # how a step begins that does
+
+
 def find_checkpoint(
     model: str,
     on_step: Callable[[str], None] = lambda step: None,
@@ -189,7 +192,7 @@ def _stored_tensors(
         before_download(name, absent)
     for number, shard in enumerate(wanted, 1):
         if not files.here(shard):
-            on_step(f"downloading shard {number} of {len(wanted)} of {name}")
+            on_step(f"{DOWNLOADING} shard {number} of {len(wanted)} of {name}")
         shards[shard] = _required(name, files, shard)
     headers = {shard: read_header(name, path) for shard, path in shards.items()}
     for tensor, shard in shard_of.items():
