@@ -109,8 +109,8 @@ def load_model(loading: options.ModelFlags, encoding: options.CacheFlags) -> "Om
 
 
 def _say_licence_of_downloaded(model: str, steps: Sequence[str]) -> None:
+    from omniqa.models.families import DOWNLOADING
     from omniqa.models.licence import licence
-    from omniqa.models.qwen2_5_omni.checkpoint import DOWNLOADING
 
     if any(step.startswith(DOWNLOADING) for step in steps):
         console.note(f"{model} was downloaded; its licence: {licence(model)}")

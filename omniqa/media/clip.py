@@ -93,6 +93,7 @@ class Clip:
         fps: Number = 2.0,
         waveform: np.ndarray | None = None,
         sample_rate: int = SAMPLE_RATE,
+        geometry: Geometry = STANDARD,
     ) -> "Clip":
         """A clip from frames and sound at hand.
 
@@ -102,6 +103,7 @@ class Clip:
             fps: frames per second, where there are no times.
             waveform: shape (n,) or (channels, n), starting at 0 s.
             sample_rate: of the waveform, in Hz.
+            geometry: of the model that will look at it.
 
         Raises:
             UsageError: shapes, types or times do not fit.
@@ -119,7 +121,7 @@ class Clip:
         if end > CLIP_SECONDS:
             raise UsageError(f"Frames at {float(times[-1]):.6g} s can't be used: a clip lasts 30 days at most.")
         if count or times:
-            pictures, times = _even(_at_model_size(pictures, times), times, step)
+            pictures, times = _even(_at_model_size(pictures, times, geometry), times, step)
         info = _array_info(pictures, times, end, sound)
         return cls(info, Fraction(0), info.duration, pictures, times, sound)
 
@@ -345,13 +347,14 @@ def _even(frames: np.ndarray, times: tuple[Fraction, ...], step: Fraction) -> tu
     return frames[: len(times)], times
 
 
-def _at_model_size(frames: np.ndarray, times: tuple[Fraction, ...]) -> np.ndarray:
+def _at_model_size(frames: np.ndarray, times: tuple[Fraction, ...], geometry: Geometry) -> np.ndarray:
     """The frames at the model's size, with room to make their number even."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise UsageError(f"Frames are uint8 of shape (F, H, W, 3), not {frames.dtype} {frames.shape}.")
     if len(times) != len(frames) or times[0] < 0 or any(b <= a for a, b in pairwise(times)):
         raise UsageError(f"{len(frames)} frames need as many rising times from 0 s on.")
-    size = smart_resize(*frames.shape[1:3])
+    height, width = frames.shape[1:3]
+    size = smart_resize(height, width, *geometry.pixel_bounds, geometry.token_pixels)
     sized = np.empty((len(frames) + len(frames) % 2, *size, 3), np.uint8)
     for k, frame in enumerate(frames):
         sized[k] = resize(frame, size)

@@ -133,6 +133,31 @@ class TokenLayout:
         return int(self.positions.max()) + 1
 
 
+class GridSink(Protocol):
+    """Takes a clip's grids and encodes them.
+
+    Attributes:
+        grids: how many have come.
+        grids_reused: how many of them equal an earlier one.
+        windows_reused: the share of all windows that were taken from the grid before, equal grids not counted.
+        added: (k, n_V, d) what is added to the clip's video tokens before decoder layers 0 to k-1, once `finish` was
+            called; None if the family adds nothing.
+    """
+
+    grids: int
+    grids_reused: int
+    added: "torch.Tensor | None"
+
+    @property
+    def windows_reused(self) -> float: ...  # noqa: D102
+
+    def push(self, frames: Any) -> None:
+        """Take one grid: uint8 frames (temporal_patch, H, W, 3)."""
+
+    def finish(self) -> "torch.Tensor":
+        """(grids, tokens_per_grid, d) embeddings of all grids that were not handed on; at least one came."""
+
+
 class Model(Protocol):
     """A loaded model of one family: all that the pipeline needs of it."""
 
@@ -170,6 +195,17 @@ class Model(Protocol):
 
     def vision_encoder(self, attention: Any) -> Any:
         """What encodes frames: see `omniqa.models.qwen2_5_omni.vision.VisionEncoder`."""
+
+    def vision_stream(self, encoder: Any, reuse_static: float | None, window: int | None, take: Any) -> "GridSink":
+        """What takes a clip's grids one by one.
+
+        Args:
+            encoder: what `vision_encoder` gave.
+            reuse_static: windows of a frame that differ by at most so much, in levels of 255, may be taken from the
+                grid before; None computes them all.
+            window: of grids, handed to `take` as (grids, tokens_per_grid, d) and freed; None hands on nothing.
+            take: may be called with whole windows, in order; what it did not get is `finish`'s.
+        """
 
     def audio_encoder(self, attention: Any) -> Any:
         """What encodes a log-mel: see `omniqa.models.qwen2_5_omni.audio.AudioEncoder`."""

@@ -85,6 +85,8 @@ class EncodedMedia:
     video: (n_V, d), grid after grid; with `rule` the tokens that it kept alone. audio: None where there is no sound.
     rule: the rule by which a method pruned the video; then the clip serves only methods with an equal rule.
     keep: (n_V,) bool, the video tokens that the rule kept; None without one.
+    added: (k, m, d) what is added to the tokens of `video` before decoder layers 0 to k-1; None if the family adds
+        nothing.
     """
 
     start_s: float
@@ -94,6 +96,7 @@ class EncodedMedia:
     summary: MediaSummary
     rule: VisionRule | None = None
     keep: Tensor | None = None
+    added: Tensor | None = None
 
     @property
     def counts(self) -> ClipTokens:

@@ -7,6 +7,7 @@ further one is asked here, by the architecture that a checkpoint names.
 from typing import TYPE_CHECKING
 
 from omniqa.models.hub import NANO as NANO
+from omniqa.models.qwen2_5_omni.checkpoint import DOWNLOADING as DOWNLOADING
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B as HUB_3B
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_7B as HUB_7B
 from omniqa.models.qwen2_5_omni.checkpoint import KNOWN_LAYERS as KNOWN_LAYERS

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,7 @@ from omniqa.media.clip import Clip, stream_clip
 from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
-from omniqa.models.base import Model
-from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
-from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
+from omniqa.models.base import GridSink, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.preprocess import Preparer, Progress, Ready, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, reset_device_peak
@@ -30,24 +29,26 @@ class _Video:
     rule: the tokens that it does not keep are freed as they come; None keeps all.
     """
 
-    def __init__(self, encoder: VisionEncoder, reuse_static: float | None, rule: VisionRule | None) -> None:
-        self.grids = (
-            StreamingEncoder(encoder, rule.window, self._prune, reuse_static)
-            if rule
-            else GridStream(encoder, reuse_static)
-        )
+    def __init__(self, model: Model, encoder: Any, reuse_static: float | None, rule: VisionRule | None) -> None:
+        self.grids = model.vision_stream(encoder, reuse_static, rule.window if rule else None, self._prune)
         self.rule = rule
         self._keep: list[Tensor] = []
         self._kept: list[Tensor] = []
 
     @torch.inference_mode()
-    def finish(self) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (m, d), grid after grid, and with a rule which tokens (n_V,) they are. At least one grid came."""
-        rest = self.grids.finish()
+    def finish(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The tokens that are kept, at least one grid having come.
+
+        Returns:
+            Embeddings (m, d), grid after grid; with a rule which tokens (n_V,) bool they are; and what the family adds
+            to them in the decoder (k, m, d), if it does.
+        """
+        rest, added = self.grids.finish(), self.grids.added
         if self.rule is None:
-            return rest.flatten(0, 1), None
+            return rest.flatten(0, 1), None, added
         self._prune(rest)
-        return torch.cat(self._kept), torch.cat(self._keep)
+        keep = torch.cat(self._keep)
+        return torch.cat(self._kept), keep, None if added is None else added[:, keep]
 
     def _prune(self, grids: Tensor) -> None:
         if len(grids):
@@ -118,10 +119,10 @@ class ClipEncoder:
             )
 
     def _video(self, rule: VisionRule | None = None) -> _Video:
-        return _Video(self.vision, self.reuse_static, rule)
+        return _Video(self._model, self.vision, self.reuse_static, rule)
 
     def _stream(
-        self, path: str | Path, sampling: ClipOptions, grids: GridStream, clock: StageClock, progress: Progress
+        self, path: str | Path, sampling: ClipOptions, grids: GridSink, clock: StageClock, progress: Progress
     ) -> tuple[Clip, dict[str, float]]:
         """Decode a file, its frames going to `grids` as they come: the clip without them, and the seconds of that."""
         begun = time.perf_counter()
@@ -141,11 +142,11 @@ class ClipEncoder:
 
     def _finish(self, ready: PreprocessedClip, video: _Video, clock: StageClock, progress: Progress) -> EncodedClip:
         """What comes once all frames are pushed: the last of them, the sound, and the cache."""
-        model, sound, keep = self._model, None, None
+        model, sound, keep, added = self._model, None, None, None
         tokens = torch.empty(0, model.width, device=model.device, dtype=model.dtype)
         with clock.stage("vision_encoder"):
             if video.grids.grids:
-                tokens, keep = video.finish()
+                tokens, keep, added = video.finish()
             progress("vision_encoder", 1.0)
         if ready.mel is not None:
             with clock.stage("audio_encoder"):
@@ -160,16 +161,18 @@ class ClipEncoder:
             timing_s={},
             rule=None if keep is None else video.rule,
             keep=keep,
+            added=added,
         )
         return self._kept(encoded, ready, clock)
 
     def _kept(self, encoded: EncodedClip, ready: PreprocessedClip, clock: StageClock) -> EncodedClip:
         """The clip with its times, and what the cache had to say; written to the cache first.
 
-        A clip that was read with damage, or under any other warning, is not: it would be answered from for ever.
+        A clip that was read with damage, or under any other warning, is not: it would be answered from for ever. Nor is
+        one with embeddings that are added in the decoder: an entry has no place for them.
         """
         trouble, cache = None, self.preparer.cache
-        if cache is not None and ready.key is not None and ready.clip.undisturbed:
+        if cache is not None and ready.key is not None and ready.clip.undisturbed and encoded.added is None:
             with clock.stage("cache"):
                 trouble = cache.add(ready.key, encoded.name, encoded)
         return encoded.warned(ready.note, trouble).after(ready.timing_s).after(clock.seconds)
@@ -180,7 +183,7 @@ def _grids(frames: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (frames[number : number + size] for number in range(0, len(frames), size))
 
 
-def _summary(clip: Clip, grids: GridStream) -> MediaSummary:
+def _summary(clip: Clip, grids: GridSink) -> MediaSummary:
     times = clip.frame_times
     picture = clip.info.video if times else None
     return MediaSummary(

@@ -92,7 +92,9 @@ class EncodedClip(EncodedMedia):
         if self.video.device == device:
             return self
         keep = None if self.keep is None else self.keep.to(device)
-        return replace(self, video=self.video.to(device), audio=self.audio and self.audio.on(device), keep=keep)
+        added = None if self.added is None else self.added.to(device)
+        audio = self.audio and self.audio.on(device)
+        return replace(self, video=self.video.to(device), audio=audio, keep=keep, added=added)
 
     def after(self, seconds: dict[str, float]) -> "EncodedClip":
         """The same once `seconds` more, by stage, were spent on it."""

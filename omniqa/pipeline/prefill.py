@@ -67,7 +67,7 @@ class PrefillStage:
                 plan = video.plan(pruner, model.layers)
                 selection = state.selection if state else pruner.prune_input(tokens, plan)
             with clock.stage("prefill"):
-                prompt = self._prompt(layout, tokens, selection)
+                prompt = self._prompt(layout, tokens, selection, _added(video, tokens))
                 if reuse_prefix and state is None:
                     state = PrefixState(selection, self._prefill_media(prompt, pruner, plan))
                     video.shared.keep(pruner, state)
@@ -106,7 +106,7 @@ class PrefillStage:
             video_keep=video.keep,
         )
 
-    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept) -> PrefillInput:
+    def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept, added: Tensor | None) -> PrefillInput:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
         device, media = self._model.device, layout.media
         keep = selection.keep
@@ -126,7 +126,18 @@ class PrefillStage:
             modality=tokens.modality,
             chunk=tokens.chunk,
             max_chunk=int(layout.chunk.max()),
+            added=added,
         )
+
+
+def _added(video: EncodedClip, tokens: MediaTokens) -> Tensor | None:
+    """(k, n, d) what is added to each of the clip's tokens before layers 0 to k-1: nothing to audio."""
+    if video.added is None:
+        return None
+    at = (tokens.modality == VIDEO).nonzero().flatten()
+    whole = video.added.new_zeros(len(video.added), len(tokens.modality), video.added.shape[2])
+    whole[:, at if video.keep is None else at[video.keep]] = video.added
+    return whole
 
 
 def _embeddings(tokens: MediaTokens, keep: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from omniqa.cache.encodings import DTYPES, EncodingCache, Found, clip_key, encoder_identity, file_key
 from omniqa.cache.entry import Form
-from omniqa.errors import MediaError
+from omniqa.errors import MediaError, UsageError
 from omniqa.file_state import FileState, file_state
 from omniqa.media.clip import Clip, sample
 from omniqa.media.mel import log_mel
@@ -130,5 +130,11 @@ def _name(video: str | Path | Clip) -> str:
 def _shape(clip: Clip, audio_tokens: int, token_pixels: int) -> MediaShape:
     if not clip.frame_times and not audio_tokens:
         raise MediaError("The clip is too short: it holds no frame, and less sound than one token.")
-    rows, cols = (side // token_pixels for side in clip.frames.shape[1:3])
+    height, width = clip.frames.shape[1:3]
+    if height % token_pixels or width % token_pixels:
+        raise UsageError(
+            f"Frames of {width}x{height} pixels were sampled for another model: sides are multiples of {token_pixels} "
+            "here. Sample the clip with this model's geometry."
+        )
+    rows, cols = height // token_pixels, width // token_pixels
     return MediaShape(grid_times=clip.grid_times, rows=rows, cols=cols, audio_tokens=audio_tokens)

@@ -3,7 +3,7 @@
 The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
 from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, pixel_bounds
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.models.qwen2_5_omni.tokenizer import load_tokenizer
-from omniqa.models.qwen2_5_omni.vision import VisionEncoder
+from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
 from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.runtime.attention import Attention
@@ -85,6 +86,16 @@ class Thinker:
     def vision_encoder(self, attention: Attention) -> VisionEncoder:
         """What encodes frames."""
         return VisionEncoder(self.visual, attention)
+
+    def vision_stream(
+        self,
+        encoder: VisionEncoder,
+        reuse_static: float | None,
+        window: int | None = None,
+        take: Callable[[torch.Tensor], None] = lambda grids: None,
+    ) -> GridStream:
+        """What takes a clip's grids one by one; with `window` it hands them on and frees them."""
+        return StreamingEncoder(encoder, window, take, reuse_static) if window else GridStream(encoder, reuse_static)
 
     def audio_encoder(self, attention: Attention) -> AudioEncoder:
         """What encodes a log-mel."""

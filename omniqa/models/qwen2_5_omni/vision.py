@@ -141,6 +141,7 @@ class GridStream:
     """
 
     def __init__(self, encoder: VisionEncoder, still: float | None = None) -> None:
+        self.added: Tensor | None = None  # this family adds nothing in the decoder
         self._encoder = encoder
         self._still = None if still is None else StillWindows(encoder, still)
         self._number: dict[bytes, int] = {}  # of each different grid, by its pixels' digest
