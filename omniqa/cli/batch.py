@@ -2,37 +2,34 @@
 
 import os
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from omniqa import terminal
-from omniqa.cli import console, options, tables, values
-from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
+from omniqa.cli import console, jobs, options, tables, values
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.jobs import questions as asking
-from omniqa.jobs import ray_engine, rows, runfile
+from omniqa.jobs import rows, runfile
 from omniqa.jobs.clips import ClipPath, Paths, Shard, files_now, find, listed, named_as_media
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec
 from omniqa.jobs.questions import Task
 from omniqa.jobs.results import ResultFile, Results, Stream
-from omniqa.jobs.runner import Asker, Batch
+from omniqa.jobs.rows import BatchRows
+from omniqa.jobs.runner import FailurePolicy, Job, Runner
 from omniqa.jobs.table import Table
 from omniqa.media.access import is_address
 from omniqa.media.sampling import ClipOptions
+from omniqa.pruning.variants import MethodVariant
 
 STDIN = "-"
 SHOWN_CAUSES = 20
 _STDOUT = 1  # the descriptor: what Python calls so may go elsewhere for a while
 
-PLAIN, RAY = "plain", "ray"
-
-_ASKED, _KEPT, _WORK, _MANY = "What is asked", "What is written", "How it is done", "Many machines"
+_ASKED, _KEPT = jobs.ASKED, "What is written"
 
 
 @options.grouped
@@ -64,15 +61,6 @@ def batch(
         bool,
         typer.Option("-0", "--null", help="Names on stdin end in NUL, as find -print0 has it.", rich_help_panel=_ASKED),
     ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            help="Only part I of N, told by each clip's name; omniqa merge joins them.",
-            metavar="I/N",
-            envvar="OMNIQA_SHARD",
-            rich_help_panel=_ASKED,
-        ),
-    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -100,57 +88,7 @@ def batch(
         bool,
         typer.Option("--retry-failed", help="Ask again what failed before.", rich_help_panel=_KEPT),
     ] = False,
-    prefetch: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Clips that are decoded ahead of the one that the model works on, each in a thread of its own.",
-            envvar="OMNIQA_PREFETCH",
-            rich_help_panel=_WORK,
-        ),
-    ] = 1,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="plain|ray",
-            help="plain: here, in this process. ray: by actors of a Ray cluster, each with the model loaded once.",
-            envvar="OMNIQA_ENGINE",
-            rich_help_panel=_MANY,
-        ),
-    ] = PLAIN,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="A running cluster, as auto or HOST:PORT. Default: RAY_ADDRESS, else one on this machine alone.",
-            metavar="ADDRESS",
-            envvar="OMNIQA_RAY_ADDRESS",
-            rich_help_panel=_MANY,
-        ),
-    ] = None,
-    num_actors: Annotated[
-        int | None,
-        typer.Option(
-            help="How many. Default: as many as GPUs go round, or 1 without any.",
-            envvar="OMNIQA_NUM_ACTORS",
-            rich_help_panel=_MANY,
-        ),
-    ] = None,
-    cpus_per_actor: Annotated[
-        int,
-        typer.Option(
-            help="CPU cores that each asks Ray for; the model computes on so many where it has no GPU.",
-            envvar="OMNIQA_CPUS_PER_ACTOR",
-            rich_help_panel=_MANY,
-        ),
-    ] = 1,
-    gpus_per_actor: Annotated[
-        float | None,
-        typer.Option(
-            help="GPUs that each asks Ray for. Default: 1 where the cluster has any.",
-            envvar="OMNIQA_GPUS_PER_ACTOR",
-            rich_help_panel=_MANY,
-        ),
-    ] = None,
+    many: jobs.JobFlags,
     loading: options.ModelFlags,
     dropping: options.PruningFlags,
     taken: options.ClipRangeFlags,
@@ -165,42 +103,33 @@ def batch(
     question starts, and the same command goes on where the last one ended. See docs/batch.md.
     """
     # All that can be refused without the model is refused before it is loaded.
-    part = Shard.parse(shard) if shard is not None else Shard()
-    pruner = dropping.pruner()
+    part = many.part()
+    column = MethodVariant("", dropping.pruner())
     decoding = written.decoding()
     sampling = taken.sampling()
     if retry and out is None:
         raise UsageError("--retry-failed is for the results in a file: give it with -o.")
-    pool = _pool(engine, ray_address, num_actors, cpus_per_actor, gpus_per_actor)
+    pool = many.pool()
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
-    settings = runfile.make_settings(loading.model, loading.dtype, pruner, sampling, decoding, encoding.reuse_static)
+    own = runfile.method_settings(column.pruner) | encoding.settings
+    settings = runfile.make_settings(loading.model, loading.dtype, sampling, decoding, own)
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, sampling, append, retry) as results:
-        run = Batch(mine, Asker(pruner, sampling, decoding, results.settings, prefetch), results)
+        policy = FailurePolicy(halve_frames=True, retry=retry)
+        runner = Runner(Paths(sampling), decoding, BatchRows(results.settings), policy, many.prefetch)
+        run = Job(mine, [column], runner, results)
         if results.known:
             console.note(_known(results))
         if results.changed:
             console.note(console.asked_again(results.changed))
         if not run.anything_left():
             results.finish()
-        elif pool is None:
-            with fitting(loading, [*dropping.less(), *taken.less()]):
-                qa = load_model(loading, encoding)
-                _answer(run, run.go_on(qa), out)
         else:
-            say_what_it_knows(loading.model)
-            _answer_on(pool, run, partial(load_silently, loading, encoding), out)
+            less = [*dropping.less(), *taken.less()]
+            with jobs.answering(run, pool, loading, encoding, less) as (lines, models):
+                _answer(run, lines, out, models)
         _end(run, part)
-
-
-def _pool(
-    engine: str, address: str | None, actors: int | None, cpus: int, gpus: float | None
-) -> ray_engine.Pool | None:
-    """The actors that are asked for; None where the work is done in this process."""
-    if engine not in (PLAIN, RAY):
-        raise UsageError(f"--engine is {PLAIN} or {RAY}, not {engine!r}.")
-    return ray_engine.Pool(actors, cpus, gpus, address) if engine == RAY else None
 
 
 def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: bool) -> list[Task]:
@@ -318,11 +247,11 @@ class _Clips:
     total: files that are named as media, and others that turned out to be. done: those without a missing line.
     """
 
-    def __init__(self, run: Batch) -> None:
-        self._left = {todo.clip.name: len(todo.asked) for todo in run.missing()}
+    def __init__(self, run: Job) -> None:
+        self._left = {todo.clip.name: len(todo.requests) for todo in run.missing()}
         named = {task.clip.name for task in run.tasks if named_as_media(task.clip)}
         self._seen = named | {task.clip.name for task in run.tasks if task.clip.name not in self._left}
-        self._left_out = {clip.name for clip in (task.clip for task in run.tasks) if clip.path in run.asker.left_out}
+        self._left_out = {clip.name for clip in (task.clip for task in run.tasks) if clip.path in run.runner.left_out}
         self._seen -= self._left_out
 
     @property
@@ -342,22 +271,15 @@ class _Clips:
             self._left[row["video"]] -= 1
 
 
-def _answer_on(pool: ray_engine.Pool, run: Batch, load: ray_engine.Load, out: Path | None) -> None:
-    """Ask what is missing on a cluster."""
-    with console.stdout_for_results(), ray_engine.cluster(pool) as actors:
-        console.note(f"{console.counted(actors.count, 'Ray actor')}, {actors.cpus} CPU and {actors.gpus:g} GPU each")
-        _answer(run, ray_engine.go_on(run, load, actors), out, actors.count)
-
-
-def _answer(run: Batch, lines: Generator[Row, None, None], out: Path | None, models: int = 1) -> None:
+def _answer(run: Job, lines: Iterable[Row], out: Path | None, models: int) -> None:
     """Take what is missing, and say how far it is. models: how many answer at a time."""
     done = len(run.results.known)
-    total = done + sum(len(todo.asked) for todo in run.missing())
+    total = done + sum(len(todo.requests) for todo in run.missing())
     so_far = _Progress()
     clips = _Clips(run)
     bar = out is not None or not os.isatty(_STDOUT)
     try:
-        with console.tally(clips.total, "clips", clips.done, bar) as show, closing(lines):
+        with console.tally(clips.total, "clips", clips.done, bar) as show:
             for row in lines:
                 so_far.count(row)
                 clips.count(row)
@@ -371,19 +293,19 @@ def _answer(run: Batch, lines: Generator[Row, None, None], out: Path | None, mod
         console.note(
             f"{console.counted(so_far.answered, 'answer')} about {console.counted(so_far.clips, 'clip')} in "
             f"{seconds:.0f} s: {so_far.speed()}; {'the model' if models == 1 else 'each model'} waited "
-            f"{run.asker.waited_s / seconds / models:.0%} of the time for decoding; peak memory "
+            f"{run.runner.waited_s / seconds / models:.0%} of the time for decoding; peak memory "
             f"{so_far.peak / 1e9:.2f} GB"
         )
 
 
-def _end(run: Batch, shard: Shard) -> None:
+def _end(run: Job, shard: Shard) -> None:
     """Say what was left out and what failed, and end with the exit code for it."""
-    if run.asker.left_out:
-        first = next(iter(run.asker.left_out))
-        files = console.counted(len(run.asker.left_out), "file")
+    if run.runner.left_out:
+        first = next(iter(run.runner.left_out))
+        files = console.counted(len(run.runner.left_out), "file")
         console.note(f"left out, as neither video nor sound: {files}, the first of them {first}")
     known = run.results.known
-    if shard.count == 1 and not known and len(run.asker.left_out) == len(run.tasks):  # a shard may well be empty
+    if shard.count == 1 and not known and len(run.runner.left_out) == len(run.tasks):  # a shard may well be empty
         raise MediaError("None of the files is video or sound.")
     failures = [line for line in known.values() if line.failed]
     if not failures:

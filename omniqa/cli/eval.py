@@ -1,36 +1,43 @@
 """`omniqa eval`: accuracy tables on sets of questions, methods side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from omniqa import __version__, json_output
-from omniqa.cli import console, options, scores, values
-from omniqa.cli.loading import fitting, load_model
+from omniqa.cli import console, jobs, options, scores, values
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.report import as_csv, report
-from omniqa.eval.run import Run, checked, drop_changed
-from omniqa.jobs.jsonl_store import JsonlStore, check_settings, write_whole
+from omniqa.eval.run import POLICY, RESULTS, EvalRows, by_clip, known_answer, read_answers
+from omniqa.jobs import runfile
+from omniqa.jobs.clips import files_now
+from omniqa.jobs.jsonl_store import JSON_LINES, Row, write_whole
+from omniqa.jobs.results import ResultFile
+from omniqa.jobs.rows import FAILED
+from omniqa.jobs.runner import Job, Runner
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import variants
-
-if TYPE_CHECKING:
-    from omniqa.pipeline.engine import OmniQA
 
 NANO = "nano"
 NANO_CLIPS = 100
 
 _SET, _NANO, _COMPARED = "The set", "The set nano", "What is compared"
+
+
+@dataclass(frozen=True)
+class EvalFlags(jobs.JobFlags):
+    """The same, with nothing decoded while the model is timed."""
+
+    prefetch: jobs.Prefetch = 0
 
 
 @options.grouped
@@ -126,6 +133,7 @@ def evaluate(
             rich_help_panel=_COMPARED,
         ),
     ] = None,
+    many: EvalFlags,
     loading: options.ModelFlags,
     taken: options.ClipFlags,
     encoding: options.CacheFlags,
@@ -151,6 +159,7 @@ def evaluate(
     # All that can be refused without the model is refused before it is loaded.
     columns = variants.method_variants(methods or ["omnidrop"], retentions or [0.3], method_options or [])
     against = variants.find(columns, baseline) if baseline is not None else None
+    part, pool = many.part(), many.pool()
     decoding = written.decoding()
     sampling = taken.sampling()
     nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}
@@ -161,29 +170,35 @@ def evaluate(
         _refuse(nano, f"is for the set nano, not for {dataset}")
         chosen = sets.from_file(Path(dataset), media, layout, sampling)
     questions = sets.limited(chosen.questions, limit, decoding.seed)
-    settings = chosen.identity | {
-        "model": loading.model,
-        "weights": _weights(loading.model),
+    own = chosen.identity | {
         "device": loading.device,
-        "dtype": loading.dtype,
         "attention": loading.attn,
-        "sampling": sampling.settings,
-        "decoding": asdict(decoding),
-        **({} if encoding.reuse_static is None else {"reuse_static": encoding.reuse_static}),
+        **encoding.settings,
         **variants.method_files(columns),
         "hint": hint,
         "version": __version__,
     }
+    settings = runfile.make_settings(loading.model, loading.dtype, sampling, decoding, own)
+    tasks = by_clip(questions)
+    now = files_now((task.clip for task in by_clip(chosen.questions)), chosen.clips)
+    here = [question for question in questions if part.takes(question.clip)]
     with _folder(out) as folder:
-        check_settings(folder, settings)
-        with JsonlStore(folder / "results.jsonl", keep=checked) as store:
-            if changed := drop_changed(store, chosen.clips):
-                console.note(console.asked_again(changed))
-            run = Run(questions, chosen.clips, columns, decoding, store, hint)
-            if run.missing():
-                with fitting(loading, taken.less()):
-                    _answer(run, load_model(loading, encoding), out)
-            made = report(chosen.name, questions, columns, run.rows(), against)
+        path = folder / RESULTS
+        asked = runfile.summary(tasks, [column.name for column in columns])
+        with ResultFile(
+            path, JSON_LINES, settings, shard=part, asked=asked, retry=POLICY.retry, read=known_answer, now=now
+        ) as results:
+            if results.changed:
+                console.note(console.asked_again(results.changed))
+            rows = EvalRows(results.settings, hint)
+            runner = Runner(chosen.clips, decoding, rows, POLICY, many.prefetch, timed_alone=True)
+            job = Job([task for task in tasks if part.takes(task.clip.name)], columns, runner, results)
+            if job.anything_left():
+                with jobs.answering(job, pool, loading, encoding, taken.less()) as (lines, _):
+                    _answer(job, len(here) * len(columns), lines, out)
+            else:
+                results.finish()
+        made = report(chosen.name, here, columns, read_answers(path, here, columns), against)
         write_whole(folder / "report.json", f"{json_output.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))
     if as_json:
@@ -205,33 +220,28 @@ def _refuse(given: Mapping[str, Any], why: str) -> None:
             raise UsageError(f"--{name} {why}.")
 
 
-def _weights(model: str | None) -> str | None:
-    """When a folder's weights were last written: trained on, it is another model."""
-    files = list(Path(model).expanduser().glob("*.safetensors")) if model else []
-    if not files:
-        return None
-    return datetime.fromtimestamp(max(file.stat().st_mtime for file in files)).isoformat()
-
-
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     """Where answers are kept: for good, or as long as the command runs."""
     if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{out} can't be made ({error.strerror}).") from error
         yield out
         return
     with TemporaryDirectory(prefix="omniqa-") as folder:
         yield Path(folder)
 
 
-def _answer(run: Run, qa: "OmniQA", out: Path | None) -> None:
-    total = len(run.questions) * len(run.columns)
-    done, failed = total - len(run.missing()), 0
+def _answer(job: Job, total: int, lines: Iterable[Row], out: Path | None) -> None:
+    done, failed = total - sum(len(todo.requests) for todo in job.missing()), 0
     if done:
         console.note(f"{done} of {total} answers are there already")
     try:
         with console.tally(total, "answers", done) as show:
-            for row in run.go_on(qa):
-                done, failed = done + 1, failed + ("error" in row)
+            for row in lines:
+                done, failed = done + 1, failed + (row["status"] == FAILED)
                 show(done, failed)
     except KeyboardInterrupt:
         if out is not None:

@@ -141,6 +141,11 @@ class CacheFlags:
         ),
     ] = None
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """What of this changes answers, as settings of results."""
+        return {} if self.reuse_static is None else {"reuse_static": self.reuse_static}
+
 
 @dataclass(frozen=True)
 class PruningFlags:

@@ -8,8 +8,8 @@ from statistics import fmean, median
 from typing import Any
 
 from omniqa.eval.questions import Question
-from omniqa.eval.run import Row
 from omniqa.eval.statistics import Paired, wilson
+from omniqa.jobs.jsonl_store import Row
 from omniqa.pruning.variants import MethodVariant
 
 ALL = "all"
@@ -97,7 +97,7 @@ def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Questi
         "accuracy": correct / n if n else None,
         "low": low,
         "high": high,
-        "chance": fmean(chances) if len(chances) == len(members) else None,
+        "chance": fmean(chances) if chances and len(chances) == len(members) else None,
         "unparsed": sum(row["said"] is None for row in answered),
         "failed": len(known) - n,
         "at_floor": sum(row["at_floor"] for row in answered),

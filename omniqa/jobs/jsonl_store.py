@@ -10,9 +10,8 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from omniqa import json_output, strict_json
+from omniqa import json_output
 from omniqa.errors import UsageError
-from omniqa.files import read_regular
 
 if sys.platform != "win32":
     import fcntl
@@ -260,31 +259,6 @@ def _check_opening(start: bytes, number: int, layout: RowCodec, path: Path) -> N
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} can't be written to ({error.strerror}).")
-
-
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Make `folder` the home of results with these settings, kept in its settings.json.
-
-    settings: all that lines of one file must have in common; values that JSON gives back as they were.
-
-    Raises UsageError where the folder holds results with other settings, and says which, or can't be written.
-    """
-    path = folder / "settings.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        known = strict_json.parse(read_regular(path).decode(), any_text=True) if path.exists() else None
-        if known is not None and not isinstance(known, dict):
-            raise ValueError("line 1: it is no object with named settings")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read or made ({error}).") from error
-    if known is None:
-        if any(folder.glob("*.jsonl")):
-            raise UsageError(f"{folder} holds results without their settings.json. Write to another folder.")
-        write_whole(path, json_output.dumps(settings, indent=1) + "\n")
-        return
-    differ = differences(known, settings)
-    if differ:
-        raise UsageError(f"{folder} holds results with other settings: {differ}. Write to another folder.")
 
 
 def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:

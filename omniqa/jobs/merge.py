@@ -1,4 +1,4 @@
-"""Joins the shards of a batch, once it is certain that nothing is missing and nothing there twice."""
+"""Joins the shards of a job, once it is certain that nothing is missing and nothing there twice."""
 
 import os
 from collections import Counter
@@ -37,7 +37,7 @@ class Checked:
 
 
 def check(paths: Sequence[Path]) -> Checked:
-    """Look whether these are all the shards of one batch, every one finished, no question twice.
+    """Look whether these are all the shards of one job, every one finished, no question twice.
 
     Raises UsageError, which says what is wrong with which file, where they are not.
     """
@@ -68,7 +68,7 @@ def write(checked: Checked, file: BinaryIO | BinaryStdout, name: str) -> None:
 
 
 def join(checked: Checked, out: Path) -> None:
-    """Write the joined file, whole or not at all, with a run file: a batch can go on with it.
+    """Write the joined file, whole or not at all, with a run file: the job can go on with it.
 
     Raises UsageError where it is there already, or can't be written.
     """
@@ -132,7 +132,7 @@ def _check_same(first: Path, one: RunFile, path: Path, other: RunFile) -> None:
 
 def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: RowCodec) -> tuple[int, int]:
     """How many lines there are, and failures among them; every shard is finished, no question is there twice."""
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[tuple[str, ...], Path] = {}
     models: dict[str, str] = {}
     failed = 0
     for path in ordered:
@@ -140,7 +140,7 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: R
         for line in read_rows(path, layout, known):
             there[line.settings] += 1
             failed += line.failed
-            key = (line.id, line.settings)
+            key = (*line.key, line.settings)
             if key in seen:
                 raise UsageError(f"The question {line.id} is in {seen[key]} and again in {path}.")
             seen[key] = path

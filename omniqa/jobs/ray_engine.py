@@ -17,10 +17,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omniqa.errors import ModelError, OmniqaError, UsageError
-from omniqa.file_state import file_state
 from omniqa.jobs.jsonl_store import Row
-from omniqa.jobs.rows import Asked
-from omniqa.jobs.runner import Asker, Batch, Todo
+from omniqa.jobs.rows import Asked, known
+from omniqa.jobs.runner import Job, Runner, Todo
 
 if TYPE_CHECKING:
     from omniqa.pipeline.engine import OmniQA
@@ -98,8 +97,8 @@ class _Report(NamedTuple):
 class Worker:
     """An actor. It runs in the folder that the command was given in, so that names mean the same."""
 
-    def __init__(self, asker: Asker, load: Load, folder: str) -> None:
-        self._asker = asker
+    def __init__(self, runner: Runner, load: Load, folder: str) -> None:
+        self._runner = runner
         self._error: Exception | None = None
         try:
             self._qa = _load_in(folder, load)
@@ -112,18 +111,18 @@ class Worker:
             yield {"report": [pickle.dumps(report)]}
 
     def _reports(self, todos: Iterable[Todo]) -> Iterator[_Report]:
-        asker, known, waited = self._asker, len(self._asker.left_out), self._asker.waited_s
+        runner, known, waited = self._runner, len(self._runner.left_out), self._runner.waited_s
         error = self._error
         if error is None:
             try:
-                for row in asker.ask(self._qa, todos):
-                    yield _Report(row, asker.waited_s - waited)
-                    waited = asker.waited_s
+                for row in runner.ask(self._qa, todos):
+                    yield _Report(row, runner.waited_s - waited)
+                    waited = runner.waited_s
             except OmniqaError as raised:
                 error = raised
             except Exception as raised:  # noqa: BLE001  whatever it is, it ends the run, and not all can be pickled
                 error = RuntimeError(f"{type(raised).__name__}: {raised}")
-        yield _Report(None, asker.waited_s - waited, tuple(asker.left_out)[known:], error)
+        yield _Report(None, runner.waited_s - waited, tuple(runner.left_out)[known:], error)
 
 
 def _load_in(folder: str, load: Load) -> "OmniQA":
@@ -202,56 +201,54 @@ def _hush() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def go_on(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None]:
+def go_on(job: Job, load: Load, actors: Actors) -> Generator[Row, None, None]:
     """Ask on the cluster what is missing; gives every line once it is written, in the order in which they come.
 
     load: loads the model, in each actor. actors: as `cluster` gave them.
-    Raises what `Batch.write` and `Asker.ask` raise, and ModelError where no actor stays alive.
+    Raises what `Job.write` and `Runner.ask` raise, and ModelError where no actor stays alive.
     """
-    return batch.write(_lines(batch, load, actors))
+    return job.write(_lines(job, load, actors))
 
 
-def _lines(batch: Batch, load: Load, actors: Actors) -> Generator[Row, None, None]:
-    before = len(batch.results.known)
-    todos = list(batch.missing())
+def _lines(job: Job, load: Load, actors: Actors) -> Generator[Row, None, None]:
+    before = len(job.results.known)
+    todos = list(job.missing())
     if todos:
-        yield from _round(batch, todos, load, actors, _TOGETHER)
+        yield from _round(job, todos, load, actors, _TOGETHER)
     # Where actors were killed again and again, each clip by itself shows which one does.
-    todos = list(batch.missing())
-    files = {todo.clip.path: file_state(todo.clip.path) for todo in todos}
+    todos = list(job.missing())
+    files = {todo.clip.path: job.runner.clips.file(todo.clip.path) for todo in todos}
     if todos:
-        yield from _round(batch, todos, load, actors, 1)
-    lost = list(batch.missing())
-    if lost and len(batch.results.known) == before:
+        yield from _round(job, todos, load, actors, 1)
+    lost = list(job.missing())
+    if lost and len(job.results.known) == before:
         raise ModelError("All Ray actors were killed before they answered anything; memory may have run out.")
     for todo in lost:
-        for id, question in todo.asked:
+        for request in todo.requests:
             error = f"{todo.clip.path} was given up: whichever process was asked about it was killed."
-            assert batch.results.model is not None  # of the lines that came
-            asked = Asked(todo.clip, id, question, files[todo.clip.path])
-            yield batch.asker.failed(asked, error, batch.results.model)
+            assert job.results.model is not None  # of the lines that came
+            asked = Asked(todo.clip, request, files[todo.clip.path])
+            yield job.runner.rows.failed(asked, error, job.results.model)
 
 
-def _round(
-    batch: Batch, todos: Sequence[Todo], load: Load, actors: Actors, together: int
-) -> Generator[Row, None, None]:
+def _round(job: Job, todos: Sequence[Todo], load: Load, actors: Actors, together: int) -> Generator[Row, None, None]:
     """Ask about each of these clips, so many of them together; those whose actors died too often give no lines."""
     from ray.exceptions import RayError
 
     try:
-        for report in _reports(batch.asker, todos, load, actors, together):
-            batch.asker.waited_s += report.waited_s
-            batch.asker.left_out.update(dict.fromkeys(report.left_out))
+        for report in _reports(job.runner, todos, load, actors, together):
+            job.runner.waited_s += report.waited_s
+            job.runner.left_out.update(dict.fromkeys(report.left_out))
             if report.error is not None:
                 raise report.error
-            if report.row is not None and report.row["id"] not in batch.results.known:
+            if report.row is not None and known(report.row).key not in job.results.known:
                 yield report.row
     except RayError as error:
         raise ModelError(f"Ray gave up: {error}") from error
 
 
 def _reports(
-    asker: Asker, todos: Sequence[Todo], load: Load, actors: Actors, together: int
+    runner: Runner, todos: Sequence[Todo], load: Load, actors: Actors, together: int
 ) -> Generator[_Report, None, None]:
     import ray.data
 
@@ -268,7 +265,7 @@ def _reports(
         warnings.simplefilter("ignore")  # Ray has no other way yet to bound the retries
         answered = clips.map_batches(
             Worker,
-            fn_constructor_args=(asker, load, os.getcwd()),
+            fn_constructor_args=(runner, load, os.getcwd()),
             batch_size=None,
             # Alone, a task whose actor dies takes no other with it.
             compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2 if together > 1 else 1),

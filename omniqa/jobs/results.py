@@ -1,33 +1,31 @@
-"""Where a batch's lines go: a file that the next run goes on with, or a stream."""
+"""Where a job's lines go: a file that the next run goes on with, or a stream."""
 
 import os
-import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from omniqa.errors import UsageError
 from omniqa.file_state import FileState
+from omniqa.interrupts import interrupts_held
 from omniqa.jobs import runfile
 from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JsonlStore, Row, RowCodec, line_of, write_line
-from omniqa.jobs.rows import Known, known
+from omniqa.jobs.rows import Key, Known, clip_field, known
 from omniqa.jobs.runfile import RunFile, Settings
 from omniqa.terminal import for_file
 
 
 class Results:
-    """The lines of a batch.
+    """The lines of a job.
 
     settings: the name of this run's settings, in every line.
-    known: lines with them that are there, by id.
+    known: lines with them that are there, by id and column.
     changed: how many files have changed since lines were written about them; these lines are gone.
     """
 
@@ -35,7 +33,7 @@ class Results:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = runfile.name_of(settings)
-        self.known: dict[str, Known] = {}
+        self.known: dict[Key, Known] = {}
 
     def __enter__(self) -> "Results":
         return self
@@ -52,7 +50,8 @@ class Results:
 
     def add(self, row: Row) -> None:
         """Take in a line, for good. Raises UsageError where there is no room for it."""
-        self.known[row["id"]] = known(row)
+        line = known(row)
+        self.known[line.key] = line
 
     def finish(self) -> None:
         """Say that all that was asked for is there."""
@@ -65,7 +64,8 @@ class ResultFile(Results):
     """Lines in a file, with its run file beside it, open for one run at a time.
 
     append: lines with other settings may be there. retry: failures with these settings are taken out first.
-    now: the file of a clip, by its name, as it is now. Lines that answer for another one are taken out, too.
+    read: `known`, or what checks more of a line. now: the file of a clip, by its name, as it is now. Lines that answer
+    for another one are taken out, too.
     Raises UsageError where the file can't be written, or holds other results.
     """
 
@@ -79,10 +79,11 @@ class ResultFile(Results):
         asked: dict[str, Any],
         append: bool = False,
         retry: bool = False,
+        read: Callable[..., Known] = known,
         now: Callable[[str], FileState | None] = lambda video: None,
     ) -> None:
         super().__init__(settings)
-        self._read = partial(known, now=now)
+        self._read = partial(read, now=now)
         self._store = JsonlStore(path, layout, self._read)
         try:
             self._check_ids(layout)
@@ -93,7 +94,7 @@ class ResultFile(Results):
         except BaseException:
             self.close()
             raise
-        self.known = {line.id: line for line in self._store.rows if line.settings == self.settings}
+        self.known = {line.key: line for line in self._store.rows if line.settings == self.settings}
 
     def _drop(self, retry: bool) -> None:
         """Take out lines with these settings that answer for other files than are there, and failures if asked to."""
@@ -106,7 +107,7 @@ class ResultFile(Results):
             if line.settings != self.settings:
                 return False
             if line.stale:
-                changed.add(row["video"])
+                changed.add(row[clip_field(row)])
             return line.stale or (retry and line.failed)
 
         self._store.drop(unwanted)
@@ -114,11 +115,11 @@ class ResultFile(Results):
 
     def _check_ids(self, layout: RowCodec) -> None:
         """Whether no question has two lines with the same settings. Raises UsageError, which names the second."""
-        times = Counter((line.id, line.settings) for line in self._store.rows)
+        times = Counter((*line.key, line.settings) for line in self._store.rows)
         twice = next((key for key, count in times.items() if count > 1), None)
         if twice is not None:
             path = self._store.path
-            number = line_of(path, layout, lambda row: (row["id"], row["settings"]) == twice)
+            number = line_of(path, layout, lambda row: (*known(row).key, row["settings"]) == twice)
             raise UsageError(
                 f"Line {number} of {path} has the id {twice[0]!r} of an earlier one. Remove one of them, or write to "
                 "another file."
@@ -139,7 +140,7 @@ class ResultFile(Results):
 
     def add(self, row: Row) -> None:
         """Write a line, whole and for good. Raises UsageError where there is no room for it."""
-        with _interrupts_wait():
+        with interrupts_held():  # what is on the disk and what is known of it never differ
             self._store.append(row)
             super().add(row)
 
@@ -178,20 +179,3 @@ class Stream(Results):
         """Close the pipe or the device."""
         if not self._is_stdout:
             os.close(self._file)
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C come at the end of this, so that what is on the disk and what is known of it never differ."""
-    before = signal.getsignal(signal.SIGINT)
-    if current_thread() is not main_thread() or not callable(before):  # nothing would be interrupted
-        yield
-        return
-    came: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        before(signal.SIGINT, came[0])

@@ -1,15 +1,16 @@
-"""The lines of a batch's results: one a question, answered or failed."""
+"""The lines of a job's results: one for each question and method, answered or failed."""
 
 import re
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.questions import Question
+from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
     from omniqa.pipeline.answer import Answer
@@ -20,13 +21,105 @@ FAILED = "failed"
 _STATUSES = (OK, FEWER_FRAMES, FAILED)
 
 
+Key = tuple[str, str]  # an id, and a column's name
+
+
+class Request(NamedTuple):
+    """One question by one method: one line of results.
+
+    id: tells the question from all others, today and tomorrow. question: whatever the job's Rows know what to do with.
+    column: the method; its name is empty in a job that has but one.
+    """
+
+    id: str
+    question: Any
+    column: MethodVariant
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others of the job."""
+        return self.id, self.column.name
+
+
+class ClipQuestions(Protocol):
+    """A clip, and the questions about it."""
+
+    @property
+    def clip(self) -> ClipPath:
+        """The clip."""
+        ...
+
+    def asked(self) -> Iterator[tuple[str, Any]]:
+        """The questions, each with its id."""
+        ...
+
+
 class Asked(NamedTuple):
-    """A question about a clip. file: the clip's file as it was right before it was decoded."""
+    """A request about a clip.
+
+    file: the clip's file as it was right before it was decoded.
+    had_frames: how many there were when memory ran out, if it did.
+    """
 
     clip: ClipPath
-    id: str
-    question: Question
+    request: Request
     file: FileState | None
+    had_frames: int | None = None
+
+
+class Rows(Protocol):
+    """What a kind of job puts to the model, and writes about the answer.
+
+    Every line has the texts id, status, settings and model, and the clip's name as video or clip; a failure has an
+    error. What is asked by several methods has a column, too.
+    """
+
+    def prompt(self, question: Any) -> str:
+        """The question as the model gets it."""
+        ...
+
+    def answered(self, asked: Asked, answer: "Answer") -> Row:
+        """The line of an answer."""
+        ...
+
+    def failed(self, asked: Asked, error: str, model: str) -> Row:
+        """The line of a question that has no answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The lines of a batch: what `ask --json` prints, and more.
+
+    settings: their name in the run file.
+    """
+
+    settings: str
+
+    def prompt(self, question: Question) -> str:
+        """The question as it is."""
+        return question.text
+
+    def answered(self, asked: Asked, answer: "Answer") -> Row:
+        """The line of an answer, marked where memory ran out for all frames."""
+        status, row = OK, replace(answer, video=asked.clip.name).to_dict()
+        if asked.had_frames is not None:
+            status, media = FEWER_FRAMES, row["media"]
+            media["warnings"].append(f"Memory ran out with {asked.had_frames} frames; answered from {media['frames']}.")
+        return self._line(asked, status, None, row)
+
+    def failed(self, asked: Asked, error: str, model: str) -> Row:
+        """The line of a question that has no answer, with the same fields."""
+        question, pruner = asked.request.question, asked.request.column.pruner
+        nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
+        retention: Row = {"target": pruner.target, "achieved": None, "audio": None, "video": None, "per_layer": []}
+        names = {"video": asked.clip.name, "question": question.text, "answer": None, "model": model}
+        how = {"method": pruner.name, "retention": retention}
+        return self._line(asked, FAILED, error, names | how | nothing)
+
+    def _line(self, asked: Asked, status: str, error: str | None, row: Row) -> Row:
+        tail = {"fields": dict(asked.request.question.fields), "settings": self.settings}
+        return {"id": asked.request.id, "status": status, "error": error} | row | as_field(asked.file) | tail
 
 
 class Known(NamedTuple):
@@ -36,12 +129,18 @@ class Known(NamedTuple):
     """
 
     id: str
+    column: str
     settings: str
     model: str
     failed: bool
     stale: bool
     video: str | None
     error: str | None
+
+    @property
+    def key(self) -> Key:
+        """What tells its question and method from all others with the same settings."""
+        return self.id, self.column
 
 
 class Failure(NamedTuple):
@@ -56,50 +155,28 @@ class Failure(NamedTuple):
     video: str
 
 
-def answered(asked: Asked, answer: "Answer", settings: str, had_frames: int | None) -> Row:
-    """The line of an answer: what `ask --json` prints, and more.
-
-    settings: their name in the run file. had_frames: how many there were when memory ran out, if it did.
-    """
-    status, row = OK, replace(answer, video=asked.clip.name).to_dict()
-    if had_frames is not None:
-        status, media = FEWER_FRAMES, row["media"]
-        media["warnings"].append(f"Memory ran out with {had_frames} frames; answered from {media['frames']}.")
-    return _head(asked, status, None) | row | _tail(asked, settings)
-
-
-def failed(asked: Asked, error: str, model: str, method: str, target: float, settings: str) -> Row:
-    """The line of a question that has no answer, with the same fields."""
-    nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
-    retention: Row = {"target": target, "achieved": None, "audio": None, "video": None, "per_layer": []}
-    names = {"video": asked.clip.name, "question": asked.question.text, "answer": None, "model": model}
-    how = {"method": method, "retention": retention}
-    return _head(asked, FAILED, error) | names | how | nothing | _tail(asked, settings)
-
-
-def _head(asked: Asked, status: str, error: str | None) -> Row:
-    return {"id": asked.id, "status": status, "error": error}
-
-
-def _tail(asked: Asked, settings: str) -> Row:
-    return as_field(asked.file) | {"fields": dict(asked.question.fields), "settings": settings}
-
-
 def known(row: Row, now: Callable[[str], FileState | None] = lambda video: None) -> Known:
     """What to keep of a line, be it of JSON or of a table, where all cells are text.
 
     now: the file of a clip, by its name, as it is now; None if it does not matter.
-    Raises ValueError, with the reason, for a line that is no result of a batch.
+    Raises ValueError, with the reason, for a line that is no result.
     """
-    for name in ("id", "status", "settings", "model", "video"):
+    clip = clip_field(row)
+    for name in ("id", "status", "settings", "model", clip):
         if not isinstance(row.get(name), str):
-            raise ValueError(f"it is no result of a batch, for its {name!r} is no text")
+            raise ValueError(f"it is no result, for its {name!r} is no text")
     if row["status"] not in _STATUSES:
         raise ValueError(f"its status is {row['status']!r:.60}, not one of {', '.join(_STATUSES)}")
     failed = row["status"] == FAILED
-    video, error = (row["video"], str(row.get("error"))) if failed else (None, None)
-    stale = is_stale(row, now(row["video"]))
-    return Known(row["id"], sys.intern(row["settings"]), sys.intern(row["model"]), failed, stale, video, error)
+    video, error = (row[clip], str(row.get("error"))) if failed else (None, None)
+    stale = is_stale(row, now(row[clip]))
+    column, settings, model = (sys.intern(str(row.get(name, ""))) for name in ("column", "settings", "model"))
+    return Known(row["id"], column, settings, model, failed, stale, video, error)
+
+
+def clip_field(row: Row) -> str:
+    """What a line calls its clip: "video" in a batch, "clip" in an evaluation."""
+    return "clip" if "clip" in row else "video"
 
 
 def causes(failures: Iterable[Known]) -> list[Failure]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from omniqa.errors import UsageError
 from omniqa.files import read_regular
 from omniqa.jobs.clips import Shard, named_as_media
 from omniqa.jobs.jsonl_store import differences, write_whole
-from omniqa.jobs.questions import Task
+from omniqa.jobs.rows import ClipQuestions
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.user_file import fingerprint
@@ -26,7 +26,7 @@ _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
 class RunFile:
     """The content of FILE.run.json, beside the results in FILE.
 
-    shard: as "3/16". asked: what the whole batch asks, all shards together: the number of questions, and a digest.
+    shard: as "3/16". asked: what the whole job asks, all shards together: the number of questions, and a digest.
     settings: by the name that lines call them by; several where lines were added to others'.
     finished: how many lines there are with these settings, where all that was asked for has one.
     """
@@ -99,7 +99,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_asked(value: Any) -> bool:
-    """A batch's summary, or nothing at all."""
+    """A job's summary, or nothing at all."""
     whole = isinstance(value, dict) and _is_count(value.get("questions")) and isinstance(value.get("digest"), str)
     return whole or value == {}
 
@@ -117,20 +117,22 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def make_settings(
-    model: str | None,
-    dtype: str,
-    pruner: AnyMethod,
-    sampling: ClipOptions,
-    decoding: GenerationOptions,
-    reuse_static: float | None = None,
+    model: str | None, dtype: str, clips: ClipOptions, decoding: GenerationOptions, own: Mapping[str, Any]
 ) -> Settings:
-    """All that answers depend on, flat, as JSON gives it back. Devices may differ."""
+    """All that lines depend on, flat, as JSON gives it back. Devices may differ.
+
+    own: what else lines of this kind depend on, such as the method.
+    """
+    weights = {"model": model, "weights": weights_fingerprint(model), "dtype": dtype}
+    settings: Settings = json.loads(json_output.dumps({**weights, **own, **clips.settings, **asdict(decoding)}))
+    return settings
+
+
+def method_settings(pruner: AnyMethod) -> Settings:
+    """A method, its retention and its options, as settings."""
     options = {f"set {name}": value for name, value in asdict(pruner).items() if name != "retention"}
-    own = {"model": model, "weights": _fingerprint(model), "dtype": dtype, "method": pruner.name}
-    own |= {"method_file": digest} if (digest := fingerprint(pruner)) else {}
-    settings = own | {"retention": pruner.target} | options | sampling.settings | asdict(decoding)
-    settings |= {} if reuse_static is None else {"reuse_static": reuse_static}
-    return json.loads(json_output.dumps(settings))
+    file = {"method_file": digest} if (digest := fingerprint(pruner)) else {}
+    return {"method": pruner.name, **file, "retention": pruner.target, **options}
 
 
 def name_of(settings: Settings) -> str:
@@ -138,13 +140,17 @@ def name_of(settings: Settings) -> str:
     return hashlib.sha256(json_output.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def summary(tasks: Iterable[Task]) -> dict[str, Any]:
-    """What a batch asks, in short, whatever its order. Files that only may be media are left out: some come and go."""
-    ids = sorted(id for task in tasks if named_as_media(task.clip) for id, _ in task.asked())
+def summary(tasks: Iterable[ClipQuestions], columns: Sequence[str] = ("",)) -> dict[str, Any]:
+    """What a job asks, in short, whatever its order. Files that only may be media are left out: some come and go.
+
+    columns: the names of its methods; an empty one in a job that has but one.
+    """
+    questions = [id for task in tasks if named_as_media(task.clip) for id, _ in task.asked()]
+    ids = sorted(f"{id}\t{column}" if column else id for id in questions for column in columns)
     return {"questions": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]}
 
 
-def _fingerprint(model: str | None) -> str | None:
+def weights_fingerprint(model: str | None) -> str | None:
     """What tells a folder's weights from others of the same shape; None for a model of the hub."""
     files = sorted(Path(model).expanduser().glob("*.safetensors")) if model else []
     if not files:

@@ -5,24 +5,27 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from omniqa.errors import CLIP_ERRORS, MediaError, NotFiniteError, OmniqaError, OutOfMemoryError, UsageError
-from omniqa.file_state import FileState, file_state
-from omniqa.jobs import rows
-from omniqa.jobs.clips import ClipPath, is_media, named_as_media
+from omniqa.file_state import FileState
+from omniqa.jobs.clips import ClipPath, Clips, is_media, named_as_media
 from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.prefetch import Cancelled, prefetch
-from omniqa.jobs.questions import Question, Task
 from omniqa.jobs.results import Results
+from omniqa.jobs.rows import FAILED, Asked, ClipQuestions, Request, Rows
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.pipeline.token_estimate import estimate_tokens
+from omniqa.pruning.budget import Unreachable
 from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.variants import MethodVariant
 from omniqa.runtime.generation_options import GenerationOptions
 
 if TYPE_CHECKING:
+    from omniqa.pipeline.answer import Answer
     from omniqa.pipeline.engine import EncodedClip, OmniQA, Ready
 
 _FEWEST_FRAMES = 2
@@ -32,11 +35,26 @@ class NoMedia(Exception):
     """A file in a folder that is neither moving pictures nor sound: nobody asked about it."""
 
 
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What is done about a question that can't be answered as asked.
+
+    Attributes:
+        halve_frames: if memory runs out, the clip is asked about again with half its frames.
+        nearest_retention: a method that can't reach the retention on a clip is asked at the nearest that it reaches.
+        retry: what failed in an earlier run is asked again.
+    """
+
+    halve_frames: bool = False
+    nearest_retention: bool = False
+    retry: bool = False
+
+
 class Todo(NamedTuple):
-    """A clip, and its questions that have no line yet, with their ids."""
+    """A clip, and the requests about it that have no line yet."""
 
     clip: ClipPath
-    asked: list[tuple[str, Question]]
+    requests: list[Request]
 
 
 @dataclass
@@ -49,30 +67,37 @@ class _Asking:
     """
 
     clip: ClipPath
-    left: deque[tuple[str, Question]]
+    left: deque[Request]
     file: FileState | None
     frames: int = 0
     had_frames: int | None = None
     fault: NotFiniteError | None = None
 
-    def about(self, id: str, question: Question) -> rows.Asked:
-        """One of its questions."""
-        return rows.Asked(self.clip, id, question, self.file)
+    def about(self, request: Request) -> Asked:
+        """One of its requests."""
+        return Asked(self.clip, request, self.file, self.had_frames)
 
 
 @dataclass
-class Asker:
+class Runner:
     """How clips are asked about.
 
-    settings: their name, in every line. prefetch: how many clips are decoded ahead of the one that the model works on.
-    left_out: files in folders that turned out to be no media. waited_s: how long the model waited for decoding.
+    Attributes:
+        clips: where they come from.
+        rows: what is put to the model, and what a line holds.
+        policy: what is done about failures.
+        prefetch: how many clips are decoded ahead of the one that the model works on.
+        timed_alone: each answer's time and memory are its own, as if nothing had been asked about the clip before.
+        left_out: files in folders that turned out to be no media.
+        waited_s: how long the model waited for decoding.
     """
 
-    pruner: AnyMethod
-    sampling: ClipOptions
+    clips: Clips
     decoding: GenerationOptions
-    settings: str
+    rows: Rows
+    policy: FailurePolicy
     prefetch: int = 1
+    timed_alone: bool = False
     left_out: dict[str, None] = field(default_factory=dict)
     waited_s: float = 0.0
     _faults: FaultStreak = field(default_factory=FaultStreak)
@@ -85,31 +110,26 @@ class Asker:
         """
 
         def prepare(item: tuple[Todo, FileState | None], check: Callable[[], None]) -> "Ready":
-            return _prepare(qa, item[0].clip, self.sampling, check)
+            return _prepare(qa, self.clips, item[0].clip, None, check)
 
         # Each is looked at right before its thread begins: what is written to it from then on makes it another file.
-        seen = ((todo, file_state(todo.clip.path)) for todo in todos)
+        seen = ((todo, self.clips.file(todo.clip.path)) for todo in todos)
         with closing(prefetch(seen, prepare, self.prefetch)) as clips:
             for (todo, file), take in clips:
-                yield from self._of_clip(qa, _Asking(todo.clip, deque(todo.asked), file), take)
-
-    def failed(self, asked: rows.Asked, error: str, model: str) -> Row:
-        """The line of a question that has no answer."""
-        return rows.failed(asked, error, model, self.pruner.name, self.pruner.target, self.settings)
+                yield from self._of_clip(qa, _Asking(todo.clip, deque(todo.requests), file), take)
 
     def _of_clip(self, qa: "OmniQA", asking: _Asking, take: Callable[[], "Ready"]) -> Iterator[Row]:
         try:
             try:
                 yield from self._answers(qa, asking, lambda: self._waited_for(take))
             except OutOfMemoryError:
-                asking.frames = asking.frames or _expected_frames(asking.clip, self.sampling)
-                if asking.frames <= _FEWEST_FRAMES:
+                asking.frames = asking.frames or _expected_frames(asking.clip, self.clips.sampling)
+                if not self.policy.halve_frames or asking.frames <= _FEWEST_FRAMES:
                     raise
             if asking.left:  # here, what the first attempt held is free
                 asking.had_frames, asking.frames = asking.frames, max(_FEWEST_FRAMES, asking.frames // 2)
-                asking.file = file_state(asking.clip.path)
-                fewer = replace(self.sampling, max_frames=asking.frames)
-                yield from self._answers(qa, asking, lambda: _prepare(qa, asking.clip, fewer))
+                asking.file = self.clips.file(asking.clip.path)
+                yield from self._answers(qa, asking, lambda: _prepare(qa, self.clips, asking.clip, asking.frames))
         except NoMedia:
             self.left_out[asking.clip.path] = None
         except CLIP_ERRORS as error:
@@ -135,69 +155,80 @@ class Asker:
             self.waited_s += time.perf_counter() - begun
 
     def _answers(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> Iterator[Row]:
-        """A line for each question that is left; raises where the clip can't be used or memory runs out."""
+        """A line for each request that is left; raises if the clip can't be used or memory runs out."""
         with memory_errors():
-            video, first = _encode(qa, asking, prepare), True
+            video, first = _encode(qa, asking, prepare), not self.timed_alone
         while asking.left:
-            id, question = asking.left[0]
-            with memory_errors():
-                row = self._answer(qa, asking, video, id, question, first)
-            first = first and row["status"] == rows.FAILED
+            row = self._answer(qa, asking, video, first)
+            first = first and row["status"] == FAILED
             asking.left.popleft()
             yield row
 
-    def _answer(
-        self, qa: "OmniQA", asking: _Asking, video: "EncodedClip", id: str, question: Question, first: bool
-    ) -> Row:
+    def _answer(self, qa: "OmniQA", asking: _Asking, video: "EncodedClip", first: bool) -> Row:
+        """The line of the next request. first: its answer tells what encoding took."""
+        request = asking.left[0]
         try:
-            answers = qa.ask_all(video, [question.text], self.pruner, decoding=self.decoding, count_encoding=first)
-            answer = next(answers)
-        except OutOfMemoryError:
-            raise
-        except NotFiniteError as error:
-            asking.fault = error
-            return self.failed(asking.about(id, question), str(error), qa.name)
-        except CLIP_ERRORS as error:
-            return self.failed(asking.about(id, question), str(error), qa.name)
-        return rows.answered(asking.about(id, question), answer, self.settings, asking.had_frames)
+            answer = self._ask(qa, video, request, first)
+        except (*CLIP_ERRORS, NotFiniteError) as error:
+            if isinstance(error, OutOfMemoryError) and self.policy.halve_frames:
+                raise
+            asking.fault = error if isinstance(error, NotFiniteError) else asking.fault
+            return self.rows.failed(asking.about(request), str(error), qa.name)
+        return self.rows.answered(asking.about(request), answer)
+
+    def _ask(self, qa: "OmniQA", video: "EncodedClip", request: Request, first: bool) -> "Answer":
+        def ask(pruner: AnyMethod) -> "Answer":
+            prompts, share = [self.rows.prompt(request.question)], not self.timed_alone
+            with memory_errors():
+                answers = qa.ask_all(video, prompts, pruner, decoding=self.decoding, count_encoding=first, share=share)
+                return next(answers)
+
+        try:
+            return ask(request.column.pruner)
+        except Unreachable as error:
+            if not self.policy.nearest_retention:
+                raise
+            nearest = replace(request.column.pruner, retention=error.nearest)
+        return ask(nearest)
 
     def _failures(self, qa: "OmniQA", asking: _Asking, error: str) -> Iterator[Row]:
-        for id, question in asking.left:
-            yield self.failed(asking.about(id, question), error, qa.name)
+        return (self.rows.failed(asking.about(request), error, qa.name) for request in asking.left)
 
 
 @dataclass
-class Batch:
-    """Clips and questions, how they are asked, and where the lines go."""
+class Job:
+    """Clips, questions and methods: every question is asked by every method once; and where the lines go."""
 
-    tasks: Sequence[Task]
-    asker: Asker
+    tasks: Sequence[ClipQuestions]
+    columns: Sequence[MethodVariant]
+    runner: Runner
     results: Results
 
     def missing(self) -> Iterator[Todo]:
         """What is still to be asked, clip after clip."""
         for task in self.tasks:
-            if task.clip.path in self.asker.left_out:
+            if task.clip.path in self.runner.left_out:
                 continue
-            asked = [pair for pair in task.asked() if pair[0] not in self.results.known]
-            if asked:
-                yield Todo(task.clip, asked)
+            requests = [Request(id, question, column) for id, question in task.asked() for column in self.columns]
+            left = [request for request in requests if request.key not in self.results.known]
+            if left:
+                yield Todo(task.clip, left)
 
     def anything_left(self) -> bool:
         """Whether there is something to ask a model; files that are no media may be all that is missing."""
         for todo in self.missing():
             if _is_wanted(todo.clip):
                 return True
-            self.asker.left_out[todo.clip.path] = None
+            self.runner.left_out[todo.clip.path] = None
         return False
 
     def go_on(self, qa: "OmniQA") -> Generator[Row, None, None]:
         """Ask this model what is missing; gives every line once it is written.
 
-        Raises what `Asker.ask` and `write` raise.
+        Raises what `Runner.ask` and `write` raise.
         """
         self._check_model(qa.name)
-        return self.write(self.asker.ask(qa, self.missing()))
+        return self.write(self.runner.ask(qa, self.missing()))
 
     def write(self, lines: Generator[Row, None, None]) -> Generator[Row, None, None]:
         """Write lines as they come, whoever asked; gives each once it is written.
@@ -234,12 +265,20 @@ def _is_wanted(clip: ClipPath) -> bool:
     return named_as_media(clip) or is_media(clip.path)
 
 
-def _prepare(qa: "OmniQA", clip: ClipPath, sampling: ClipOptions, check: Callable[[], None] = lambda: None) -> "Ready":
-    """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone."""
+def _prepare(
+    qa: "OmniQA", clips: Clips, clip: ClipPath, frames: int | None, check: Callable[[], None] = lambda: None
+) -> "Ready":
+    """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone.
+
+    frames: the most that are taken; None is what the sampling says.
+    """
     if not _is_wanted(clip):
         raise NoMedia
     try:
-        return qa.prepare(clip.path, sampling, progress=lambda stage, share: check())
+        source = clips.source(clip.path, qa.pixels)
+        sampling = clips.sampling if frames is None else replace(clips.sampling, max_frames=frames)
+        options = sampling if isinstance(source, str | Path) else None  # what is drawn is sampled already
+        return qa.prepare(source, options, progress=lambda stage, share: check())
     except (OmniqaError, Cancelled):
         raise
     except Exception as error:

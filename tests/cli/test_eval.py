@@ -82,7 +82,8 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     assert [cell["achieved"] for cell in overall] == pytest.approx([0.5, 0.3], abs=0.01)
     assert all(cell["n"] == made["questions"] and cell["chance"] > 0 for cell in overall)
     folder = tmp_path / "out"
-    assert {path.name for path in folder.iterdir()} == {"results.jsonl", "settings.json", "report.json", "report.csv"}
+    assert {path.name for path in folder.iterdir()} == {"results.jsonl", "results.jsonl.run.json", "report.json",
+                                                     "report.csv"}  # fmt: skip
     assert json.loads((folder / "report.json").read_text()) == made
     with (folder / "report.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -95,7 +96,7 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
 def test_a_finished_run_shows_its_table_without_loading_the_model(evaluate_nano, tmp_path, monkeypatch):
     arguments = ("--limit", 3, "-o", tmp_path / "out", "-q")
     first = evaluate_nano(*arguments)
-    monkeypatch.setattr("omniqa.cli.eval.load_model", None)
+    monkeypatch.setattr("omniqa.cli.jobs.load_model", None)
     assert evaluate_nano(*arguments) == first
 
 

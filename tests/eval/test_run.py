@@ -11,19 +11,25 @@ import time
 import pytest
 
 import omniqa
-from omniqa.errors import MediaError, NotFiniteError, OutOfMemoryError
+from omniqa.errors import MediaError, NotFiniteError, OutOfMemoryError, UsageError
 from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import Question
 from omniqa.eval.report import as_csv, groupings, report
-from omniqa.eval.run import Run
-from omniqa.jobs.jsonl_store import JsonlStore
+from omniqa.eval.run import POLICY, EvalRows, by_clip, known_answer, read_answers
+from omniqa.jobs import merge, runfile
+from omniqa.jobs.clips import Shard
+from omniqa.jobs.jsonl_store import JSON_LINES
+from omniqa.jobs.results import ResultFile
+from omniqa.jobs.runner import Job, Runner
+from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning.variants import method_variants
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
 
 CLIPS = NanoClips(3, 1, 112)
+WHOLE = Shard()
 COLUMNS = method_variants(["none", "omnidrop", "omnizip", "random"], [0.5, 0.3])
 
 
@@ -35,24 +41,39 @@ def qa(nano):
 @pytest.fixture
 def start(tmp_path):
     """A run that goes on where the last one with the same file ended."""
-    stores = []
+    opened = []
 
-    def make(questions=None, made=COLUMNS, clips=CLIPS):
-        for store in stores:
-            store.__exit__(None, None, None)
-        stores[:] = [JsonlStore(tmp_path / "results.jsonl")]
-        return Run(questions or CLIPS.questions(2)[:4], clips, made, GenerationOptions(6), stores[0])
+    def make(questions=None, made=COLUMNS, clips=CLIPS, shard=WHOLE, path=tmp_path / "results.jsonl", tokens=6):
+        while opened:
+            opened.pop().close()
+        tasks, decoding = by_clip(questions or CLIPS.questions(2)[:4]), GenerationOptions(tokens)
+        settings = runfile.make_settings("nano", "auto", ClipOptions(), decoding, {})
+        asked = runfile.summary(tasks, [column.name for column in made])
+        options = {"shard": shard, "asked": asked, "retry": POLICY.retry, "read": known_answer}
+        opened.append(ResultFile(path, JSON_LINES, settings, **options))
+        runner = Runner(clips, decoding, EvalRows(opened[0].settings), POLICY, timed_alone=True)
+        return Job([task for task in tasks if shard.takes(task.clip.name)], made, runner, opened[0])
 
     yield make
-    for store in stores:
-        store.__exit__(None, None, None)
+    for results in opened:
+        results.close()
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """What the file holds, by question and column."""
+
+    def call(questions, made, path=tmp_path / "results.jsonl"):
+        return read_answers(path, questions, made)
+
+    return call
 
 
 def test_each_clip_is_encoded_once_for_all_questions_methods_and_retentions(qa, start, monkeypatch):
     encoded = []
     encode = OmniQA.encode
     monkeypatch.setattr(
-        OmniQA, "encode", lambda self, clip, *rest: encoded.append(clip.info.path) or encode(self, clip, *rest)
+        OmniQA, "encode", lambda self, clip, *rest: encoded.append(clip.name) or encode(self, clip, *rest)
     )
     questions = CLIPS.questions(2)
     mixed = [questions[index] for index in (0, -1, 1, -2, 2)]
@@ -76,12 +97,12 @@ def test_answers_are_those_that_ask_gives(qa, start):
         assert row["expected"] == question.answer
 
 
-def test_a_second_run_asks_only_what_is_missing(qa, start, monkeypatch):
+def test_a_second_run_asks_only_what_is_missing(qa, start, answers):
     first = list(start(made=COLUMNS[:2]).go_on(qa))
     assert list(start(made=COLUMNS[:2]).go_on(qa)) == []
     added = list(start().go_on(qa))
     assert {row["column"] for row in added} == {column.name for column in COLUMNS[2:]}
-    assert len(start().rows()) == len(first) + len(added)
+    assert len(answers(CLIPS.questions(2)[:4], COLUMNS)) == len(first) + len(added)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -122,6 +143,51 @@ def test_a_killed_command_goes_on_where_it_was(nano, tmp_path):
     assert [cell["n"] for cell in made["cells"] if cell["by"] == "all"] == [9, 9, 9]
 
 
+TIMES = {"input_pruning_s", "prefill_s", "generate_s", "peak_rss_bytes"}
+
+
+def timeless(rows):
+    return {key: {name: value for name, value in row.items() if name not in TIMES} for key, row in rows.items()}
+
+
+def test_shards_joined_are_the_whole_evaluation_and_leave_nothing_to_ask(qa, start, answers, tmp_path):
+    questions = [question for question in CLIPS.questions(5) if question.number % 3 == 0]
+    paths = [tmp_path / f"{index}.jsonl" for index in (1, 2)]
+    asked = [
+        list(start(questions, COLUMNS[:2], shard=Shard(k, 2), path=path).go_on(qa)) for k, path in enumerate(paths, 1)
+    ]
+    assert all(asked), "both shards have clips"
+    merge.join(merge.check(paths), tmp_path / "joined.jsonl")
+    assert list(start(questions, COLUMNS[:2], path=tmp_path / "joined.jsonl").go_on(qa)) == []
+    list(start(questions, COLUMNS[:2]).go_on(qa))
+    whole = answers(questions, COLUMNS[:2])
+    assert timeless(answers(questions, COLUMNS[:2], tmp_path / "joined.jsonl")) == timeless(whole)
+    assert len(whole) == 2 * len(questions)
+    assert runfile.read(tmp_path / "joined.jsonl") == runfile.read(tmp_path / "results.jsonl")
+
+
+def test_shards_that_were_asked_by_other_methods_are_not_joined(qa, start, tmp_path):
+    paths = [tmp_path / f"{index}.jsonl" for index in (1, 2)]
+    for index, path in enumerate(paths, 1):
+        list(start(made=COLUMNS[:index], shard=Shard(index, 2), path=path).go_on(qa))
+    with pytest.raises(UsageError, match="another list of videos and questions"):
+        merge.check(paths)
+
+
+def test_a_fault_of_omniqa_fails_its_clip_and_the_others_are_asked(qa, start, monkeypatch):
+    encode = OmniQA.encode
+
+    def odd(self, clip):
+        if clip.name == "nano 0":
+            raise ZeroDivisionError("no such thing")
+        return encode(self, clip)
+
+    monkeypatch.setattr(OmniQA, "encode", odd)
+    rows = list(start([question for question in CLIPS.questions(2) if question.number % 5 == 0], COLUMNS[:1]).go_on(qa))
+    assert {row["clip"] for row in rows if "a fault in omniqa: ZeroDivisionError" in row.get("error", "")} == {"0"}
+    assert {row["clip"] for row in rows if row["status"] == "ok"} == {"1"}
+
+
 class Broken:
     """Clips of which the second can't be used."""
 
@@ -136,22 +202,24 @@ class Broken:
         return None
 
 
-def test_what_fails_is_counted_and_tried_again(qa, start, monkeypatch):
+def test_what_fails_is_counted_and_tried_again(qa, start, answers):
     questions = [question for question in CLIPS.questions(2) if question.number % 3 == 0]
     broken = [question for question in questions if question.clip == "1"]
     run = start(questions, COLUMNS[:2], Broken())
     rows = list(run.go_on(qa))
     assert [row["question"] for row in rows if "error" in row] == [q.number for q in broken for _ in range(2)]
-    made = report("nano", questions, COLUMNS[:2], run.rows())
+    made = report("nano", questions, COLUMNS[:2], answers(questions, COLUMNS[:2]))
     cell = made["cells"][0]
     assert (cell["n"], cell["failed"]) == (len(questions) - len(broken), len(broken))
     assert {failure["error"] for failure in made["failures"]} == {"clip 1 is broken"}
     again = list(start(questions, COLUMNS[:2]).go_on(qa))
     assert [row["question"] for row in again] == [q.number for q in broken for _ in range(2)]
-    assert report("nano", questions, COLUMNS[:2], start(questions, COLUMNS[:2]).rows())["failures"] == []
+    assert report("nano", questions, COLUMNS[:2], answers(questions, COLUMNS[:2]))["failures"] == []
 
 
-def test_scores_that_are_no_numbers_fail_a_question_and_at_three_clips_in_a_row_the_run(qa, start, monkeypatch):
+def test_scores_that_are_no_numbers_fail_a_question_and_at_three_clips_in_a_row_the_run(
+    qa, start, answers, monkeypatch
+):
     def broken(self, video, questions, pruner, **rest):
         raise NotFiniteError("no numbers")
 
@@ -160,7 +228,7 @@ def test_scores_that_are_no_numbers_fail_a_question_and_at_three_clips_in_a_row_
     run, rows = start(questions, COLUMNS[:1]), []
     with pytest.raises(NotFiniteError):
         rows.extend(run.go_on(qa))
-    failed = run.rows().values()
+    failed = answers(questions, COLUMNS[:1]).values()
     assert {row["clip"] for row in failed} == {"0", "1", "2"}
     assert all(row["error"] == "no numbers" for row in failed)
 
@@ -179,14 +247,14 @@ def test_too_little_memory_for_one_answer_leaves_the_others(qa, start, monkeypat
     assert {row["column"] for row in rows if "error" not in row} == {COLUMNS[1].name}
 
 
-def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_marked(qa, start):
+def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_marked(qa, start, answers):
     made = method_variants(["fastv", "random"], [0.2])
-    run = start(made=made)
-    rows = list(run.go_on(qa))
+    rows = list(start(made=made).go_on(qa))
     for row in rows:
         assert row["at_floor"] == (row["method"] == "fastv")
         assert row["achieved"] == pytest.approx(0.4 if row["method"] == "fastv" else 0.2, abs=0.02)  # 2 of 5 layers
-    cells = report("nano", run.questions, made, run.rows())["cells"]
+    questions = CLIPS.questions(2)[:4]
+    cells = report("nano", questions, made, answers(questions, made))["cells"]
     assert [(cell["column"], cell["at_floor"]) for cell in cells[:2]] == [("fastv 0.2", 4), ("random 0.2", 0)]
 
 

@@ -8,9 +8,11 @@ from omniqa.jobs.clips import Paths, Shard, files_now, find
 from omniqa.jobs.jsonl_store import JSON_LINES
 from omniqa.jobs.questions import for_all
 from omniqa.jobs.results import ResultFile
-from omniqa.jobs.runner import Asker, Batch
+from omniqa.jobs.rows import BatchRows
+from omniqa.jobs.runner import FailurePolicy, Job, Runner
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
+from omniqa.pruning.variants import MethodVariant
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
@@ -46,15 +48,16 @@ def start(media, tmp_path):
         while opened:
             opened.pop().close()
         tasks = for_all(find(names or [str(media)]), questions)
-        pruner = registry.create("omnidrop", 0.4)
+        column = MethodVariant("", registry.create("omnidrop", 0.4))
         decoding = GenerationOptions(tokens)
-        settings = runfile.make_settings("nano", "auto", pruner, sampling, decoding)
+        settings = runfile.make_settings("nano", "auto", sampling, decoding, runfile.method_settings(column.pruner))
         now = files_now((task.clip for task in tasks), Paths(sampling))
         options = {"shard": Shard(), "asked": runfile.summary(tasks), "now": now} | options
         layout = options.pop("layout", JSON_LINES)
         opened.append(ResultFile(path or tmp_path / "out.jsonl", layout, settings, **options))
         mine = [task for task in tasks if options["shard"].takes(task.clip.name)]
-        return Batch(mine, Asker(pruner, sampling, decoding, opened[0].settings, prefetch), opened[0])
+        rows, policy = BatchRows(opened[0].settings), FailurePolicy(halve_frames=True)
+        return Job(mine, [column], Runner(Paths(sampling), decoding, rows, policy, prefetch), opened[0])
 
     yield make
     for results in opened:

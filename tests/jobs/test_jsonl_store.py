@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from omniqa.errors import UsageError
-from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings, read_rows, write_line, write_whole
+from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, read_rows, write_line, write_whole
 from omniqa.jobs.table import Table
 
 ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [1.5, None]}]
@@ -186,31 +186,10 @@ def test_what_can_not_be_written_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     for write in (
         lambda: JsonlStore(tmp_path),
-        lambda: check_settings(tmp_path / "file", {}),
         lambda: write_whole(tmp_path / "no" / "such.txt", ""),
     ):
         with pytest.raises(UsageError):
             write()
-
-
-def test_a_folder_belongs_to_its_settings(tmp_path):
-    folder = tmp_path / "new" / "out"
-    check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
-    check_settings(folder, {"none": None, "sizes": [1, 2.5], "seed": 0, "model": "m"})
-    with pytest.raises(UsageError, match="seed was 0, not 1"):
-        check_settings(folder, {"model": "m", "seed": 1, "sizes": [1, 2.5], "none": None})
-    with pytest.raises(UsageError, match="hint was None, not 'x'"):
-        check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None, "hint": "x"})
-    with pytest.raises(UsageError, match="sizes was"):
-        check_settings(folder, {"model": "m", "seed": 0, "none": None})
-    check_settings(folder, {"model": "m", "seed": 0, "sizes": [1, 2.5], "none": None})
-
-
-def test_lines_without_their_settings_belong_to_nobody(tmp_path):
-    with JsonlStore(tmp_path / "results.jsonl") as store:
-        store.append(ROWS[0])
-    with pytest.raises(UsageError, match=r"settings\.json"):
-        check_settings(tmp_path, {"seed": 0})
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from omniqa.errors import UsageError
-from omniqa.eval.run import checked
+from omniqa.eval.run import known_answer
 from omniqa.jobs import runfile
 from omniqa.jobs.clips import Shard
-from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, check_settings
+from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore
 from omniqa.jobs.merge import check
 from omniqa.jobs.results import ResultFile
 from omniqa.jobs.runfile import RunFile
@@ -36,7 +36,7 @@ def go_on(path):
 def test_results_as_they_were_written_are_gone_on_with(results):
     assert check([results]).lines == 1
     with go_on(results) as there:
-        assert list(there.known) == ["1"]
+        assert list(there.known) == [("1", "")]
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,12 @@ def test_a_run_file_of_no_use_is_refused(results, content, reason):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
-def test_a_pipe_in_place_of_a_run_file_or_settings_is_refused_at_once(results, tmp_path):
+def test_a_pipe_in_place_of_a_run_file_is_refused_at_once(results):
     path = runfile.path_of(results)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UsageError, match="a pipe, not a file"):
         go_on(results)
-    (tmp_path / "out").mkdir()
-    os.mkfifo(tmp_path / "out" / "settings.json")
-    with pytest.raises(UsageError, match="a pipe, not a file"):
-        check_settings(tmp_path / "out", SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -128,23 +124,17 @@ def test_a_question_that_has_two_lines_is_named(results):
         go_on(results)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "{", "", DEEP])
-def test_settings_of_an_evaluation_of_no_use_are_refused(tmp_path, content):
-    (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(UsageError, match=r"settings\.json can't be read .*line 1"):
-        check_settings(tmp_path, SETTINGS)
-
-
 @pytest.mark.parametrize(
     "line", [{}, {"question": "1"}, {"column": None}, {"error": 5}, {"said": 4}, {"achieved": "x"}, {"file": [1]}]
 )
 def test_a_line_that_is_no_answer_of_an_evaluation_is_named(tmp_path, line):
-    good = {"question": 1, "clip": "a", "column": "none", "error": "gone"}
+    head = {"id": "1", "settings": "s", "model": "m", "question": 1, "clip": "a", "column": "none"}
+    good = head | {"status": "failed", "error": "gone"}
     answered = {"said": "B", "correct": True, "achieved": 0.3, "at_floor": False, "input_pruning_s": 0, "prefill_s": 1,
                 "peak_device_bytes": None}  # fmt: skip
-    whole = {name: value for name, value in good.items() if name != "error"} | answered
+    whole = head | {"status": "ok"} | answered
     bad = {} if not line else (good if "error" in line else whole) | line
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (good, whole, bad)))
     with pytest.raises(UsageError, match=r"Line 3 of .* (no result of an evaluation|its 'file')"):
-        JsonlStore(path, keep=checked)
+        JsonlStore(path, keep=known_answer)

@@ -10,11 +10,12 @@ import pytest
 from benchmarks.batch_kills import actors
 from omniqa.errors import ModelError, UsageError
 from omniqa.jobs import ray_engine
+from omniqa.jobs.clips import Paths
 from omniqa.jobs.ray_engine import Actors, Pool, Worker, cluster
-from omniqa.jobs.runner import Asker
+from omniqa.jobs.rows import BatchRows
+from omniqa.jobs.runner import FailurePolicy, Runner
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import load
-from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.jobs.test_runner import timeless
 from tests.near import near
@@ -45,7 +46,7 @@ def whole(start, qa, tmp_path):
     return call
 
 
-class Deadly(Asker):
+class Deadly(Runner):
     """Whatever process decodes b.mkv is killed."""
 
     def ask(self, qa, todos):
@@ -84,24 +85,24 @@ def test_an_actor_killed_in_the_middle_costs_no_line_and_doubles_none(start, who
     found = timeless(tmp_path / "out.jsonl")
     assert {row["id"]: row for row in found} == expected
     assert len(found) == len(expected)
-    assert list(batch.asker.left_out) == [str(media / "notes")]
+    assert list(batch.runner.left_out) == [str(media / "notes")]
 
 
 def test_a_clip_that_kills_every_process_fails_by_itself(start, two_actors, loads, monkeypatch, tmp_path):
     monkeypatch.setattr(ray_engine, "_RETRIES", 0)
     batch = start()
-    asker = batch.asker
-    batch.asker = Deadly(asker.pruner, asker.sampling, asker.decoding, asker.settings)
+    runner = batch.runner
+    batch.runner = Deadly(runner.clips, runner.decoding, runner.rows, runner.policy)
     rows = list(ray_engine.go_on(batch, loads, Actors(1, 1, 0)))
     assert [row["status"] for row in rows] == ["ok"] * 4 + ["failed"] * 2
     assert "b.mkv was given up" in rows[-1]["error"]
 
 
 def test_what_is_wrong_with_the_model_or_the_folder_is_said_by_the_actor(tmp_path):
-    asker = Asker(registry.create("none", 1.0), ClipOptions(), GenerationOptions(), "settings")
+    runner = Runner(Paths(ClipOptions()), GenerationOptions(), BatchRows("settings"), FailurePolicy())
     here = os.getcwd()
     for name, folder, error in (("gone", here, ModelError), ("nano", str(tmp_path / "no"), UsageError)):
-        (said,) = Worker(asker, partial(load, name), folder)({"todo": []})
+        (said,) = Worker(runner, partial(load, name), folder)({"todo": []})
         report = pickle.loads(said["report"][0])
         assert isinstance(report.error, error)
     assert os.getcwd() == here

@@ -14,9 +14,8 @@ from omniqa.jobs import runfile
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.encoded_clip import PreprocessedClip
 from omniqa.pipeline.engine import OmniQA
-from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
-from tests.jobs.conftest import QUESTIONS
+from tests.jobs.conftest import QUESTIONS, SAMPLING
 from tests.media.faults import Faults
 from tests.near import near
 
@@ -63,11 +62,11 @@ def test_lines_are_what_ask_prints_and_more(start, qa, media, tmp_path):
     assert [(row["video"], row["question"]) for row in rows] == [
         (str(media / name), question) for name in ("a.mp4", "b.mkv", "sub/deep/c") for question in QUESTIONS
     ]
-    asker = start().asker
+    job = start()
     for row in rows:
         answer = next(
             qa.ask_all(
-                row["video"], [row["question"]], asker.pruner, sampling=asker.sampling, decoding=GenerationOptions(3)
+                row["video"], [row["question"]], job.columns[0].pruner, sampling=SAMPLING, decoding=GenerationOptions(3)
             )
         )
         expected = answer.to_dict() | TIMES
@@ -135,7 +134,7 @@ def test_files_that_are_no_media_are_left_out_and_need_no_model(start, qa, media
     batch = start()
     assert batch.anything_left()
     list(batch.go_on(qa))
-    assert list(batch.asker.left_out) == [str(media / "notes")]
+    assert list(batch.runner.left_out) == [str(media / "notes")]
     assert not start().anything_left()
 
 
@@ -360,9 +359,7 @@ def test_a_run_file_left_behind_counts_for_nothing(start, qa, tmp_path):
 def test_weights_of_another_training_are_other_settings(tmp_path):
     def settings(weights):
         (tmp_path / "model.safetensors").write_bytes(weights)
-        return runfile.make_settings(
-            str(tmp_path), "auto", registry.create("none", 1.0), ClipOptions(), GenerationOptions()
-        )
+        return runfile.make_settings(str(tmp_path), "auto", ClipOptions(), GenerationOptions(), {})
 
     first = settings(b"one")
     assert settings(b"one") == first
