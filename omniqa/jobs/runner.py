@@ -178,9 +178,11 @@ class Runner:
 
     def _ask(self, qa: "OmniQA", video: "EncodedClip", request: Request, first: bool) -> "Answer":
         def ask(pruner: AnyMethod) -> "Answer":
-            prompts, share = [self.rows.prompt(request.question)], not self.timed_alone
+            prompts, reuse = [self.rows.prompt(request.question)], not self.timed_alone
             with memory_errors():
-                answers = qa.ask_all(video, prompts, pruner, decoding=self.decoding, count_encoding=first, share=share)
+                answers = qa.ask_all(
+                    video, prompts, pruner, decoding=self.decoding, count_encoding=first, reuse_prefix=reuse
+                )
                 return next(answers)
 
         try:
