@@ -1,4 +1,4 @@
-"""`omniqa merge`: the shards of a batch as one file."""
+"""`omniqa merge`: the shards of a batch or an eval as one file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ def merge(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Join what `omniqa batch --shard` wrote: nothing missing, nothing twice, all with the same settings.
+    """Join what `batch` or `eval` with `--shard` wrote: nothing missing, nothing twice, all with the same settings.
 
     Each FILE has its FILE.run.json beside it. What is not whole is refused.
     """
