@@ -100,9 +100,17 @@ class OmniQA:
     ) -> Answer:
         """Answer one question about a file, a sampled clip, or a video encoded earlier.
 
-        method, retention (0.3), options: how tokens are dropped, see `omniqa.pruning`; or a method's instance, which
-        has its own retention and options. sampling: which frames and what
-        sound are taken; not allowed for what is sampled already. Raises the errors of omniqa.errors.
+        Args:
+            video: a path, an address (with `sampling.allow_network`), a `Clip` or an `EncodedClip`.
+            question: at most 20,000 characters.
+            method: a name of `omniqa methods`, `FILE.py:Class`, or an instance, which has its own retention and options.
+            retention: R, the mean share of audio and video tokens that the decoder's layers compute. Default: 0.3.
+            options: the method's, by name.
+            sampling: which frames and what sound are taken; not allowed for a video that is sampled already.
+            decoding: how many tokens are generated, and how each is chosen.
+
+        Raises:
+            OmniqaError: one of omniqa.errors, each with the command line's exit code.
         """
         pruner = registry.resolve(method, retention, options)
         return next(self.ask_all(video, [question], pruner, sampling=sampling, decoding=decoding))
@@ -122,10 +130,19 @@ class OmniQA:
     ) -> Iterator[Answer]:
         """Answer several questions, encoding the video once; the first answer's timing includes that.
 
-        on_text gets every piece of text as it is generated; progress the stage's name and the share that is done.
-        count_encoding: the first answer's timing includes that of a video encoded earlier, too.
-        reuse_prefix: keep what the decoder computes before the question for the next one, up to 1 GiB; False asks each
-        afresh.
+        Args:
+            video: as for `ask`.
+            questions: one answer each, in this order.
+            pruner: the method.
+            sampling: as for `ask`.
+            decoding: as for `ask`.
+            on_text: gets every piece of text as it is generated.
+            progress: gets a stage's name and the share of it that is done.
+            count_encoding: the first answer's timing includes that of a video encoded earlier, too.
+            reuse_prefix: keep what the decoder computes before the question for the next one, up to 1 GiB.
+
+        Yields:
+            The answers.
         """
         for question in questions:
             check_length(question)
@@ -315,15 +332,22 @@ def load(
 ) -> OmniQA:
     """Load a model.
 
-    model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it, else
-    the 3B (`omniqa.pipeline.fit`).
-    device: "auto" (CUDA if the model fits there), "cpu", "cuda", "cuda:1", …. dtype: "auto" (as stored), "bfloat16" or
-    "float32". attention: "auto", "flash" or "sdpa".
-    cache: a folder where encoded clips are kept for other runs, cache_bytes of them at most; None keeps none.
-    reuse_static: 0 to 255, see OmniQA.
-    on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
-    Raises ModelError, OutOfMemoryError, StorageError if the disk has no room for a download, and UsageError for values
-    that make no sense here.
+    Args:
+        model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it,
+            else the 3B (`omniqa.pipeline.fit`).
+        device: "auto" (CUDA if the model fits there), "cpu", "cuda", "cuda:1", ….
+        dtype: "auto" (as stored), "bfloat16" or "float32".
+        attention: "auto", "flash" or "sdpa".
+        cache: a folder where encoded clips are kept for other runs; None keeps none.
+        cache_bytes: how many bytes of them at most.
+        reuse_static: 0 to 255, see `OmniQA`.
+        on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
+
+    Raises:
+        ModelError: the model is not found, or can't be loaded.
+        OutOfMemoryError: its weights do not fit.
+        StorageError: the disk has no room for a download.
+        UsageError: a value makes no sense here.
     """
     start = time.perf_counter()
     check_dtype(dtype)
