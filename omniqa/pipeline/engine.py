@@ -103,7 +103,7 @@ class OmniQA:
         Args:
             video: a path, an address (with `sampling.allow_network`), a `Clip` or an `EncodedClip`.
             question: at most 20,000 characters.
-            method: a name of `omniqa methods`, `FILE.py:Class`, or an instance, which has its own retention and options.
+            method: a name of `omniqa methods`, `FILE.py:Class`, or an instance with its own retention and options.
             retention: R, the mean share of audio and video tokens that the decoder's layers compute. Default: 0.3.
             options: the method's, by name.
             sampling: which frames and what sound are taken; not allowed for a video that is sampled already.
