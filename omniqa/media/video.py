@@ -72,19 +72,20 @@ def read_frames(
 
 
 def _in_order(frames: Iterable[Timed]) -> Iterator[Timed]:
-    """The frames without those whose times are out of order: each is held until the next one has come.
+    """The frames in the order of their times. One is held back, so a frame that comes too early waits for its time.
 
-    If that begins earlier, one of the two is stray: the first, if the other one follows what came before both.
+    A frame from before those that were handed on is left out.
     """
     before, held = None, None
     for timed in frames:
-        if held is None:
+        if held is None or timed.start == held.start:
             held = timed
         elif timed.start > held.start:
             yield held
             before, held = held, timed
-        elif before is None or timed.start >= before.start:
-            held = timed
+        elif before is None or timed.start > before.start:
+            yield timed
+            before = timed
     if held is not None:
         yield held
 
