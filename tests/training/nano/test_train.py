@@ -417,7 +417,9 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert again.progress == Progress(2, half.progress.seconds, 0)
     again.run(max_steps=3)
     assert again.progress.step == 3
-    for mine, theirs in zip(whole.model.thinker.module.parameters(), again.model.thinker.module.parameters(), strict=True):
+    for mine, theirs in zip(
+        whole.model.thinker.module.parameters(), again.model.thinker.module.parameters(), strict=True
+    ):
         assert torch.allclose(mine, theirs, atol=1e-5)
     assert first_logits(omniqa.load(str(tmp_path / "half"), "cpu"), *question()).isfinite().all()
 
