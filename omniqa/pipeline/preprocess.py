@@ -18,7 +18,7 @@ from omniqa.media.clip import Clip, sample
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
-from omniqa.models.base import MediaShape, Model
+from omniqa.models.base import Geometry, MediaShape, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.stats import StageClock
 from omniqa.pruning.vision_rule import VisionRule
@@ -94,7 +94,7 @@ class Preparer:
         with clock.stage("preprocess"):
             mel = log_mel(clip.waveform) if len(clip.waveform) else None
         audio_tokens = 0 if mel is None else self._model.count_audio_tokens(mel.shape[1])
-        shape = _shape(clip, audio_tokens, self._model.geometry.token_pixels)
+        shape = _shape(clip, audio_tokens, self._model.geometry)
         kept_as = key.text if key and key.holds else None
         return PreprocessedClip(name, clip, mel if audio_tokens else None, shape, clock.seconds, kept_as, note)
 
@@ -127,9 +127,11 @@ def _name(video: str | Path | Clip) -> str:
     return video.info.path if isinstance(video, Clip) else str(video)
 
 
-def _shape(clip: Clip, audio_tokens: int, token_pixels: int) -> MediaShape:
+def _shape(clip: Clip, audio_tokens: int, geometry: Geometry) -> MediaShape:
+    token_pixels = geometry.token_pixels
     if not clip.frame_times and not audio_tokens:
-        raise MediaError("The clip is too short: it holds no frame, and less sound than one token.")
+        least = 1000 // geometry.audio_tokens_per_second
+        raise MediaError(f"The clip is too short: it holds no frame, and less than {least} ms of sound.")
     height, width = clip.frames.shape[1:3]
     if height % token_pixels or width % token_pixels:
         raise UsageError(
