@@ -290,7 +290,7 @@ def _prepare(
 
 
 def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "EncodedClip":
-    """The clip after both encoders; its pictures and sound are let go of."""
+    """The clip after both encoders; its pictures and sound are freed."""
     prepared = prepare()
     asking.frames = prepared.frames
     return qa.encode(prepared)

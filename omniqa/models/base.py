@@ -217,7 +217,7 @@ class Model(Protocol):
         """Audio tokens that so many frames of log-mel become."""
 
     def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
-        """The prompt's tokens: what stands around the media, the media interleaved, and the question."""
+        """The prompt's tokens: the text around the media, the media interleaved, and the question."""
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """The text of generated token ids."""

@@ -202,7 +202,7 @@ class Decoder:
         """Run system prompt, audio and video alone through the first `count` layers, for any question after them.
 
         Args:
-            prompt: of which only what stands before the query span is looked at.
+            prompt: only the tokens before the query span are used.
             count: see `shared_layers`; the last of these is left after its attention, since its scores may decide
                 what is pruned before its MLP.
         """
@@ -222,7 +222,7 @@ class Decoder:
         return PrefixCache(layers, rows.x if keeps_rows else rows.x[:0], attn_output if keeps_rows else attn_output[:0])
 
     def prefix_layer_bytes(self, prompt: PrefillInput) -> int:
-        """Keys and values, in one layer, of what stands before the query span."""
+        """Bytes of the keys and values of all tokens before the query span, in one layer."""
         return 2 * prompt.media.stop * self.kv_heads * self.head_size * prompt.embeddings.element_size()
 
     def _attend_to(

@@ -1,6 +1,6 @@
 """Products of bfloat16 weights in float32, where a CPU is faster at that: one without matrix units for bfloat16.
 
-Weights and activations stay in bfloat16, and so does memory; a product's factors are widened for as long as it takes.
+Weights and activations stay in bfloat16, and so does memory; a product's factors are upcast while it runs.
 The result is rounded once, so it is nearer to float32's than a product in bfloat16 is.
 """
 
@@ -19,7 +19,7 @@ _ROUNDS = 5
 
 
 class _Scratch:
-    """Room for one widened weight, used by one product after the other."""
+    """Memory for one upcast weight, used by one product after the other."""
 
     def __init__(self) -> None:
         self._room = torch.empty(0)
