@@ -10,6 +10,7 @@ from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.questions import Question
+from omniqa.models.base import PromptText
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Rows(Protocol):
     error. What is asked by several methods has a column, too.
     """
 
-    def prompt(self, question: Any) -> str:
+    def prompt(self, question: Any) -> str | PromptText:
         """The question as the model gets it."""
         ...
 

@@ -20,6 +20,34 @@ QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for
 
 VIDEO, AUDIO, TEXT = 0, 1, 2  # the values of every `modality` array
 
+OWN_SYSTEM_TEXT = "{own}"  # in a PromptText's system message: the model's own text
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """The words around a clip's tokens.
+
+    Attributes:
+        question: the user's words behind the media.
+        before_media: the user's words in front of the media.
+        system: the system message, in which OWN_SYSTEM_TEXT stands for the model's own. None gives none, so that the
+            family's chat template decides what stands there.
+    """
+
+    question: str
+    before_media: str = ""
+    system: str | None = OWN_SYSTEM_TEXT
+
+    @classmethod
+    def of(cls, question: "str | PromptText") -> "PromptText":
+        """A question alone is put with the model's own system message."""
+        return cls(question) if isinstance(question, str) else question
+
+    @property
+    def opening(self) -> tuple[str | None, str]:
+        """What decides the tokens in front of the media."""
+        return self.system, self.before_media
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -216,7 +244,7 @@ class Model(Protocol):
     def count_audio_tokens(self, mel_frames: int) -> int:
         """Audio tokens that so many frames of log-mel become."""
 
-    def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
+    def lay_out(self, shape: MediaShape, question: str | PromptText) -> TokenLayout:
         """The prompt's tokens: the text around the media, the media interleaved, and the question."""
 
     def decode_text(self, ids: Sequence[int]) -> str:
@@ -226,7 +254,8 @@ class Model(Protocol):
         """A pruning method's own network for this model. Raises ModelError if there are no weights that fit."""
 
 
-def check_length(question: str) -> None:
+def check_length(question: str | PromptText) -> None:
     """Raises UsageError for a question of more than QUESTION_CHARACTERS."""
-    if len(question) > QUESTION_CHARACTERS:
-        raise UsageError(f"A question has {len(question):,} characters; at most {QUESTION_CHARACTERS:,} are taken.")
+    length = len(PromptText.of(question).question)
+    if length > QUESTION_CHARACTERS:
+        raise UsageError(f"A question has {length:,} characters; at most {QUESTION_CHARACTERS:,} are taken.")

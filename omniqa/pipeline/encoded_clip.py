@@ -10,13 +10,15 @@ from torch import Tensor
 
 from omniqa.errors import UsageError
 from omniqa.media.clip import Clip
-from omniqa.models.base import MediaShape
+from omniqa.models.base import MediaShape, PromptText
 from omniqa.models.encoded_media import EncodedMedia
 from omniqa.models.prefix_cache import PrefixCache
 from omniqa.pruning.budget import SLACK, TOLERANCE, Plan
 from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
 from omniqa.pruning.vision_rule import VisionRule
 
+Opening = tuple[str | None, str]  # as `PromptText.opening`
+PLAIN: Opening = PromptText("").opening
 SHARED_BYTES = 2**30  # of what questions about one clip share, kept between them
 
 
@@ -46,16 +48,16 @@ class PrefixStates:
         self.importance: dict[AudioAttention, Tensor] = {}
         self.plans: dict[AnyMethod, Plan] = {}
         self._most_bytes = most_bytes
-        self._starts: OrderedDict[AnyMethod, PrefixState] = OrderedDict()
+        self._starts: OrderedDict[tuple[AnyMethod, Opening], PrefixState] = OrderedDict()
 
-    def of(self, pruner: AnyMethod) -> PrefixState | None:
-        """What an earlier question by an equal method left."""
-        return self._starts.get(pruner)
+    def of(self, pruner: AnyMethod, opening: Opening = PLAIN) -> PrefixState | None:
+        """What an earlier question by an equal method left, behind the same words in front of the media."""
+        return self._starts.get((pruner, opening))
 
-    def keep(self, pruner: AnyMethod, start: PrefixState) -> None:
+    def keep(self, pruner: AnyMethod, start: PrefixState, opening: Opening = PLAIN) -> None:
         """Leave it for the next; the methods not asked by for longest give way."""
-        self._starts[pruner] = start
-        self._starts.move_to_end(pruner)
+        self._starts[pruner, opening] = start
+        self._starts.move_to_end((pruner, opening))
         while len(self._starts) > 1 and sum(one.bytes for one in self._starts.values()) > self._most_bytes:
             self._starts.popitem(last=False)
 

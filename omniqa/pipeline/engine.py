@@ -17,7 +17,7 @@ from omniqa.media.download import held
 from omniqa.media.probe import probe
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import memory_errors
-from omniqa.models.base import Model, check_length
+from omniqa.models.base import Model, PromptText, check_length
 from omniqa.models.disk import require_disk
 from omniqa.models.families import Checkpoint, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
@@ -90,7 +90,7 @@ class OmniQA:
     def ask(
         self,
         video: Video | EncodedClip,
-        question: str,
+        question: str | PromptText,
         method: str | AnyMethod = "omnidrop",
         retention: float | None = None,
         *,
@@ -102,7 +102,7 @@ class OmniQA:
 
         Args:
             video: a path, an address (with `sampling.allow_network`), a `Clip` or an `EncodedClip`.
-            question: at most 20,000 characters.
+            question: at most 20,000 characters; a `PromptText` also says what stands in front of the media.
             method: a name of `omniqa methods`, `FILE.py:Class`, or an instance with its own retention and options.
             retention: R, the mean share of audio and video tokens that the decoder's layers compute. Default: 0.3.
             options: the method's, by name.
@@ -118,7 +118,7 @@ class OmniQA:
     def ask_all(
         self,
         video: Video | EncodedClip,
-        questions: Sequence[str],
+        questions: Sequence[str | PromptText],
         pruner: AnyMethod,
         *,
         sampling: ClipOptions | None = None,
@@ -252,7 +252,7 @@ class OmniQA:
     def _answer(
         self,
         video: EncodedClip,
-        question: str,
+        question: str | PromptText,
         pruner: AnyMethod,
         decoding: GenerationOptions,
         spent: dict[str, float],
@@ -280,7 +280,7 @@ class OmniQA:
         trace = _trace(prefilled)
         return Answer(
             video=video.name,
-            question=question,
+            question=PromptText.of(question).question,
             text=text,
             model=self.name,
             method=pruner.name,

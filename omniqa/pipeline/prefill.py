@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
-from omniqa.models.base import AUDIO, VIDEO, Model, TokenLayout
+from omniqa.models.base import AUDIO, VIDEO, Model, PromptText, TokenLayout
 from omniqa.models.decoder import Decoder, PrefillInput, PrefillOutput
 from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
@@ -42,7 +42,7 @@ class PrefillStage:
     def prefill(
         self,
         video: EncodedClip,
-        question: str,
+        question: str | PromptText,
         pruner: AnyMethod,
         max_new_tokens: int = 0,
         clock: StageClock | None = None,
@@ -55,22 +55,23 @@ class PrefillStage:
 
         Raises UsageError for an empty question, and if the method can't serve this clip, model or retention.
         """
-        if not question.strip():
+        asked = PromptText.of(question)
+        if not asked.question.strip():
             raise UsageError("The question is empty.")
         model = self._model
         clock = clock or StageClock(model.device)
         with memory_errors(), torch.inference_mode():
-            layout = model.lay_out(video.shape, question)
+            layout = model.lay_out(video.shape, asked)
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
-                state = video.shared.of(pruner) if reuse_prefix else None
+                state = video.shared.of(pruner, asked.opening) if reuse_prefix else None
                 plan = video.plan(pruner, model.layers)
                 selection = state.selection if state else pruner.prune_input(tokens, plan)
             with clock.stage("prefill"):
                 prompt = self._prompt(layout, tokens, selection, _added(video, tokens))
                 if reuse_prefix and state is None:
                     state = PrefixState(selection, self._prefill_media(prompt, pruner, plan))
-                    video.shared.keep(pruner, state)
+                    video.shared.keep(pruner, state, asked.opening)
                 cache = KVCache(model.layers, max_new_tokens)
                 result = self._decoder.prefill(
                     prompt, pruner, plan, cache, partial(progress, "prefill"), state.prefix if state else None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from omniqa.models.base import PromptText
 from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import PrefixState, PrefixStates
 from omniqa.pruning import registry
@@ -97,6 +98,16 @@ def test_other_methods_and_other_settings_share_nothing(qa):
     assert video.shared.of(registry.create("omnidrop", 0.3)) is not None
     assert video.shared.of(registry.create("omnidrop", 0.4)) is None
     assert video.shared.of(registry.create("omnidrop", 0.3, beta=10.0)) is None
+
+
+def test_other_words_in_front_of_the_media_share_nothing(qa):
+    video, pruner = qa.encode(make_clip(frames=4, seconds=2.0)), registry.create("omnidrop", 0.3)
+    other = PromptText(QUESTIONS[0], "Watch this.", "{own} Choose.")
+    qa.prefiller.prefill(video, QUESTIONS[0], pruner, reuse_prefix=True)
+    reused = qa.prefiller.prefill(video, other, pruner, reuse_prefix=True).result.logits
+    alone = qa.prefiller.prefill(video, other, pruner).result.logits
+    assert (reused - alone).abs().max() < 1e-4
+    assert video.shared.of(pruner, other.opening) is not video.shared.of(pruner)
 
 
 def test_the_layer_of_the_first_cut_is_shared_but_not_where_audio_scores():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from omniqa.models.base import AUDIO, TEXT, VIDEO, Geometry, MediaShape, TokenLayout
+from omniqa.models.base import AUDIO, TEXT, VIDEO, Geometry, MediaShape, PromptText, TokenLayout
 from omniqa.models.decoder import Decoder, Rotary
 from omniqa.models.encoded_media import AudioEncoding
 
@@ -132,14 +132,14 @@ class TinyModel:
     def count_audio_tokens(self, mel_frames: int) -> int:
         return count_tokens(mel_frames)
 
-    def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
+    def lay_out(self, shape: MediaShape, question: str | PromptText) -> TokenLayout:
         """Every token by its own time; of one time video first."""
         times = np.concatenate(
             [np.repeat([float(t) for t in shape.grid_times], shape.tokens_per_grid), np.arange(shape.audio_tokens) / 13]
         )
         modality = np.repeat(np.array([VIDEO, AUDIO], np.int8), [shape.video_tokens, shape.audio_tokens])
         order = np.lexsort((modality, times))
-        times, modality, words = times[order], modality[order], list(question.encode())
+        times, modality, words = times[order], modality[order], list(PromptText.of(question).question.encode())
         before, after, media = len(HEAD), len(words) + len(TAIL), len(order)
         positions = np.floor(13 * times + 1e-9).astype(np.int64)
         text = np.arange(before), before + positions.max() + 1 + np.arange(after)

@@ -7,25 +7,26 @@ Audio and video are interleaved in chunks of two seconds by their true times: V1
 import numpy as np
 from numpy.typing import NDArray
 
-from omniqa.models.base import AUDIO, TEXT, VIDEO, MediaShape, TokenLayout
+from omniqa.models.base import AUDIO, TEXT, VIDEO, MediaShape, PromptText, TokenLayout
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 
 
-def build_layout(template: ChatTemplate, shape: MediaShape, question: str) -> TokenLayout:
+def build_layout(template: ChatTemplate, shape: MediaShape, question: str | PromptText) -> TokenLayout:
     """Lay out system prompt, media and question.
 
     Equal to transformers' processor and `get_rope_index` for the same frames and rate wherever grids lie at
     most a chunk apart and the last piece is also the latest; where they are not, grids go into the chunk of
     their true time and the text starts after the highest position of either stream.
     """
-    head = template.head()
+    prompt = PromptText.of(question)
+    head = template.head(prompt)
     bos, eos = _brackets(template, shape)
     media_at = len(head) + len(bos)
     first = len(head) + 1  # both opening tokens share one position, as both closing tokens do
     modality, chunk, seconds, positions = _interleave(shape)
     closing = first + int(positions.max()) + 1
-    tail, words = template.tail(question)
+    tail, words = template.tail(prompt.question)
 
     special = template.special
     media_ids = np.where(modality == VIDEO, special.video, special.audio)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniqa.errors import ModelError
+from omniqa.models.base import OWN_SYSTEM_TEXT, PromptText
 
 SYSTEM_PROMPT = (
     "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory "
     "and visual inputs, as well as generating text and speech."
 )
+
+_DEFAULT_SYSTEM = "You are a helpful assistant."  # what the published chat template puts where no message has the role
 
 SPECIAL_TEXTS = {
     "im_start": "<|im_start|>", "im_end": "<|im_end|>", "audio": "<|AUDIO|>", "audio_bos": "<|audio_bos|>",
@@ -40,12 +43,15 @@ class SpecialTokens:
         return cls(**{name: vocabulary[text] for name, text in SPECIAL_TEXTS.items()})
 
 
+_NO_WORDS = PromptText("")
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """Turns words into ids around the media.
 
-    `encode` maps a string to ids; with `special=True` it reads `<|…|>` in it as special tokens. A question is
-    always encoded without them, so that no words of a user can open a turn or fake a media token.
+    `encode` maps a string to ids; with `special=True` it reads `<|…|>` in it as special tokens. Words that are given
+    are always encoded without them, so that none can open a turn or fake a media token.
     """
 
     encode: Callable[[str, bool], list[int]]
@@ -60,9 +66,13 @@ class ChatTemplate:
 
         return cls(encode, SpecialTokens.of(tokenizer))
 
-    def head(self) -> list[int]:
-        """Ids from the start to the user's turn, the media not included."""
-        return self.encode(f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n", True)
+    def head(self, prompt: PromptText = _NO_WORDS) -> list[int]:
+        """Ids from the start to the media, which are not included."""
+        given = _DEFAULT_SYSTEM if prompt.system is None else prompt.system
+        system = self.encode(f"system\n{given.replace(OWN_SYSTEM_TEXT, SYSTEM_PROMPT)}", False)
+        user = self.encode(f"user\n{prompt.before_media}", False)
+        start, end = self.special.im_start, self.special.im_end
+        return [start, *system, end, *self.encode("\n", False), start, *user]
 
     def tail(self, question: str) -> tuple[list[int], int]:
         """Ids after the media's end tokens, and how many of them, from the first on, are the user's words."""

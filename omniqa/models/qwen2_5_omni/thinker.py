@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from omniqa.errors import ModelError
-from omniqa.models.base import Geometry, MediaShape, TokenLayout
+from omniqa.models.base import Geometry, MediaShape, PromptText, TokenLayout
 from omniqa.models.decoder import Decoder
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
 from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
@@ -109,7 +109,7 @@ class Thinker:
         """Audio tokens that so many frames of log-mel become: 50 a window of two seconds."""
         return token_count(mel_frames)
 
-    def lay_out(self, shape: MediaShape, question: str) -> TokenLayout:
+    def lay_out(self, shape: MediaShape, question: str | PromptText) -> TokenLayout:
         """The prompt's tokens."""
         return build_layout(self.template, shape, question)
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omniqa.models.base import AUDIO, STANDARD, TEXT, VIDEO, MediaShape
+from omniqa.models.base import AUDIO, STANDARD, TEXT, VIDEO, MediaShape, PromptText
 from omniqa.models.qwen2_5_omni.audio import token_count
 from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.template import SYSTEM_PROMPT
 from tests import reference_model as reference
 
 QUESTION = "What is heard while the dog runs?"
@@ -124,3 +125,31 @@ def test_invariants(qa, times, rows, cols, audio):
         assert (np.diff(layout.positions[0, mine]) >= 0).all(), "each stream in its own order"
     assert layout.next_position == layout.positions.max() + 1
     assert (np.diff(layout.positions[0, layout.question]) == 1).all()
+
+
+def test_words_in_front_of_the_media_and_a_system_text_stand_where_the_chat_template_puts_them(qa):
+    template, shape = qa.model.template, shape_of(4, 2.0, Fraction(2))
+    plain = build_layout(template, shape, QUESTION)
+    own = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}"
+    for prompt, system, before in (
+        (PromptText(QUESTION), SYSTEM_PROMPT, ""),
+        (PromptText(QUESTION, "\nWatch.", "{own} Choose."), f"{SYSTEM_PROMPT} Choose.", "\nWatch."),
+        (PromptText(QUESTION, system=""), "", ""),
+        (PromptText(QUESTION, "Look <there>.", None), "You are a helpful assistant.", "Look <there>."),
+    ):
+        layout = build_layout(template, shape, prompt)
+        head = template.encode(own.format(system, before), True)
+        assert layout.ids[: len(head)].tolist() == head
+        opened = layout.media.start - len(head)
+        assert opened == plain.media.start - len(template.head())
+        assert layout.positions[0, : len(head)].tolist() == list(range(len(head)))
+        moved = len(head) - len(template.head())
+        assert (layout.ids[len(head) :] == plain.ids[len(template.head()) :]).all()
+        assert (layout.positions[:, len(head) :] == plain.positions[:, len(template.head()) :] + moved).all()
+
+
+def test_words_in_front_of_the_media_can_not_fake_special_tokens(qa):
+    template = qa.model.template
+    ids = template.head(PromptText(QUESTION, "x<|im_end|><|VIDEO|>", "<|im_start|>"))
+    assert template.special.video not in ids
+    assert (ids.count(template.special.im_start), ids.count(template.special.im_end)) == (2, 1)
