@@ -45,7 +45,7 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `omniqa --help` and `omniqa plan` must not wait for torch."""
+    """Import on first use: `omniqa plan` and help must not wait for torch."""
     if name == "__all__":
         return sorted(_HOME)
     if name in _RENAMED:

@@ -1,13 +1,47 @@
 """The errors omniqa raises, each with the exit code that the command line ends with.
 
-Every message is one plain sentence or two: what is wrong, and what to do about it.
+A message is one plain sentence: what is wrong. The advice says what to do about it. Both speak of options by their
+Python names; only `omniqa.cli` turns these into flags.
 """
+
+import re
+from collections.abc import Callable
+
+Spell = Callable[[str, str | None], str]
+_NAMED = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
 
 
 class OmniqaError(Exception):
-    """Base of every error omniqa raises on purpose."""
+    """Base of every error omniqa raises on purpose.
+
+    Attributes:
+        exit_code: what the command line ends with.
+        message: what is wrong. If it begins with the name of `field`, that is the field.
+        field: Python name of the option or argument at fault, as "max_frames".
+        advice: what to do. Options stand in braces, alone or with a value: "{max_frames}", '{device="cpu"}'.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, field: str | None = None, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.field, self.advice = message, field, advice
+
+    def __str__(self) -> str:
+        return self.spelled(lambda name, value: name if value is None else f"{name}={value}")
+
+    def spelled(self, spell: Spell) -> str:
+        """Message and advice in one line.
+
+        Args:
+            spell: how an option is written, from its name and its value; the value is None if none is advised.
+        """
+        message, field = self.message, self.field or ""
+        rest = message.removeprefix(field)
+        if rest != message and rest[:1] in " :":
+            message = spell(field, None) + rest
+        advice = _NAMED.sub(lambda named: spell(named[1], named[2]), self.advice or "")
+        return f"{message} {advice}".strip()
 
 
 class UsageError(OmniqaError):
@@ -37,19 +71,9 @@ class NotFiniteError(ModelError):
 
 
 class OutOfMemoryError(OmniqaError):
-    """Not enough memory on the host or the device.
-
-    Attributes:
-        problem: what is wrong.
-        advice: what would need less; empty if whoever raises it does not know what was asked for.
-    """
+    """Not enough memory on the host or the device. Without advice, whoever raises it does not know what was asked."""
 
     exit_code = 5
-
-    def __init__(self, problem: str, advice: str = "") -> None:
-        super().__init__(f"{problem} {advice}".strip())
-        self.problem = problem
-        self.advice = advice
 
 
 def first_line(error: BaseException | str) -> str:

@@ -6,8 +6,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import typer
 
 import omniqa
+from omniqa.cli.app import app
+from omniqa.cli.flags import flag
 
 ROOT = Path(omniqa.__file__).parent
 # From below, as in docs/architecture.md. What lies loose in omniqa/ and is not named here is a tool that any room uses.
@@ -82,3 +85,55 @@ def test_what_a_family_counts_in_is_said_nowhere_else():
 def test_every_room_is_there(room):
     path = ROOT.joinpath(*room.split("."))
     assert path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def flags_of(command):
+    """All names of the options of a command of the app, and of the commands below it."""
+    for parameter in command.params:
+        yield from (name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("-"))
+    for below in getattr(command, "commands", {}).values():
+        yield from flags_of(below)
+
+
+def flags():
+    return {*flags_of(typer.main.get_command(app)), "--help", "-h"}
+
+
+def strings(path):
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_text(node)]
+
+
+def is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+MARKED = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
+OTHER_PROGRAMS = re.compile(r"ulimit -v|--format=csv\S*")
+
+
+def test_only_the_command_line_names_its_flags():
+    known = flags()
+    assert {"--max-frames", "--set", "-Q"} <= known
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] != "cli"]
+    named = [
+        f"{path}:{node.lineno} {name}"
+        for path in files
+        for node in strings(path)
+        for name in re.findall(r"(?<![\w<>-])--?[A-Za-z][\w-]*", OTHER_PROGRAMS.sub("", node.value))
+        if name in known
+    ]
+    assert not named
+
+
+def test_every_option_that_an_error_names_is_a_flag():
+    known = flags()
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "field" and is_text(node.value):
+                found.add((node.value.value, None))
+            if isinstance(node, ast.keyword) and node.arg == "advice":
+                texts = [text.value for text in ast.walk(node.value) if is_text(text)]
+                found |= {(name, value or None) for text in texts for name, value in MARKED.findall(text)}
+    assert len(found) > 20
+    assert not {pair for pair in found if flag(*pair).partition(" ")[0] not in known}

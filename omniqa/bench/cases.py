@@ -25,12 +25,9 @@ class Rounds:
     new_tokens: int = 32
 
     def __post_init__(self) -> None:
-        if self.repeats < 1 or self.warmup < 0:
-            raise UsageError(
-                f"--repeats must be at least 1 and --warmup at least 0, not {self.repeats} and {self.warmup}."
-            )
-        if self.new_tokens < 1:
-            raise UsageError(f"--max-new-tokens must be at least 1, not {self.new_tokens}.")
+        for name, least in (("repeats", 1), ("warmup", 0), ("new_tokens", 1)):
+            if (value := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}.", field=name)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from omniqa.bench.cases import Case, Rounds
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
 from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
-from omniqa.errors import ModelError, OutOfMemoryError, UsageError
+from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.generate import TextStream
@@ -36,12 +36,13 @@ def bench(
     sampling: ClipOptions | None = None,
     rounds: Rounds | None = None,
     progress: Progress = lambda stage, share: None,
+    describe: Callable[[OmniqaError], str] = str,
 ) -> Report:
     """Measure `cases`, of which the first is full tokens, on one clip and one question.
 
     The clip is decoded and encoded once for each of `rounds`, then each case is run once for each, in turn; every run
     generates equally many tokens, greedily. progress gets the stages of the encoding, then "measure" with the share of
-    the runs that are done.
+    the runs that are done. describe: the text of an error in the report; the command line names its flags there.
 
     A case whose retention the method can't reach on this clip is run at the nearest that it can. One that was not
     asked for by name and is refused is left out. One that runs out of memory has a row without figures.
@@ -49,7 +50,7 @@ def bench(
     """
     rounds = rounds or Rounds()
     encoded, encoding = _encode(qa, video, sampling, rounds, progress)
-    lines = [_Line(case) for case in cases]
+    lines = [_Line(case, describe) for case in cases]
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
         line.attempt(lambda pruner: pruner.plan(counts, qa.model.layers))
@@ -138,12 +139,13 @@ class _Line:
     it. refusal: why it is left out; empty where it is not. runs: those that count.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, describe: Callable[[OmniqaError], str]) -> None:
         self.required = case.required
         self.asked = self.pruner = case.pruner
         self.note = self.refusal = ""
         self.runs: list[Run] = []
         self._over = False
+        self._describe = describe
 
     def attempt(self, action: Callable[[AnyMethod], T]) -> T | None:
         """What `action` makes of the method, at the nearest retention that it reaches; None where it can't serve."""
@@ -152,12 +154,12 @@ class _Line:
         try:
             return self._nearest(action)
         except OutOfMemoryError as error:
-            self.note = str(error)
+            self.note = self._describe(error)
             self.runs.clear()
         except (UsageError, ModelError) as error:
             if self.required:
                 raise
-            self.refusal = str(error)
+            self.refusal = self._describe(error)
         self._over = True
         return None
 

@@ -20,11 +20,11 @@ Line = list[Measured]
 def check_plot(path: Path) -> None:
     """Raises UsageError where no plot can be written to `path`: no matplotlib, another format, no such folder."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install 'omniqa[plot]'.")
+        raise UsageError("plot needs matplotlib: pip install 'omniqa[plot]'.", field="plot")
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot: {path.name} must end with {', '.join(FORMATS)}.")
+        raise UsageError(f"plot: {path.name} must end with {', '.join(FORMATS)}.", field="plot")
     if not path.parent.is_dir():
-        raise UsageError(f"--plot: there is no folder {path.parent}.")
+        raise UsageError(f"plot: there is no folder {path.parent}.", field="plot")
 
 
 def save_plot(report: Report, path: Path) -> None:

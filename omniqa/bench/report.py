@@ -133,7 +133,7 @@ class Report:
         return self.time_to_first_token(full).median / self.time_to_first_token(measured).median if full else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `omniqa bench --json` prints."""
+        """The object that `omniqa bench` prints as JSON."""
         return {
             "video": self.video,
             "question": self.question,

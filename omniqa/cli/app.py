@@ -15,6 +15,7 @@ from omniqa.cli.cache import app as cache
 from omniqa.cli.command import Command, Group
 from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
+from omniqa.cli.flags import describe
 from omniqa.cli.merge import merge
 from omniqa.cli.methods import methods
 from omniqa.cli.nano import app as nano
@@ -78,10 +79,10 @@ def run(arguments: list[str]) -> int:
         try:
             return _run(arguments)
         except OutOfMemoryError as error:
-            console.error(f"{error.problem} {error.advice or MORE_MEMORY}")
+            console.error(describe(error) if error.advice else f"{error} {MORE_MEMORY}")
             return error.exit_code
         except OmniqaError as error:
-            console.error(str(error))
+            console.error(describe(error))
             return error.exit_code
         except typer.TyperException as error:  # what the parser refuses
             if message := error.format_message():  # empty after the help that is shown in place of a missing command

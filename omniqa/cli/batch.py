@@ -11,6 +11,7 @@ import typer
 
 from omniqa import terminal
 from omniqa.cli import console, jobs, options, tables, values
+from omniqa.cli.flags import describe
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.jobs import questions as asking
 from omniqa.jobs import rows, runfile
@@ -117,7 +118,9 @@ def batch(
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, sampling, append, retry) as results:
         policy = FailurePolicy(halve_frames=True, retry=retry)
-        runner = Runner(Paths(sampling), decoding, BatchRows(results.settings), policy, many.prefetch)
+        runner = Runner(
+            Paths(sampling), decoding, BatchRows(results.settings), policy, many.prefetch, describe=describe
+        )
         run = Job(mine, [column], runner, results)
         if results.known:
             console.note(_known(results))

@@ -8,6 +8,7 @@ import typer
 
 from omniqa.bench.cases import Rounds, make_cases
 from omniqa.cli import console, options, tables, values
+from omniqa.cli.flags import describe
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
 from omniqa.errors import UsageError
 
@@ -138,7 +139,10 @@ def bench(
             from omniqa.bench.measure import bench
 
             with console.progress() as progress:
-                report = bench(qa, video, question, cases, sampling=sampling, rounds=rounds, progress=progress)
+                report = bench(
+                    qa, video, question, cases,
+                    sampling=sampling, rounds=rounds, progress=progress, describe=describe,
+                )  # fmt: skip
     _show(report, as_json)
     if csv is not None:
         _write("--csv", csv, report.save_csv)

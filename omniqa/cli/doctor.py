@@ -12,6 +12,7 @@ import typer
 
 from omniqa import __version__
 from omniqa.cli import console, options, tables, versions
+from omniqa.cli.flags import describe
 from omniqa.cli.progress import spinner
 from omniqa.errors import ModelError, OmniqaError, first_line
 from omniqa.models.disk import thinker_bytes
@@ -119,7 +120,7 @@ def _run(step: Callable[[str], None]) -> Finding:
     try:
         answers, device = _ask_nano(step)
     except OmniqaError as error:
-        return Finding("a run", str(error), "", "failed")
+        return Finding("a run", describe(error), "", "failed")
     except Exception as error:  # noqa: BLE001  # a fault of whatever kind is what is looked for
         said = f"{type(error).__name__}: {first_line(error)}"
         return Finding("a run", f"failed by {said}", "report this, with the lines above", "failed")
@@ -186,7 +187,8 @@ def _no_gpu(here: Machine) -> Finding:
 def _models(here: Machine) -> Iterator[Finding]:
     """What fits, and what is known of the models that omniqa takes by itself."""
     choice = pick(here)
-    yield Finding("model that fits", _fits(choice), choice.warning, "advice" if choice.warning else "ok")
+    warning = describe(choice.warning) if choice.warning else ""
+    yield Finding("model that fits", _fits(choice), warning, "advice" if warning else "ok")
     for model in (HUB_7B, HUB_3B):
         yield _model(model, here)
     yield Finding(NANO, f"comes with omniqa; licence: {licence(NANO)}")

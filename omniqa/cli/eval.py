@@ -11,6 +11,7 @@ import typer
 
 from omniqa import __version__, json_output
 from omniqa.cli import console, jobs, options, scores, values
+from omniqa.cli.flags import describe
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
@@ -191,7 +192,7 @@ def evaluate(
             if results.changed:
                 console.note(console.asked_again(results.changed))
             rows = EvalRows(results.settings, hint)
-            runner = Runner(chosen.clips, decoding, rows, POLICY, many.prefetch, timed_alone=True)
+            runner = Runner(chosen.clips, decoding, rows, POLICY, many.prefetch, timed_alone=True, describe=describe)
             job = Job([task for task in tasks if part.takes(task.clip.name)], columns, runner, results)
             if job.anything_left():
                 with jobs.answering(job, pool, loading, encoding, taken.less()) as (lines, _):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from omniqa.cli import console, options
+from omniqa.cli.flags import describe
 from omniqa.cli.progress import download_bar, spinner
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.download import held
@@ -70,7 +71,7 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
 
     Args:
         loading: the model that is asked for.
-        smaller_clip: options that would make the clip smaller than it is.
+        smaller_clip: advice that would make the clip smaller than it is, in the words of an error's advice.
 
     Yields:
         The model and the device that will be used.
@@ -82,14 +83,15 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
         here = machine.read_machine(loading.device)
         choice = choose(here, Request(loading.model, loading.device, loading.dtype))
     if choice.warning:
-        console.note(f"warning: {choice.warning}")
+        console.note(f"warning: {describe(choice.warning)}")
     try:
         with memory_errors():
             yield choice
     except OutOfMemoryError as error:
         if error.advice:
             raise
-        raise OutOfMemoryError(error.problem, advice(here, choice, loading.dtype, smaller_clip)) from error
+        ways = advice(here, choice, loading.dtype, smaller_clip)
+        raise OutOfMemoryError(error.message, advice=ways) from error
 
 
 def load_model(loading: options.ModelFlags, encoding: options.CacheFlags) -> "OmniQA":

@@ -186,10 +186,10 @@ class PruningFlags:
     ] = None
 
     def less(self) -> list[str]:
-        """Options that would keep fewer tokens than these."""
+        """Advice, as of an error, that would keep fewer tokens than these."""
         if self.method.partition(":")[0] == "none":
-            return ["--method omnidrop"]
-        return ["a lower --retention"] if self.retention > LOW_RETENTION else []
+            return ['{method="omnidrop"}']
+        return ["a lower {retention}"] if self.retention > LOW_RETENTION else []
 
     def pruner(self) -> AnyMethod:
         """The method with its options; raises UsageError where there is none like that."""
@@ -271,11 +271,11 @@ class ClipFlags:
     ] = MAX_DOWNLOAD / 1e9
 
     def less(self) -> list[str]:
-        """Options that would take less of a clip than these."""
-        frames = ["a lower --max-frames"] if self.max_frames > FEW_FRAMES else []
+        """Advice, as of an error, that would take less of a clip than these."""
+        frames = ["a lower {max_frames}"] if self.max_frames > FEW_FRAMES else []
         return [
             *frames,
-            *(["a lower --max-pixels"] if (self.max_pixels or STANDARD.max_pixels) > STANDARD.min_pixels else []),
+            *(["a lower {max_pixels}"] if (self.max_pixels or STANDARD.max_pixels) > STANDARD.min_pixels else []),
         ]
 
     def sampling(self) -> ClipOptions:

@@ -39,7 +39,7 @@ def read(content: Any, layout: str, path: Path) -> list[Question]:
     path: for messages. Raises UsageError where the layout is not known or a record does not fit it.
     """
     if layout not in (AUTO, *LAYOUTS):
-        raise UsageError(f"There is no format {layout!r}: use {', '.join((AUTO, *LAYOUTS))}.")
+        raise UsageError(f"There is no format {layout!r}: use {', '.join((AUTO, *LAYOUTS))}.", field="layout")
     chosen = _guess(content, path) if layout == AUTO else LAYOUTS[layout]
     questions = []
     for number, fields in enumerate(chosen.records(content)):
@@ -58,7 +58,11 @@ def _guess(content: Any, path: Path) -> Layout:
         if isinstance(first, Mapping) and layout.fits(first):
             return layout
     known = ", ".join(LAYOUTS)
-    raise UsageError(f"{path} is in none of the layouts {known}. docs/eval.md describes them; --format chooses one.")
+    raise UsageError(
+        f"{path} is in none of the layouts {known}.",
+        field="layout",
+        advice="docs/eval.md describes them; {layout} chooses one.",
+    )
 
 
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:

@@ -46,9 +46,11 @@ class NanoClips:
 
     def __post_init__(self) -> None:
         if not SMALLEST <= self.size <= LARGEST:
-            raise UsageError(f"The size of a clip is from {SMALLEST} to {LARGEST} pixels, not {self.size}.")
+            raise UsageError(
+                f"The size of a clip is from {SMALLEST} to {LARGEST} pixels, not {self.size}.", field="size"
+            )
         if self.blind not in BLINDS:
-            raise UsageError(f"--blind is {', '.join(BLINDS)}, not {self.blind}.")
+            raise UsageError(f"blind is {', '.join(BLINDS)}, not {self.blind}.", field="blind")
         self.script(0)
 
     def script(self, seed: int) -> "Script":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omniqa.errors import MediaError, UsageError
 from omniqa.file_state import FileState, file_state
-from omniqa.media.access import is_address
+from omniqa.media.access import is_address, refused
 from omniqa.media.sampling import ClipOptions
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class MediaFolder:
         Raises MediaError where there is none, or several.
         """
         if is_address(clip):
-            raise MediaError(f"{clip} is an address; omniqa opens it only with --allow-network.")
+            raise refused(clip)
         path = self.folder / clip
         if path.is_file():
             return path
@@ -129,7 +129,11 @@ class MediaFolder:
         if wanted and is_address(wanted[0]):
             self.find(wanted[0])
         if wanted:
-            raise MediaError(f"None of the {len(wanted)} clips is in {self.folder}, {wanted[0]} say. Set --media.")
+            raise MediaError(
+                f"None of the {len(wanted)} clips is in {self.folder}, {wanted[0]} say.",
+                field="folder",
+                advice="Set {folder}.",
+            )
 
     def _is_address(self, clip: str) -> bool:
         return self.sampling.allow_network and is_address(clip)
@@ -163,7 +167,7 @@ class Shard:
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         index, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= index <= count:
-            raise UsageError(f"--shard is I/N, from 1/N to N/N, not {text!r}.")
+            raise UsageError(f"shard is I/N, from 1/N to N/N, not {text!r}.", field="shard")
         return cls(index, count)
 
     def __str__(self) -> str:

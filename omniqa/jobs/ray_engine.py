@@ -69,11 +69,13 @@ class Pool:
 
     def __post_init__(self) -> None:
         if self.actors is not None and self.actors < 1:
-            raise UsageError(f"There must be at least one actor, not {self.actors}.")
+            raise UsageError(f"There must be at least one actor, not {self.actors}.", field="actors")
         if self.cpus < 1:
-            raise UsageError(f"An actor needs at least one CPU core, not {self.cpus}.")
+            raise UsageError(f"An actor needs at least one CPU core, not {self.cpus}.", field="cpus")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):
-            raise UsageError(f"An actor can have 0 GPUs, a part of one, or a whole number of them, not {self.gpus:g}.")
+            raise UsageError(
+                f"An actor can have 0 GPUs, a part of one, or a whole number of them, not {self.gpus:g}.", field="gpus"
+            )
 
     def sized(self, gpus: float) -> Actors:
         """What that is on a cluster with so many GPUs."""
@@ -143,7 +145,7 @@ def cluster(pool: Pool) -> Iterator[Actors]:
     Raises UsageError where Ray is not installed, nothing answers at the address, or this machine lacks the GPUs.
     """
     if find_spec("ray") is None:
-        raise UsageError("--engine ray needs Ray: pip install 'omniqa[ray]'.")
+        raise UsageError("engine ray needs Ray: pip install 'omniqa[ray]'.", field="engine")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray

@@ -90,7 +90,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class BatchRows:
-    """The lines of a batch: what `ask --json` prints, and more.
+    """The lines of a batch: what `ask` prints as JSON, and more.
 
     settings: their name in the run file.
     """

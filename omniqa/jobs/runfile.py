@@ -48,8 +48,8 @@ class RunFile:
             *_, last = self.settings.values()
             differ = differences(last, settings)
             raise UsageError(
-                f"{results} holds results with other settings: {differ}. Write to another file, or add them to it "
-                "with --append."
+                f"{results} holds results with other settings: {differ}.",
+                advice="Write to another file, or add them to it with {append=True}.",
             )
         finished = {other: count for other, count in self.finished.items() if other != name}
         return replace(self, settings={**self.settings, name: settings}, finished=finished, version=__version__)

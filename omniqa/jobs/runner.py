@@ -88,6 +88,7 @@ class Runner:
         policy: what is done about failures.
         prefetch: how many clips are decoded ahead of the one that the model works on.
         timed_alone: each answer's time and memory are its own, as if nothing had been asked about the clip before.
+        describe: the text of an error in its row; the command line names its flags there.
         left_out: files in folders that turned out to be no media.
         waited_s: how long the model waited for decoding.
     """
@@ -98,6 +99,7 @@ class Runner:
     policy: FailurePolicy
     prefetch: int = 1
     timed_alone: bool = False
+    describe: Callable[[OmniqaError], str] = str
     left_out: dict[str, None] = field(default_factory=dict)
     waited_s: float = 0.0
     _faults: FaultStreak = field(default_factory=FaultStreak)
@@ -134,7 +136,7 @@ class Runner:
             self.left_out[asking.clip.path] = None
         except CLIP_ERRORS as error:
             tried = f" Tried with {asking.had_frames} and {asking.frames} frames." if asking.had_frames else ""
-            yield from self._failures(qa, asking, f"{error}{tried}")
+            yield from self._failures(qa, asking, f"{self.describe(error)}{tried}")
         except OmniqaError:
             raise
         except Exception as error:
@@ -173,7 +175,7 @@ class Runner:
             if isinstance(error, OutOfMemoryError) and self.policy.halve_frames:
                 raise
             asking.fault = error if isinstance(error, NotFiniteError) else asking.fault
-            return self.rows.failed(asking.about(request), str(error), qa.name)
+            return self.rows.failed(asking.about(request), self.describe(error), qa.name)
         return self.rows.answered(asking.about(request), answer)
 
     def _ask(self, qa: "OmniQA", video: "EncodedClip", request: Request, first: bool) -> "Answer":
@@ -248,8 +250,9 @@ class Job:
     def _check_model(self, name: str) -> None:
         if self.results.model not in (None, name):
             raise UsageError(
-                f"The results are of the model {self.results.model}, not of {name}. Write to another file, or set "
-                "--model."
+                f"The results are of the model {self.results.model}, not of {name}.",
+                field="model",
+                advice="Write to another file, or set {model}.",
             )
 
 

@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from omniqa.errors import UsageError
+from omniqa.errors import MediaError, UsageError
 
 PICTURE_PIXELS = 2**26  # of one decoded frame: 8192 x 8192
 STREAMS = 200
@@ -58,9 +59,9 @@ class Access:
 
     def __post_init__(self) -> None:
         if self.audio_track is not None and self.audio_track < 1:
-            raise UsageError(f"Audio tracks are counted from 1; there is none {self.audio_track}.")
+            raise UsageError(f"Audio tracks are counted from 1; there is none {self.audio_track}.", field="audio_track")
         if self.max_download < 1:
-            raise UsageError(f"A download takes at least one byte, not {self.max_download}.")
+            raise UsageError(f"A download takes at least one byte, not {self.max_download}.", field="max_download")
 
     def options(self) -> dict[str, str]:
         """FFmpeg's options for opening: which formats and protocols, and how much."""
@@ -77,6 +78,13 @@ class Access:
 
 
 DEFAULT_ACCESS = Access()
+
+
+def refused(address: str | Path) -> MediaError:
+    """The error about an address that may not be opened."""
+    return MediaError(
+        f"{address} is an address.", field="allow_network", advice="omniqa opens it only with {allow_network=True}."
+    )
 
 
 def is_address(path: str) -> bool:

@@ -73,7 +73,9 @@ def mixed_audio(
     most, mix = ceil((end - start) * SAMPLE_RATE), Downmix()
     waveform = gather(_counted(stream_audio(source, start, end, damage, mix), report), most)
     if len(waveform) > SOUND_SECONDS * SAMPLE_RATE:
-        raise MediaError(f"The sound is longer than {SOUND_SECONDS // 3600} h. Set --end, or --no-audio.")
+        raise MediaError(
+            f"The sound is longer than {SOUND_SECONDS // 3600} h. Take a shorter range, or the picture alone."
+        )
     channel = mix.cancelling_channel()
     if channel is not None:
         # The damage has been counted already.

@@ -34,6 +34,7 @@ from omniqa.media.access import (
     decoder_limits,
     decoder_threads,
     is_address,
+    refused,
 )
 from omniqa.media.claims import claims_tags_beyond_end, is_only_claimed
 from omniqa.media.clock import STEADY, Clock, believable
@@ -167,7 +168,7 @@ def _address(path: str | Path, access: Access) -> str:
     """What FFmpeg is told to open."""
     if is_address(str(path)) and not os.path.exists(path):
         if not access.allow_network:
-            raise MediaError(f"{path} is an address; omniqa opens it only with --allow-network.")
+            raise refused(path)
         return place(str(path))
     if not os.path.exists(path):
         raise MediaError(f"{path} was not found.")

@@ -92,8 +92,9 @@ def _check_size(address: str, size: int, more: int, access: Access) -> None:
     """Raise MediaError if a copy of `size` bytes is too large, or the disk has no room for `more`."""
     if size > access.max_download:
         raise MediaError(
-            f"{address} is larger than {access.max_download / 1e9:g} GB, or has no end. Set --max-download if it is to "
-            "be copied all the same."
+            f"{address} is larger than {access.max_download / 1e9:g} GB, or has no end.",
+            field="max_download",
+            advice="Set {max_download} if it is to be copied all the same.",
         )
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if more > free - _SPARE:

@@ -88,11 +88,14 @@ class ClipOptions:
     def __post_init__(self) -> None:
         start = exact(self.start, "start")
         if start < 0:
-            raise UsageError(f"The start must not be below 0, not {self.start} s.")
+            raise UsageError(f"The start must not be below 0, not {self.start} s.", field="start")
         sample_times(start, start + 1 if self.end is None else exact(self.end, "end"), self.fps, self.max_frames)
         low, high = self.pixels(STANDARD.pixel_bounds)
         if not 0 < low <= high:
-            raise UsageError(f"Pixel bounds must be above 0 and in order, not {low}, {high}.")
+            raise UsageError(
+                f"Pixel bounds must be above 0 and in order, not {low}, {high}.",
+                field="min_pixels" if self.max_pixels is None else "max_pixels",
+            )
         if not (self.video or self.audio):
             raise UsageError("Picture and sound are both switched off; leave at least one on.")
         _ = self.access  # which refuses a track that can't be

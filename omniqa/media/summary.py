@@ -20,7 +20,7 @@ class MediaSummary:
     """What was taken from the file; width and height are those the model saw.
 
     grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
-    windows_reused: the share of all vision windows that --reuse-static took from the grid before.
+    windows_reused: the share of all vision windows that reuse_static took from the grid before.
     jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
     hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
     pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.

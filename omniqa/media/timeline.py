@@ -25,7 +25,7 @@ def exact(value: Number, what: str = "value") -> Fraction:
     try:
         return Fraction(str(value))
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"The {what} must be a number, not {value}.") from error
+        raise UsageError(f"The {what} must be a number, not {value}.", field=what) from error
 
 
 def frame_spacing(fps: Number) -> Fraction:
@@ -36,7 +36,7 @@ def frame_spacing(fps: Number) -> Fraction:
     """
     fps = exact(fps, "frame rate")
     if fps <= 0:
-        raise UsageError(f"The frame rate must be above 0, not {float(fps):g}.")
+        raise UsageError(f"The frame rate must be above 0, not {float(fps):g}.", field="fps")
     return 1 / fps
 
 
@@ -59,9 +59,9 @@ def sample_times(start: Number, end: Number, fps: Number, max_frames: int) -> tu
     """
     start, end, step = exact(start, "start"), exact(end, "end"), frame_spacing(fps)
     if max_frames < 1:
-        raise UsageError(f"At least 1 frame must be allowed, not {max_frames}.")
+        raise UsageError(f"At least 1 frame must be allowed, not {max_frames}.", field="max_frames")
     if end <= start:
-        raise UsageError(f"The end ({float(end):g} s) must come after the start ({float(start):g} s).")
+        raise UsageError(f"The end ({float(end):g} s) must come after the start ({float(start):g} s).", field="end")
     count = ceil((end - start) / step)
     if count > max_frames:
         count, step = max_frames, (end - start) / max_frames

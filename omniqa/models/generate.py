@@ -49,7 +49,8 @@ def _require_finite(finite: bool) -> None:
     if not finite:
         raise NotFiniteError(
             "The model computed NaN or infinity in place of scores: its weights hold such values, or overflow at this "
-            "precision. Use --dtype float32, or get the checkpoint again."
+            "precision.",
+            advice='Use {dtype="float32"}, or get the checkpoint again.',
         )
 
 

@@ -135,7 +135,7 @@ class HubFiles:
         logging.set_verbosity_error()  # its retries; what comes of them is told below
         token = get_token()
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise ModelError(_BAD_TOKEN)
+            raise _bad_token()
         try:
             if self._revision is None:  # ask once without the library's retries, which take minutes
                 get_hf_file_metadata(hf_hub_url(self._repo, name), timeout=HF_HUB_ETAG_TIMEOUT)
@@ -145,16 +145,17 @@ class HubFiles:
         except (errors.HTTPError, OSError, RuntimeError) as error:  # an answer, no answer, a disk; hf_xet has no types
             if is_out_of_memory(error):
                 raise
-            raise ModelError(_reason(self._repo, error, token is not None)) from error
+            raise _reason(self._repo, error, token is not None) from error
 
 
-_BAD_TOKEN = (
-    "The hub does not accept your access token. Log in anew with `hf auth login`, or correct HF_TOKEN; "
-    "a public model needs no token."
-)
+def _bad_token() -> ModelError:
+    return ModelError(
+        "The hub does not accept your access token.",
+        advice="Log in anew with `hf auth login`, or correct HF_TOKEN; a public model needs no token.",
+    )
 
 
-def _reason(repo: str, error: Any, with_token: bool) -> str:
+def _reason(repo: str, error: Any, with_token: bool) -> ModelError:
     """Why a file of `repo` was not to be had, and what to do about it.
 
     Args:
@@ -166,24 +167,29 @@ def _reason(repo: str, error: Any, with_token: bool) -> str:
         error = error.__cause__  # that the cache has no copy either is known
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     if isinstance(error, errors.GatedRepoError):
-        return f"{repo} is gated: accept its terms at {constants.ENDPOINT}/{repo} and log in with `hf auth login`."
+        terms = f"{constants.ENDPOINT}/{repo}"
+        return ModelError(f"{repo} is gated: accept its terms at {terms} and log in with `hf auth login`.")
     if status == 401 and with_token:  # a good token brings 404 for what is not there
-        return _BAD_TOKEN
+        return _bad_token()
     if status == 401 or isinstance(error, errors.RepositoryNotFoundError):
-        return f"The hub has no model {repo} (or it is private: log in with `hf auth login`).{did_you_mean(repo)}"
+        private = "or it is private: log in with `hf auth login`"
+        return ModelError(f"The hub has no model {repo} ({private}).{did_you_mean(repo)}", field="model")
     if status is not None:
-        return f"{repo} can't be downloaded: the hub answers with error {status}. Try again later."
+        return ModelError(f"{repo} can't be downloaded: the hub answers with error {status}. Try again later.")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return (
-            f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE). "
-            f"Unset that once, or give --model a folder.{did_you_mean(repo)}"
+        return ModelError(
+            f"{repo} is not in the local cache (or not all of it), and the hub is switched off (HF_HUB_OFFLINE).",
+            field="model",
+            advice=f"Unset that once, or give {{model}} a folder.{did_you_mean(repo)}",
         )
     if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
-        return f"{repo} can't be downloaded: the disk of {constants.HF_HUB_CACHE} is full. Free some, or set HF_HOME."
+        full = f"the disk of {constants.HF_HUB_CACHE} is full"
+        return ModelError(f"{repo} can't be downloaded: {full}. Free some, or set HF_HOME.")
     if isinstance(error, OSError) and error.strerror:
-        return f"{repo} can't be downloaded into {constants.HF_HUB_CACHE} ({error.strerror})."
-    return (
+        return ModelError(f"{repo} can't be downloaded into {constants.HF_HUB_CACHE} ({error.strerror}).")
+    return ModelError(
         f"{repo} is not in the local cache (or not all of it), and {constants.ENDPOINT} can't be reached or broke off "
-        f"({first_line(error)[:100] or type(error).__name__}). Connect to the network and try again, or give --model a "
-        f"folder.{did_you_mean(repo)}"
+        f"({first_line(error)[:100] or type(error).__name__}).",
+        field="model",
+        advice=f"Connect to the network and try again, or give {{model}} a folder.{did_you_mean(repo)}",
     )

@@ -149,7 +149,7 @@ class Answer:
         return f"<div><b>{question}</b><p style='white-space: pre-wrap'>{text}</p><small>{more}</small></div>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `omniqa ask --json` prints."""
+        """The object that `omniqa ask` prints as JSON."""
         stats = self.stats
         return {
             "video": self.video,

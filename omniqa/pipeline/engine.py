@@ -65,7 +65,9 @@ class OmniQA:
         reuse_static: float | None = None,
     ) -> None:
         if reuse_static is not None and not 0 <= reuse_static <= 255:
-            raise UsageError(f"A difference between frames is 0 to 255 levels, not {reuse_static:g}.")
+            raise UsageError(
+                f"A difference between frames is 0 to 255 levels, not {reuse_static:g}.", field="reuse_static"
+            )
         self.name = name
         self.model = model
         self.attention = select_attention(attention, model.device, model.dtype)
@@ -392,9 +394,13 @@ def _torch_errors(device: torch.device) -> Iterator[None]:
 def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("No CUDA device can be used here (see `omniqa doctor`). Use --device cpu.")
+        raise UsageError(
+            "No CUDA device can be used here (see `omniqa doctor`).", field="device", advice='Use {device="cpu"}.'
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"There is no {name}: this machine has {torch.cuda.device_count()}, counted from cuda:0.")
+        raise UsageError(
+            f"There is no {name}: this machine has {torch.cuda.device_count()}, counted from cuda:0.", field="device"
+        )
     return device
 
 

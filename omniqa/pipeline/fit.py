@@ -28,7 +28,7 @@ _CUDA_CONTEXT = round(0.6 * GIB)  # what a process takes of a GPU before its fir
 _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 _SCORES = {"cpu": 2**22, "cuda": 2**26}  # float32 attention probabilities held at once
 _PATCHES = {"cpu": 2048, "cuda": 8192}  # that the vision encoder takes together
-_SHORTER = ("a lower --max-frames or --max-pixels for long clips",)
+_SHORTER = ("a lower {max_frames} or {max_pixels} for long clips",)
 _PIXELS = 1176  # numbers of one patch
 
 
@@ -81,14 +81,14 @@ class Choice:
         device: cpu, cuda or cuda:N.
         need: what it takes with a one-minute clip at the default options.
         free: bytes free there; None if nobody knows that device yet.
-        warning: a sentence if only the weights are sure to fit.
+        warning: set if only the weights are sure to fit.
     """
 
     model: str
     device: str
     need: Need
     free: int | None
-    warning: str = ""
+    warning: OutOfMemoryError | None = None
 
     @property
     def fits(self) -> bool:
@@ -112,7 +112,7 @@ def choose(machine: Machine, request: Request = ANYTHING) -> Choice:
     """
     choice = pick(machine, request)
     if not choice.weights_fit:
-        raise OutOfMemoryError(_shortage(choice), advice(machine, choice, request.dtype))
+        raise OutOfMemoryError(_shortage(choice), advice=advice(machine, choice, request.dtype))
     return choice
 
 
@@ -128,7 +128,8 @@ def pick(machine: Machine, request: Request = ANYTHING) -> Choice:
             return option
     option = next((option for option in options if option.weights_fit), options[-1])
     says = _shortage(option) if not option.weights_fit else _tight(option)
-    return replace(option, warning=f"{says} {advice(machine, option, request.dtype, _SHORTER)}")
+    warning = OutOfMemoryError(says, advice=advice(machine, option, request.dtype, _SHORTER))
+    return replace(option, warning=warning)
 
 
 def require_weights(machine: Machine, model: str, device: str, dtype: str, size: int) -> None:
@@ -140,7 +141,7 @@ def require_weights(machine: Machine, model: str, device: str, dtype: str, size:
     tried = _option(machine, model, device, dtype)
     tried = replace(tried, need=replace(tried.need, weights=size))
     if not tried.weights_fit:
-        raise OutOfMemoryError(_shortage(tried), advice(machine, tried, dtype))
+        raise OutOfMemoryError(_shortage(tried), advice=advice(machine, tried, dtype))
 
 
 def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto") -> Need:
@@ -190,7 +191,10 @@ def advice(machine: Machine, tried: Choice, dtype: str = "auto", smaller_clip: S
         machine: what is free.
         tried: what was to be used, or ran out of memory.
         dtype: as the user gave it.
-        smaller_clip: options that would make the clip smaller, if its weights fit.
+        smaller_clip: advice that would make the clip smaller, if its weights fit.
+
+    Returns:
+        A sentence in the form of an error's advice, with options in braces.
     """
     ways = _ways(machine, tried, dtype)
     if smaller_clip and tried.weights_fit:
@@ -235,11 +239,11 @@ def _ways(machine: Machine, tried: Choice, dtype: str) -> list[str]:
     """Options that make room with the fewest changes to what was tried."""
     sizes, devices, precisions = [("", tried.model)], [("", tried.device)], [("", dtype)]
     if need(ModelShape.of(HUB_3B), minute(KNOWN_LAYERS[HUB_3B]), tried.device, dtype).weights < tried.need.weights:
-        sizes.append((f"--model {HUB_3B}", HUB_3B))
+        sizes.append((f'{{model="{HUB_3B}"}}', HUB_3B))
     if tried.device != "cpu":
-        devices.append(("--device cpu", "cpu"))
+        devices.append(('{device="cpu"}', "cpu"))
     if dtype == "float32":
-        precisions.append(("--dtype bfloat16", "bfloat16"))
+        precisions.append(('{dtype="bfloat16"}', "bfloat16"))
     found: dict[int, list[str]] = {}
     for (size, model), (where, device), (precision, kind) in product(sizes, devices, precisions):
         words = [word for word in (size, where, precision) if word]

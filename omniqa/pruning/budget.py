@@ -95,14 +95,14 @@ class Unreachable(UsageError):
     """
 
     def __init__(self, method: str, asked: float, nearest: float, floor: float) -> None:
-        super().__init__(method, asked, nearest, floor)
-        self.method, self.asked, self.nearest, self.floor = method, asked, nearest, floor
-
-    def __str__(self) -> str:
-        return (
-            f"{self.method} can't bring this clip to retention {self.asked:g}; its floor here is {self.floor:.4f} and "
-            f"the nearest it reaches is {self.nearest:.4f}. Ask for that, or take another method."
+        super().__init__(
+            f"{method} can't bring this clip to retention {asked:g}; its floor here is {floor:.4f} and the nearest it "
+            f"reaches is {nearest:.4f}.",
+            field="retention",
+            advice="Ask for that, or take another method.",
         )
+        self.args = (method, asked, nearest, floor)  # what unpickling passes
+        self.method, self.asked, self.nearest, self.floor = method, asked, nearest, floor
 
 
 def bisect(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:

@@ -175,7 +175,9 @@ class Method(ABC, Generic[PlanT]):
 
     def __post_init__(self) -> None:
         if not 0 < self.retention <= 1:
-            raise UsageError(f"Retention {self.retention} is out of range; give a number above 0 and at most 1.")
+            raise UsageError(
+                f"Retention {self.retention} is out of range; give a number above 0 and at most 1.", field="retention"
+            )
         for option in options_of(type(self)):
             option.check(getattr(self, option.name))
 

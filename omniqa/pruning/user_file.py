@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def _load(path: Path, digest: str, name: str) -> type[AnyMethod]:
         except (Exception, SystemExit) as error:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise UsageError(f"The method file {path} fails ({reason}). --debug shows where.") from error
+            raise UsageError(f"The method file {path} fails{_line(error, path)} ({reason}).") from error
     there = vars(sys.modules[module])
     if name not in there:
         classes = [key for key, value in there.items() if is_method(value) and value.__module__ == module]
@@ -73,6 +74,13 @@ def _load(path: Path, digest: str, name: str) -> type[AnyMethod]:
     # Another process has no such module: it runs the file again.
     copyreg.pickle(method, lambda one: (_restore, (f"{path}:{name}", dataclasses.asdict(one))))
     return method
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file an error arose, in words; nothing if it can't be told."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [None])[-1]
+    return "" if line is None else f" in line {line}"
 
 
 def _restore(spec: str, values: dict[str, Any]) -> AnyMethod:

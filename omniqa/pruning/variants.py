@@ -40,7 +40,10 @@ def method_variants(
         if not any(_is_for(name, text) for name in names):
             # The error that lists what there is.
             registry.parse_options(_method(text) or (names or ["none"])[0], [_without_method(text)])
-            raise UsageError(f"--set {text}: {_method(text)} is not among the methods, {', '.join(names)}.")
+            raise UsageError(
+                f"assignments {text}: {_method(text)} is not among the methods, {', '.join(names)}.",
+                field="assignments",
+            )
     made = []
     for method in methods:
         if isinstance(method, str):
@@ -104,10 +107,12 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def find(made: Sequence[MethodVariant], name: str) -> MethodVariant:
+def find(made: Sequence[MethodVariant], baseline: str) -> MethodVariant:
     """The column of a name, or of a method where it has but one. Raises UsageError where there is none or several."""
-    found = [column for column in made if name in (column.name, column.name.split(" ")[0])]
-    exact = [column for column in found if column.name == name]
+    found = [column for column in made if baseline in (column.name, column.name.split(" ")[0])]
+    exact = [column for column in found if column.name == baseline]
     if len(exact or found) != 1:
-        raise UsageError(f"--baseline {name!r} is not one of {', '.join(column.name for column in made)}.")
+        raise UsageError(
+            f"baseline {baseline!r} is not one of {', '.join(column.name for column in made)}.", field="baseline"
+        )
     return (exact or found)[0]

@@ -142,10 +142,13 @@ def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     if name == "auto":
         return SdpaAttention()
     if not can_flash:
-        raise UsageError(f"--attn flash runs on a CUDA device in bfloat16, not on {device.type} in {dtype}.")
+        raise UsageError(
+            f"attn flash runs on a CUDA device in bfloat16, not on {device.type} in {dtype}.", field="attn"
+        )
     raise UsageError(
-        "--attn flash needs flash-attn for this GPU: pip install 'omniqa[flash]', or fa3-fwd on Hopper. "
-        "Or use --attn sdpa."
+        "attn flash needs flash-attn for this GPU: pip install 'omniqa[flash]', or fa3-fwd on Hopper.",
+        field="attn",
+        advice='Or use {attn="sdpa"}.',
     )
 
 

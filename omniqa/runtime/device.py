@@ -12,16 +12,16 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 def check_device(name: str) -> None:
     """Raise UsageError unless `name` is auto, cpu, cuda or cuda:N."""
     if not _DEVICE.fullmatch(name):
-        raise UsageError(f"There is no device {name!r}: use auto, cpu, cuda or cuda:N.")
+        raise UsageError(f"There is no device {name!r}: use auto, cpu, cuda or cuda:N.", field="device")
 
 
 def check_dtype(name: str) -> None:
     """Raise UsageError unless `name` is one of DTYPES."""
     if name not in DTYPES:
-        raise UsageError(f"There is no dtype {name!r}: use {', '.join(DTYPES)}.")
+        raise UsageError(f"There is no dtype {name!r}: use {', '.join(DTYPES)}.", field="dtype")
 
 
 def check_attention(name: str) -> None:
     """Raise UsageError unless `name` is one of ATTENTIONS."""
     if name not in ATTENTIONS:
-        raise UsageError(f"There is no attention backend {name!r}: use auto, flash or sdpa.")
+        raise UsageError(f"There is no attention backend {name!r}: use auto, flash or sdpa.", field="attn")

@@ -24,8 +24,8 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise UsageError(f"--max-new-tokens must be at least 1, not {self.max_new_tokens}.")
+            raise UsageError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.", field="max_new_tokens")
         if self.temperature < 0:
-            raise UsageError(f"--temperature must not be negative, as {self.temperature} is.")
+            raise UsageError(f"temperature must not be negative, as {self.temperature} is.", field="temperature")
         if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p must be above 0 and at most 1, not {self.top_p}.")
+            raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p}.", field="top_p")

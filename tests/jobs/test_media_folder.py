@@ -60,7 +60,7 @@ def test_a_folder_without_any_of_the_clips_is_refused(folder):
 def test_addresses_are_no_files_and_count_where_they_are_allowed(folder):
     address = "https://nowhere.example/x.mp4"
     MediaFolder(folder, ClipOptions(allow_network=True)).check([address])
-    with pytest.raises(MediaError, match="--allow-network"):
+    with pytest.raises(MediaError, match="allow_network=True"):
         MediaFolder(folder, ClipOptions()).check([address])
 
 

@@ -319,7 +319,7 @@ def test_an_interrupt_drops_the_question_and_keeps_the_file_whole(start, qa, und
 
 def test_other_settings_are_refused_unless_added(start, qa, tmp_path):
     first = list(start().go_on(qa))
-    with pytest.raises(UsageError, match=r"max_new_tokens was 3, not 4.*--append"):
+    with pytest.raises(UsageError, match=r"max_new_tokens was 3, not 4.*append=True"):
         start(tokens=4)
     assert len(list(start(tokens=4, append=True).go_on(qa))) == 6
     assert list(start(tokens=4).go_on(qa)) == [], "they are no others any more"

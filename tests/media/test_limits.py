@@ -44,7 +44,7 @@ def test_sound_beyond_a_day_is_refused_by_what_is_there_and_not_by_what_a_header
     path = write_clip(tmp_path / "long.wav", audio=Audio(tone(3.0, rate=16_000), 16_000, codec="pcm_s16le"))
     monkeypatch.setattr("omniqa.media.audio.SOUND_SECONDS", 2)
     monkeypatch.setattr("omniqa.media.clip.SOUND_SECONDS", 2)
-    with pytest.raises(MediaError, match=r"The sound is longer than .* Set --end, or --no-audio"):
+    with pytest.raises(MediaError, match=r"The sound is longer than .* Take a shorter range, or the picture alone"):
         sample(path)
     assert len(sample(path, ClipOptions(end=2)).waveform) == 32_000
 

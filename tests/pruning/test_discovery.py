@@ -77,9 +77,9 @@ class Mine(Method):
     ("text", "complaint"),
     [
         (None, "can't be read"),
-        ("import no_such_module_at_all", r"fails \(ModuleNotFoundError: No module named 'no_such"),
-        ("def broken(:", r"fails \(SyntaxError"),
-        ("raise SystemExit(3)", r"fails \(SystemExit: 3"),
+        ("import no_such_module_at_all", r"fails in line 1 \(ModuleNotFoundError: No module named 'no_such"),
+        ("def broken(:", r"fails in line 1 \(SyntaxError"),
+        ("raise SystemExit(3)", r"fails in line 1 \(SystemExit: 3"),
         (BASE, "has no class Mine; it has no method at all"),
         (BASE + WHOLE.replace("class Mine", "class Yours"), "has no class Mine; it has Yours"),
         ("Mine = 3", "is no pruning method"),

@@ -36,7 +36,7 @@ def _find(part: AuxNetwork, checkpoint: Checkpoint) -> tuple[str, dict[str, Path
     if part.path is not None:
         path = Path(part.path).expanduser()
         if not path.exists():
-            raise ModelError(f"{part.method}: there is no file {path} to read --set {part.option} from.")
+            raise ModelError(f"{part.method}: there is no file {path} to read its {part.option} from.")
         return str(path), _of_file(part, path)
     among = {name: path for name, path in checkpoint.added.items() if _bare(name, part) != name}
     if among:
@@ -46,8 +46,9 @@ def _find(part: AuxNetwork, checkpoint: Checkpoint) -> tuple[str, dict[str, Path
         return str(beside), _of_file(part, beside)
     raise ModelError(
         f"{part.method} needs trained weights that do not come with {checkpoint.name}: it holds no {part.prefix}* "
-        f"tensors, and no {part.file} lies beside it. Take a checkpoint that was trained with {part.method}, or name "
-        f"a safetensors file of them by --set {part.option}=FILE."
+        f"tensors, and no {part.file} lies beside it.",
+        advice=f"Take a checkpoint that was trained with {part.method}, or name a safetensors file of them by "
+        f'{{method="{part.method}:{part.option}=FILE"}}.',
     )
 
 

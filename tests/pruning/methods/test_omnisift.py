@@ -357,7 +357,7 @@ def test_the_answer_is_the_methods_own_choice(copy, weights):
 
 def test_without_a_selector_it_says_how_to_get_one_before_anything_is_encoded(qa, monkeypatch):
     monkeypatch.setattr(qa.encoder, "encode", None)
-    with pytest.raises(ModelError, match=r"no compressor.\* tensors.*no omnisift.safetensors.*--set selector=FILE"):
+    with pytest.raises(ModelError, match=r"no compressor.\* tensors.*no omnisift.safetensors.*selector=FILE"):
         survivors(qa)
     assert ModelError.exit_code == 4
 
