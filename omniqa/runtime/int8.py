@@ -1,0 +1,137 @@
+"""Linear layers whose products are of 8-bit integers, on a CPU: FBGEMM's kernel, as torch has it.
+
+A weight is one signed byte an entry, with a scale for each output. A row of activations is scaled by its own largest
+entry, so its result does not depend on the rows beside it: batches, pruning and caches change nothing.
+
+Two bounds on the error, both measured when they are applied and not assumed:
+
+- Weights: `quantize_weight` gives None for a weight that 8 bits change by more than `WEIGHT_ERROR`. It stays as it is.
+- Activations: a row with few large entries leaves too few steps for its others. If these are smaller than
+  `LEAST_STEPS` on average, what rounding takes from the row is multiplied, too, in steps of its own.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import torch
+from torch import Tensor, nn
+
+KERNEL = "int8-fbgemm"
+VERSION = 1  # counts up whenever the same weight would be quantised otherwise
+WEIGHT_ERROR = 0.02  # of a weight's norm
+LEAST_STEPS = 1.0  # by the mean of a row's entries, its largest left out; rounding takes 0.29 of each
+_WEIGHT_STEPS = 127
+_ENGINE = "fbgemm"
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight in 8 bits.
+
+    Attributes:
+        values: (out, in) int8, between -127 and 127.
+        scales: (out,) float32, what a step of each output is worth.
+    """
+
+    values: Tensor
+    scales: Tensor
+
+
+def quantize_weight(weight: Tensor) -> QuantizedWeight | None:
+    """A weight (out, in) in 8 bits; None if that changes it by more than WEIGHT_ERROR, or it is not finite."""
+    wide = weight.detach().float()
+    largest = wide.abs().amax(1)
+    scales = torch.where(largest > 0, largest / _WEIGHT_STEPS, 1.0)
+    steps = (wide / scales[:, None]).round_()
+    changed = torch.linalg.vector_norm(torch.addcmul(wide, steps, scales[:, None], value=-1))
+    if not bool(changed <= WEIGHT_ERROR * torch.linalg.vector_norm(wide)):
+        return None
+    return QuantizedWeight(steps.to(torch.int8), scales)
+
+
+def is_supported() -> bool:
+    """Whether this torch has the kernel for this machine."""
+    return _ENGINE in torch.backends.quantized.supported_engines
+
+
+@cache
+def activation_steps() -> int:
+    """How many steps a row's activations have on either side of 0: 127, or 63 if this CPU's kernel overflows.
+
+    AVX2 adds two products in 16 bits. Activations of 7 bits always fit there; the instructions that came later
+    (VNNI) add in 32 bits. The kernel is asked, not the list of the CPU's features.
+    """
+    full = _WEIGHT_STEPS
+    product = _multiply(torch.full((1, 64), float(full)), _pack(torch.full((32, 64), full, dtype=torch.int8)), full)
+    return full if bool((product == 64 * full * full).all()) else full // 2
+
+
+class Int8Linear(nn.Module):
+    """A linear layer of an 8-bit weight, without gradients. Input and output are of the same float type."""
+
+    def __init__(self, weight: QuantizedWeight, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.values.shape
+        # What the state holds tells models apart: of weights their scales, and how they are multiplied.
+        self.scales: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("scales", weight.scales)
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self.register_buffer("kernel", torch.tensor([VERSION, activation_steps()]))
+        self._packed = _pack(weight.values)
+        self._steps = activation_steps()
+        self._least_sum = self._steps + LEAST_STEPS * (self.in_features - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, out) of (…, in)."""
+        scaled, step = self._scale(x.reshape(-1, self.in_features))
+        out = self._multiply(scaled)
+        self._add_remainders(out, scaled)
+        out.mul_(step).mul_(self.scales)
+        if self.bias is not None:
+            out += self.bias
+        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def _scale(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (N, in) in steps, float32, and what a step of each is worth, (N, 1)."""
+        largest = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True, dtype=torch.float32)
+        step = largest.div_(self._steps).clamp_(min=torch.finfo(torch.float32).tiny)
+        return rows / step, step
+
+    def _multiply(self, scaled: Tensor) -> Tensor:
+        return _multiply(scaled, self._packed, self._steps)
+
+    def _add_remainders(self, out: Tensor, scaled: Tensor) -> None:
+        """Add to `out` what rounding took from the rows of `scaled` whose entries have too few steps."""
+        peaked = (torch.linalg.vector_norm(scaled, 1, 1) < self._least_sum).nonzero()[:, 0]
+        if len(peaked):
+            rows = scaled[peaked]
+            finer, step = self._scale(rows.sub_(rows.round()))
+            out[peaked] += self._multiply(finer).mul_(step)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Int8Linear":
+        """What moves or converts a module leaves this one alone: the kernel wants it as it is."""
+        return self
+
+
+def _pack(values: Tensor) -> torch.ScriptObject:
+    """A weight as the kernel keeps it. Scales stay outside, where they are exact."""
+    ones, zeros = torch.ones(len(values)), torch.zeros(len(values), dtype=torch.long)
+    with catch_warnings():
+        # torch plans to replace these tensors by plain ones; the kernel takes no plain ones yet.
+        filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+        weight = torch._make_per_channel_quantized_tensor(values.contiguous(), ones, zeros, 0)
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = _ENGINE
+        try:
+            return torch.ops.quantized.linear_prepack(weight, None)
+        finally:
+            torch.backends.quantized.engine = before
+
+
+def _multiply(rows: Tensor, packed: torch.ScriptObject, steps: int) -> Tensor:
+    """(N, out) float32: rows (N, in), within ±steps, rounded to whole numbers, times a packed weight."""
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return multiply(rows, 1.0, steps + 1, packed)
