@@ -36,14 +36,16 @@ from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
 from omniqa.models.decode_step import CAPTURE_AFTER, DecodeStep
-from omniqa.models.decoder import Decoder, PrefillInput
+from omniqa.models.decoder import Decoder
+from omniqa.models.prefill_rows import PrefillInput
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder
 from omniqa.models.qwen2_5_omni.config import read_config
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.models.qwen2_5_omni.vision import VisionEncoder, patchify
 from omniqa.pruning import registry
 from omniqa.pruning.budget import Unreachable
-from omniqa.pruning.contract import AnyMethod, MediaTokens
+from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept, MediaTokens
+from omniqa.pruning.interleave import interleave
 from omniqa.runtime.attention import select_attention
 from omniqa.runtime.kv_cache import KVCache
 from omniqa.runtime.matmul_rate import matmul_rate
@@ -206,14 +208,12 @@ def run_omniqa(model: Model, clip: Clip, pruner: AnyMethod, new_tokens: int) -> 
     marks.mark("vision")
     sound = model.audio_encoder.encode(clip.mel)
     marks.mark("audio")
-    kind = pruner.audio_importance
+    signal = pruner.need(AudioAttention)
     chunk, modality = layout(clip, model.device)
-    tokens = MediaTokens(
-        modality, chunk, clip.tokens_per_grid, video, sound.embeddings, sound.importance(kind) if kind else None
-    )
+    received = sound.attention_received(signal.scope) if signal else None
+    tokens = MediaTokens(modality, chunk, clip.tokens_per_grid, video, sound.embeddings, received)
     plan = pruner.plan(tokens.counts, model.layers)
-    selection = pruner.prune_input(tokens, plan)
-    prompt = make_prompt(model, tokens, selection.keep, selection.embeddings)
+    prompt = make_prompt(model, tokens, pruner.prune_input(tokens, plan))
     marks.mark("input pruning")
     cache = KVCache(model.layers, new_tokens)
 
@@ -238,13 +238,10 @@ def layout(clip: Clip, device: torch.device) -> tuple[Tensor, Tensor]:
     return chunk[order].to(device), modality[order].to(device)
 
 
-def make_prompt(model: Model, tokens: MediaTokens, keep: Tensor, embeddings: Tensor | None) -> PrefillInput:
+def make_prompt(model: Model, tokens: MediaTokens, kept: Kept) -> PrefillInput:
     """The prompt with random text around what enters."""
     device = model.device
-    if embeddings is None:
-        whole = tokens.video.new_empty(len(tokens.modality), tokens.video.shape[1])
-        whole[tokens.modality == IS_VIDEO], whole[tokens.modality == IS_AUDIO] = tokens.video, tokens.audio
-        embeddings = whole[keep]
+    keep, embeddings = interleave(kept, tokens)
     text = torch.randn(HEAD + TAIL, embeddings.shape[1], device=device, dtype=embeddings.dtype) * 0.02
     places = torch.arange(HEAD + len(tokens.modality) + TAIL, device=device)
     end = HEAD + len(tokens.modality)
@@ -297,9 +294,8 @@ def run_transformers(model: Model, clip: Clip, implementation: str) -> Run:
     marks.mark("vision")
     sound = model.tower(mel.to(device, dtype), feature_lens=length).last_hidden_state
     marks.mark("audio")
-    everything = torch.arange(len(modality), device=device)
     tokens = MediaTokens(modality, torch.zeros_like(modality).long(), clip.tokens_per_grid, video, sound)
-    prompt = make_prompt(model, tokens, everything, None)
+    prompt = make_prompt(model, tokens, Kept())
     x, positions = prompt.embeddings[None], prompt.positions[:, None]
     out = model.text(inputs_embeds=x, position_ids=positions, use_cache=True).last_hidden_state
     model.module.lm_head(out[:, -1])

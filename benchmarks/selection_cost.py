@@ -31,13 +31,15 @@ from benchmarks.make_checkpoint import AUDIO, MROPE_SECTION, ROPE, TEXT, VISION
 from omniqa import errors
 from omniqa.models.base import AUDIO as IS_AUDIO
 from omniqa.models.base import VIDEO as IS_VIDEO
-from omniqa.models.decoder import Decoder, PrefillInput
+from omniqa.models.decoder import Decoder
+from omniqa.models.prefill_rows import PrefillInput
 from omniqa.models.qwen2_5_omni.audio import AudioEncoding
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B
 from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
-from omniqa.pruning.contract import AnyMethod, MediaTokens, Method
+from omniqa.pruning.contract import AnyMethod, AudioAttention, AuxNetwork, MediaTokens, Method
+from omniqa.pruning.interleave import interleave
 from omniqa.runtime.attention import select_attention
 from omniqa.runtime.kv_cache import KVCache
 from omniqa.runtime.matmul_rate import matmul_rate
@@ -147,23 +149,23 @@ class Line:
     def __post_init__(self) -> None:
         self.selection: list[float] = []
         self.importance: list[float] = []
-        part = self.pruner.aux_network
+        part = self.pruner.need(AuxNetwork)
         self.network = part.make(WIDTH).eval() if part else None
 
     def measure(self, tokens: MediaTokens, sound: AudioEncoding, clock: Clock) -> None:
         """Once more."""
-        kind = self.pruner.audio_importance
+        signal = self.pruner.need(AudioAttention)
         if self.network:
             self.network.to(clock.device)
         start = clock.now()
-        importance = sound.importance(kind) if kind else None
+        importance = sound.attention_received(signal.scope) if signal else None
         ready = clock.now()
-        given = replace(tokens, audio_importance=importance, aux_network=self.network)
+        given = replace(tokens, audio_attention=importance, aux_network=self.network)
         plan = self.pruner.plan(given.counts, LAYERS)
-        selection = self.pruner.prune_input(given, plan)
+        index, _ = interleave(self.pruner.prune_input(given, plan), given)
         self.selection.append(clock.now() - ready)
         self.importance.append(ready - start)
-        self.entered = len(selection.keep)
+        self.entered = len(index)
 
 
 def make_lines(retentions: list[float], tokens: MediaTokens, sound: AudioEncoding, clock: Clock) -> list[Line]:

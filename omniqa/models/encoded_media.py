@@ -1,7 +1,6 @@
 """What a family's encoders make of a clip, by itself: no name, no times of a run, nothing a question left behind."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from omniqa.media.summary import MediaSummary
 from omniqa.models.base import MediaShape
 from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import AttentionScope
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import score_block
 
@@ -35,14 +35,14 @@ class AudioEncoding:
         )
 
     @torch.inference_mode()
-    def importance(self, kind: Literal["global", "window"]) -> Tensor:
+    def attention_received(self, scope: AttentionScope) -> Tensor:
         """Attention that each token gets in the encoder's last layer (OmniZip, arXiv 2511.14582): float32 (n_A,).
 
         softmax(QKᵀ/√D) over the whole sound without a mask ("global", quadratic, in blocks of queries) or inside
         each window ("window", linear), averaged over heads, summed over queries; then the mean of a token's positions.
         """
         q, k = self.queries.float(), self.keys.float()
-        received = _received(q, k) if kind == "global" else _received_in_windows(q, k, self.window)
+        received = _received(q, k) if scope == "global" else _received_in_windows(q, k, self.window)
         return received[: 2 * len(self.embeddings)].view(-1, 2).mean(-1)
 
 
@@ -87,6 +87,7 @@ class EncodedMedia:
     keep: (n_V,) bool, the video tokens that the rule kept; None without one.
     added: (k, m, d) what is added to the tokens of `video` before decoder layers 0 to k-1; None if the family adds
         nothing.
+    video_attention: (n_V,) float32, see `omniqa.pruning.contract.VisionAttention`; None if it was not asked for.
     """
 
     start_s: float
@@ -97,6 +98,7 @@ class EncodedMedia:
     rule: VisionRule | None = None
     keep: Tensor | None = None
     added: Tensor | None = None
+    video_attention: Tensor | None = None
 
     @property
     def counts(self) -> ClipTokens:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from omniqa.pruning.budget import Plan
-from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.contract import AnyMethod, QueryEmbeddings, Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,12 @@ class PrefixCache:
 def shared_layers(pruner: AnyMethod, plan: Plan, layer_bytes: int, most_bytes: int) -> int:
     """How many layers questions can share in `most_bytes`, each `layer_bytes`, by a method and its plan.
 
-    The layer after which something first leaves can be shared, too, but for what is scored with rows of audio: they
-    would have to be computed in it.
+    The layer after which something first leaves can be shared, too, unless what enters it is scored with rows of audio:
+    they would have to be computed in it. A method that looks at the question before layer 0 shares nothing.
     """
-    first = next((number for number, drops in enumerate(plan.drops) if drops), None)
-    free = len(plan.drops) + 1 if first is None else first + (pruner.query_rows != "audio")
+    if pruner.need(QueryEmbeddings):
+        return 0
+    first = next((layer for layer in range(plan.layers - 1) if plan.prunes(layer)), None)
+    by_audio = pruner.drop_point == "attention" and pruner.need(Scores) == Scores("audio")
+    free = plan.layers if first is None else first + (not by_audio)
     return min(free, most_bytes // layer_bytes)

@@ -86,6 +86,8 @@ class Trace:
 
     modality: (n,) int8, 0 video, 1 audio. chunk: (n,) int64. time_s: (n,) float64, from the range's start.
     alive: (L, n) bool. score: (L, n) float32, NaN where not alive or not scored.
+    cached: (L, n) bool, the tokens whose keys and values the layer's cache holds while the answer is generated: those
+        alive, unless the method prunes caches.
     """
 
     modality: NDArray[np.int8]
@@ -93,6 +95,7 @@ class Trace:
     time_s: NDArray[np.float64]
     alive: NDArray[np.bool_]
     score: NDArray[np.float32]
+    cached: NDArray[np.bool_]
 
     def __repr__(self) -> str:
         layers, tokens = self.alive.shape
@@ -108,6 +111,7 @@ class Trace:
                 time_s=self.time_s,
                 alive=self.alive,
                 score=self.score,
+                cached=self.cached,
             )
 
 

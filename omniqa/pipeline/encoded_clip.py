@@ -41,11 +41,11 @@ class PrefixState:
 class PrefixStates:
     """What questions about one clip share, so that a further one need not compute it again.
 
-    importance: of the audio tokens. plans: by method.
+    audio_attention: of the audio tokens. plans: by method.
     """
 
     def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
-        self.importance: dict[AudioAttention, Tensor] = {}
+        self.audio_attention: dict[AudioAttention, Tensor] = {}
         self.plans: dict[AnyMethod, Plan] = {}
         self._most_bytes = most_bytes
         self._starts: OrderedDict[tuple[AnyMethod, Opening], PrefixState] = OrderedDict()
@@ -144,13 +144,13 @@ class EncodedClip(EncodedMedia):
         self.shared.plans[method] = plan
         return True
 
-    def audio_importance(self, kind: AudioAttention | None) -> Tensor | None:
-        """Importance (n_A,) of the audio tokens, worked out once; None without sound, or where it is not asked for."""
-        if self.audio is None or kind is None:
+    def audio_attention(self, signal: AudioAttention | None) -> Tensor | None:
+        """(n_A,) attention that audio tokens receive, worked out once; None without sound, or if it is not needed."""
+        if self.audio is None or signal is None:
             return None
-        if kind not in self.shared.importance:
-            self.shared.importance[kind] = self.audio.importance(kind)
-        return self.shared.importance[kind]
+        if signal not in self.shared.audio_attention:
+            self.shared.audio_attention[signal] = self.audio.attention_received(signal.scope)
+        return self.shared.audio_attention[signal]
 
 
 @dataclass(frozen=True, eq=False)

@@ -409,9 +409,11 @@ def _trace(prefilled: Prefilled) -> Trace:
     media = layout.media
     alive = np.zeros((len(result.alive), media.stop - media.start), dtype=bool)
     score = np.full(alive.shape, np.nan, dtype=np.float32)
-    for layer, (index, scores) in enumerate(zip(result.alive, result.scores, strict=True)):
+    cached = np.zeros_like(alive)
+    for layer, (index, in_cache, scores) in enumerate(zip(result.alive, result.cached, result.scores, strict=True)):
         at = index.cpu().numpy()
         alive[layer, at] = True
+        cached[layer, in_cache.cpu().numpy()] = True
         if scores is not None:
             score[layer, at] = scores.cpu().numpy()
-    return Trace(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score)
+    return Trace(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score, cached)

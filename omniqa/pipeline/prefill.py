@@ -8,14 +8,25 @@ from torch import Tensor, nn
 
 from omniqa.errors import UsageError
 from omniqa.memory import memory_errors
-from omniqa.models.base import AUDIO, VIDEO, Model, PromptText, TokenLayout
-from omniqa.models.decoder import Decoder, PrefillInput, PrefillOutput
+from omniqa.models.base import VIDEO, Model, PromptText, TokenLayout
+from omniqa.models.decoder import Decoder
+from omniqa.models.prefill_rows import PrefillInput, PrefillOutput
 from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
 from omniqa.pipeline.preprocess import Progress, silent
 from omniqa.pipeline.stats import StageClock
 from omniqa.pruning.budget import Plan
-from omniqa.pruning.contract import AnyMethod, AuxNetwork, Kept, MediaTokens
+from omniqa.pruning.contract import (
+    AnyMethod,
+    AudioAttention,
+    AuxNetwork,
+    Kept,
+    MediaTokens,
+    QueryEmbeddings,
+    Times,
+    VisionAttention,
+)
+from omniqa.pruning.interleave import interleave
 from omniqa.runtime.kv_cache import KVCache
 
 
@@ -64,11 +75,13 @@ class PrefillStage:
             layout = model.lay_out(video.shape, asked)
             with clock.stage("input_pruning"):
                 tokens = self._media_tokens(video, layout, pruner)
+                reuse_prefix = reuse_prefix and not pruner.need(QueryEmbeddings)
                 state = video.shared.of(pruner, asked.opening) if reuse_prefix else None
                 plan = video.plan(pruner, model.layers)
                 selection = state.selection if state else pruner.prune_input(tokens, plan)
             with clock.stage("prefill"):
                 prompt = self._prompt(layout, tokens, selection, _added(video, tokens))
+                _check_count(prompt, pruner, plan)
                 if reuse_prefix and state is None:
                     state = PrefixState(selection, self._prefill_media(prompt, pruner, plan))
                     video.shared.keep(pruner, state, asked.opening)
@@ -85,7 +98,7 @@ class PrefillStage:
 
     def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
         """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
-        part = pruner.aux_network
+        part = pruner.need(AuxNetwork)
         if part is None:
             return None
         if part not in self.aux_networks:
@@ -100,29 +113,31 @@ class PrefillStage:
             tokens_per_grid=video.shape.tokens_per_grid,
             video=video.video,
             audio=video.audio.embeddings if video.audio else video.video.new_empty(0, video.video.shape[1]),
-            audio_importance=video.audio_importance(pruner.audio_importance),
-            time_s=torch.from_numpy(layout.time_s[media]),
+            audio_attention=video.audio_attention(pruner.need(AudioAttention)),
+            time_s=torch.from_numpy(layout.time_s[media]) if pruner.need(Times) else None,
             aux_network=self.aux_network(pruner),
+            video_attention=video.video_attention if pruner.need(VisionAttention) else None,
+            query=self._embed(layout, layout.question) if pruner.need(QueryEmbeddings) else None,
             rule=video.rule,
             video_keep=video.keep,
         )
 
+    def _embed(self, layout: TokenLayout, part: slice) -> Tensor:
+        """Embeddings of a part of the prompt's text."""
+        return self._decoder.embed(torch.from_numpy(layout.ids[part]).to(self._model.device))
+
     def _prompt(self, layout: TokenLayout, tokens: MediaTokens, selection: Kept, added: Tensor | None) -> PrefillInput:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
         device, media = self._model.device, layout.media
-        keep = selection.keep
-        embeddings = selection.embeddings
-        if embeddings is None:
-            embeddings = _embeddings(tokens, keep)
-        ids = torch.from_numpy(layout.ids).to(device)
-        head, tail = self._decoder.embed(ids[: media.start]), self._decoder.embed(ids[media.stop :])
-        places = torch.arange(len(ids), device=device)
+        keep, embeddings = interleave(selection, tokens)
+        head, tail = self._embed(layout, slice(media.start)), self._embed(layout, layout.prompt)
+        places = torch.arange(len(layout.ids), device=device)
         places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
         return PrefillInput(
             embeddings=torch.cat([head, embeddings, tail]),
             positions=torch.from_numpy(layout.positions).to(device)[:, places],
             media=slice(media.start, media.start + len(keep)),
-            question=torch.arange(layout.question.start, layout.question.stop, device=device) - len(ids),
+            question=torch.arange(layout.question.start, layout.question.stop, device=device) - len(layout.ids),
             index=keep,
             modality=tokens.modality,
             chunk=tokens.chunk,
@@ -141,13 +156,6 @@ def _added(video: EncodedClip, tokens: MediaTokens) -> Tensor | None:
     return whole
 
 
-def _embeddings(tokens: MediaTokens, keep: Tensor) -> Tensor:
-    """(m, d) embeddings, as the encoders gave them, of the tokens at `keep` (m,), all of which are here."""
-    modality, place = tokens.modality, keep
-    if tokens.video_keep is not None:
-        here = torch.ones_like(modality, dtype=torch.bool)
-        here[modality == VIDEO] = tokens.video_keep
-        modality, place = modality[here], (here.cumsum(0) - 1)[keep]
-    whole = tokens.video.new_empty(len(modality), tokens.video.shape[1])
-    whole[modality == VIDEO], whole[modality == AUDIO] = tokens.video, tokens.audio
-    return whole[place]
+def _check_count(prompt: PrefillInput, method: AnyMethod, plan: Plan) -> None:
+    if method.exact_plan and len(prompt.index) != plan.alive[0]:
+        raise ValueError(f"{method.name} kept {len(prompt.index)} tokens of a plan of {plan.alive[0]}")

@@ -4,7 +4,41 @@ What a method's file needs is here: `from omniqa.pruning import Kept, Method, Pl
 """
 
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable
-from omniqa.pruning.contract import Kept, LayerSignals, MediaTokens, Method
+from omniqa.pruning.contract import (
+    AudioAttention,
+    AuxNetwork,
+    HiddenStates,
+    Kept,
+    LayerKept,
+    LayerKeys,
+    LayerSignals,
+    MediaTokens,
+    Method,
+    QueryEmbeddings,
+    Scores,
+    Signal,
+    Times,
+    VisionAttention,
+)
 from omniqa.pruning.vision_rule import VisionRule
 
-__all__ = ["ClipTokens", "Kept", "LayerSignals", "MediaTokens", "Method", "Plan", "Unreachable", "VisionRule"]
+__all__ = [
+    "AudioAttention",
+    "AuxNetwork",
+    "ClipTokens",
+    "HiddenStates",
+    "Kept",
+    "LayerKept",
+    "LayerKeys",
+    "LayerSignals",
+    "MediaTokens",
+    "Method",
+    "Plan",
+    "QueryEmbeddings",
+    "Scores",
+    "Signal",
+    "Times",
+    "Unreachable",
+    "VisionAttention",
+    "VisionRule",
+]

@@ -14,9 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from omniqa.errors import UsageError
-from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, floor_count, solve_ratios
-from omniqa.pruning.contract import AudioAttention, Kept, MediaTokens, Method
+from omniqa.pruning.contract import AttentionScope, AudioAttention, Kept, MediaTokens, Method, Signal, missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +56,7 @@ class AudioGuided(Method[Plan]):
     rho_v: Annotated[float | None, "how strongly video is pruned; none: solved for R"] = None
     anchors: Annotated[float, "anchors, as a share of all audio tokens"] = 0.05
     g: Annotated[int, "tokens merged into an anchor, at most"] = 3
-    audio_attention: Annotated[AudioAttention, "audio importance over the whole clip, or per 2 s window"] = "global"
+    audio_attention: Annotated[AttentionScope, "audio importance over the whole clip, or per 2 s window"] = "global"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,9 +68,9 @@ class AudioGuided(Method[Plan]):
             raise UsageError(f"{self.name}: g={self.g} is not allowed; it must not be negative.")
 
     @property
-    def audio_importance(self) -> AudioAttention | None:
-        """The softmax asked for; None at R = 1."""
-        return None if self.retention == 1 else self.audio_attention
+    def needs(self) -> frozenset[Signal]:
+        """Audio attention, but nothing at R = 1."""
+        return frozenset() if self.retention == 1 else frozenset({AudioAttention(self.audio_attention)})
 
     def plan(self, clip: ClipTokens, layers: int) -> Plan:
         """The target: the same round(R·n) tokens in every layer. How many they are depends on the tokens."""
@@ -81,43 +80,35 @@ class AudioGuided(Method[Plan]):
     def segment(self, tokens: MediaTokens) -> ClipSegments:
         """The clip's groups, blocks and audio priorities."""
 
-    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: Plan) -> Kept:
         """Dominant audio and anchors, others merged into these, and the video that the audio leaves room for.
 
         Raises Unreachable, a UsageError, where no ratio comes near to R.
         """
+        if self.retention == 1 or not len(media.modality):
+            return super().prune_input(media, plan)
+        if len(media.audio) and media.audio_attention is None:
+            raise missing(self, "MediaTokens.audio_attention")
         import torch
 
-        if self.retention == 1 or not len(tokens.modality):
-            return super().prune_input(tokens, plan)
-        if len(tokens.audio) and tokens.audio_importance is None:
-            raise ValueError(f"{self.name} needs MediaTokens.audio_importance, as its property audio_importance says")
         from omniqa.pruning.ops import keep_of_blocks
 
-        segments = self.segment(tokens)
-        choice, per_block = self._solve(segments, tokens.counts)
-        device = tokens.modality.device
-        keep = torch.ones_like(tokens.modality, dtype=torch.bool)
+        segments = self.segment(media)
+        choice, per_block = self._solve(segments, media.counts)
+        device = media.modality.device
         kept_video = segments.whole.to(device)
         if len(segments.starts):
             starts, compared, k = segments.starts.to(device), segments.compared.to(device), per_block.to(device)
             kept_video = kept_video | keep_of_blocks(
-                tokens.video, tokens.tokens_per_grid, starts, compared, k, segments.cost
+                media.video, media.tokens_per_grid, starts, compared, k, segments.cost
             )
-        keep[tokens.modality == VIDEO] = kept_video
-        kept_audio = choice.kept.to(device)
-        keep[tokens.modality == AUDIO] = torch.zeros(len(tokens.audio), dtype=torch.bool, device=device).index_fill_(
-            0, kept_audio, True
-        )
-        indices = keep.nonzero().flatten()
+        places = choice.kept.to(device)
+        kept_audio = torch.zeros(len(media.audio), dtype=torch.bool, device=device).index_fill_(0, places, True)
         if not len(choice.anchors):
-            return Kept(indices)
-        embeddings = tokens.video.new_empty(len(indices), tokens.audio.shape[1])
-        modality = tokens.modality[indices]
-        audio = tokens.audio[kept_audio]
-        audio[torch.searchsorted(kept_audio, choice.anchors.to(device))] = self._merged(tokens, choice)
-        embeddings[modality == VIDEO], embeddings[modality == AUDIO] = tokens.video[kept_video], audio
-        return Kept(indices, embeddings)
+            return Kept(kept_video, kept_audio)
+        embeddings = media.audio[places]
+        embeddings[torch.searchsorted(places, choice.anchors.to(device))] = self._merged(media, choice)
+        return Kept(kept_video, kept_audio, audio_embeddings=embeddings)
 
     def _merged(self, tokens: MediaTokens, choice: AudioChoice) -> Tensor:
         from omniqa.pruning.anchors import merge_into_anchors

@@ -71,6 +71,10 @@ class Plan:
         """Mean over layers of the share of tokens alive: the measured R, not the asked one."""
         return retention(self.alive, self.clip.n)
 
+    def prunes(self, layer: int) -> bool:
+        """Whether the method is asked which tokens leave after `layer`; here: where some do."""
+        return self.alive[layer] > self.alive[layer + 1]
+
     @staticmethod
     def untouched(clip: ClipTokens, layers: int) -> "Plan":
         """Every token in every layer."""

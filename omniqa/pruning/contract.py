@@ -5,12 +5,14 @@ A method acts at two places:
 - the *input level*, once, before layer 0: which of the n audio and video tokens enter the decoder, and with which
   embeddings (`Method.prune_input`);
 - the *layer level*, after each layer but the last: which of the n_l tokens alive at layer l are alive at layer l+1
-  (`Method.prune_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too; those dropped
-  leave before layer l+1. Decoding itself drops nothing.
+  (`Method.prune_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too, unless the method
+  prunes the caches. Decoding itself drops nothing.
 
-Text tokens are never dropped and appear nowhere here. Every index counts audio and video tokens alone, from 0, in
-sequence order, where a chunk's video and audio tokens are interleaved; every selection is ascending, so that order
-and position ids stay. Tensors returned lie on the device of the tensors given.
+`Method.needs` names the signals that it chooses by. The engine computes these and no others.
+
+Text tokens are never dropped and appear nowhere here. At the input level a method chooses by modality and the engine
+interleaves; at the layer level every index counts audio and video tokens alone, from 0, in sequence order. Order and
+position ids stay. Tensors returned lie on the device of the tensors given.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from omniqa.errors import UsageError
+from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.options import options_of
 from omniqa.pruning.vision_rule import VisionRule
@@ -28,14 +31,48 @@ from omniqa.pruning.vision_rule import VisionRule
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-AudioAttention = Literal["global", "window"]
+AttentionScope = Literal["global", "window"]
 ScoreRows = Literal["prompt", "question", "last", "audio"]
+DropPoint = Literal["attention", "output"]
 PlanT = TypeVar("PlanT", bound=Plan)
 
 
+class Signal:
+    """Something that the engine computes only for the methods that need it."""
+
+
+SignalT = TypeVar("SignalT", bound=Signal)
+
+
 @dataclass(frozen=True)
-class AuxNetwork:
-    """A network of the method's own, and where its weights are looked for, in this order.
+class AudioAttention(Signal):
+    """MediaTokens.audio_attention.
+
+    scope: "global": the softmax runs over the whole sound, quadratic in its length; "window": inside each window of
+        the audio encoder, linear.
+    """
+
+    scope: AttentionScope = "global"
+
+
+@dataclass(frozen=True)
+class VisionAttention(Signal):
+    """MediaTokens.video_attention."""
+
+
+@dataclass(frozen=True)
+class QueryEmbeddings(Signal):
+    """MediaTokens.query. The choice is then the question's own: nothing of it serves another question."""
+
+
+@dataclass(frozen=True)
+class Times(Signal):
+    """MediaTokens.time_s."""
+
+
+@dataclass(frozen=True)
+class AuxNetwork(Signal):
+    """MediaTokens.aux_network, and where its weights are looked for, in this order.
 
     method: the method's name, for messages.
     option: the method's option that names a safetensors file; path: what it was set to, None where it was not.
@@ -53,21 +90,48 @@ class AuxNetwork:
     make: Callable[[int], nn.Module]
 
 
+@dataclass(frozen=True)
+class Scores(Signal):
+    """LayerSignals.scores.
+
+    rows: the query rows that they average over. "prompt": every token after the last audio/video token; "question":
+        the user's words alone; "last": the last token of the prompt; "audio": all audio tokens, for a video token
+        those that can see it. A method that scores by audio prunes no audio after a layer.
+    """
+
+    rows: ScoreRows = "prompt"
+
+
+@dataclass(frozen=True)
+class LayerKeys(Signal):
+    """LayerSignals.keys."""
+
+
+@dataclass(frozen=True)
+class HiddenStates(Signal):
+    """LayerSignals.hidden_states."""
+
+
 @dataclass(frozen=True, eq=False)
 class MediaTokens:
     """The audio and video tokens of a clip before any pruning, after the encoders' projections.
 
+    Signals that the method does not need (`Method.needs`) are None.
+
     modality: (n,) integer, VIDEO or AUDIO, in sequence order.
-    chunk: (n,) long, the 2 s chunk of each token by its time, from 0, in sequence order.
+    chunk: (n,) long, the chunk of each token by its time, from 0, in sequence order.
     tokens_per_grid: tokens of one grid; the video's grids follow one another in `video`. Any number if there are none.
     video: (n_video, d) embeddings in time order; the j-th goes to the j-th VIDEO slot of the sequence. With `rule`
         those of the tokens that it kept alone.
     audio: (n_audio, d) embeddings in time order; the j-th goes to the j-th AUDIO slot.
-    audio_importance: (n_audio,) float32, what an audio token receives from the others in the last audio-encoder
-        layer; None where the method did not ask for it (Method.audio_importance).
+    audio_attention: (n_audio,) float32, attention that an audio token receives in the last layer of the audio encoder,
+        also called its importance. None also if there is no audio.
     time_s: (n,) float64 on the CPU, seconds of each token from the range's start, in sequence order; a grid's is that
-        of its first frame. None where nobody knows.
-    aux_network: the method's own network, float32, for inference; None if it did not ask for one (Method.aux_network).
+        of its first frame.
+    aux_network: the method's own network, float32, for inference.
+    video_attention: (n_video,) float32, attention that a video token receives in the vision encoder's last block, the
+        softmax over a window of two grids: heads averaged, queries summed, then the mean of its patches.
+    query: (words, d) input embeddings of the question's own tokens.
     rule: the rule by which video was pruned already, see Method.vision_rule; None: all of it is here.
     video_keep: (n_video,) bool, the tokens that the rule kept; None without one.
 
@@ -79,9 +143,11 @@ class MediaTokens:
     tokens_per_grid: int
     video: Tensor
     audio: Tensor
-    audio_importance: Tensor | None = None
+    audio_attention: Tensor | None = None
     time_s: Tensor | None = None
     aux_network: nn.Module | None = None
+    video_attention: Tensor | None = None
+    query: Tensor | None = None
     rule: VisionRule | None = None
     video_keep: Tensor | None = None
 
@@ -89,16 +155,18 @@ class MediaTokens:
         if (self.rule is None) != (self.video_keep is None):
             raise ValueError("rule and video_keep are given together or not at all")
         n = self.n_video + len(self.audio)
-        if self.modality.shape != (n,) or self.chunk.shape != (n,):
-            raise ValueError(
-                f"modality {tuple(self.modality.shape)} and chunk {tuple(self.chunk.shape)} are not ({n},)"
-            )
         if self.n_video and (self.tokens_per_grid < 1 or self.n_video % self.tokens_per_grid):
             raise ValueError(f"{self.n_video} video tokens are no whole number of grids of {self.tokens_per_grid}")
-        if self.audio_importance is not None and self.audio_importance.shape != (len(self.audio),):
-            raise ValueError(f"audio_importance {tuple(self.audio_importance.shape)} is not ({len(self.audio)},)")
-        if self.time_s is not None and self.time_s.shape != (n,):
-            raise ValueError(f"time_s {tuple(self.time_s.shape)} is not ({n},)")
+        for name, count in {
+            "modality": n,
+            "chunk": n,
+            "time_s": n,
+            "audio_attention": len(self.audio),
+            "video_attention": self.n_video,
+        }.items():
+            given = getattr(self, name)
+            if given is not None and given.shape != (count,):
+                raise ValueError(f"{name} {tuple(given.shape)} is not ({count},)")
 
     @property
     def n_video(self) -> int:
@@ -124,34 +192,69 @@ class MediaTokens:
             raise ValueError(f"{self.rule} pruned the video; what {rule} would keep is unknown")
         return self.video_keep
 
+    def places(self, kind: int) -> Tensor:
+        """(n_video,) or (n_audio,) long: where the tokens of a modality stand in the sequence, ascending."""
+        from omniqa.pruning.ops import nonzero_static
+
+        return nonzero_static(self.modality == kind, {VIDEO: self.n_video, AUDIO: len(self.audio)}[kind])
+
+    def keep(self, indices: Tensor) -> Kept:
+        """The choice of the tokens at `indices` (m,) of the sequence, for methods that choose from both at once."""
+        import torch
+
+        kept = torch.zeros_like(self.modality, dtype=torch.bool).index_fill_(0, indices, True)
+        return Kept(kept[self.places(VIDEO)], kept[self.places(AUDIO)])
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What enters layer 0.
+    """What enters layer 0; the engine interleaves it.
 
-    keep: (m,) long, ascending indices into the n tokens.
-    embeddings: (m, d), what the kept tokens enter with, for methods that merge; None: their own, unchanged.
+    video: (n_video,) bool. audio: (n_audio,) bool. None keeps the whole modality.
+    video_embeddings, audio_embeddings: what the kept tokens of the modality enter with, (kept, d), for methods that
+        merge; None: their own, unchanged.
     """
 
-    keep: Tensor
-    embeddings: Tensor | None = None
+    video: Tensor | None = None
+    audio: Tensor | None = None
+    video_embeddings: Tensor | None = None
+    audio_embeddings: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class LayerSignals:
     """The n_l tokens alive at a layer, in sequence order, once that layer has been computed.
 
-    scores: (n_l,) float32, S_i: attention probability from the rows of Method.query_rows to token i, averaged over
-        heads and rows, the softmax over all keys that a row sees, text included.
+    "At the drop" means by what enters the layer if Method.drop_point is "attention", and by what the layer gives, put
+    through the layer's own norm and projections, if it is "output". Signals that the method does not need are None.
+
     modality: (n_l,) integer, VIDEO or AUDIO.
     chunk: (n_l,) long.
     max_chunk: the largest chunk index of the clip before any pruning.
+    scores: (n_l,) float32, S_i: attention probability at the drop from the rows of `Scores` to token i, averaged over
+        heads and rows, the softmax over all keys that a row sees, text included.
+    keys: (n_l, KV, D) the layer's keys at the drop, after rotary.
+    hidden_states: (n_l, d) at the drop.
     """
 
-    scores: Tensor
     modality: Tensor
     chunk: Tensor
     max_chunk: int
+    scores: Tensor | None = None
+    keys: Tensor | None = None
+    hidden_states: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LayerKept:
+    """What is alive at the next layer.
+
+    keep: (m,) long, ascending positions among the n_l tokens of the LayerSignals.
+    prune_caches: whether the dropped tokens leave the caches of this layer and of all before it, too.
+    """
+
+    keep: Tensor
+    prune_caches: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,8 +264,11 @@ class Method(ABC, Generic[PlanT]):
     retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
 
     A method is a frozen dataclass in `omniqa.pruning.methods`; `omniqa.pruning.registry` finds it there. It sets
-    `name`, `paper` (a URL) and `summary` (one line), says by `plan` how many tokens go where, and overrides
-    `prune_input` or `prune_layer` or both. Raises UsageError for an option's value that its type does not allow.
+    `name`, `paper` (a URL) and `summary` (one line), says by `plan` how many tokens go where and by `needs` what it
+    chooses by, and overrides `prune_input` or `prune_layer` or both.
+
+    Raises:
+        UsageError: an option has a value that its type does not allow.
     """
 
     name: ClassVar[str]
@@ -170,6 +276,8 @@ class Method(ABC, Generic[PlanT]):
     summary: ClassVar[str]
     exact_plan: ClassVar[bool] = True
     """Whether `plan` is exact. False where the counts depend on the tokens themselves: the plan is then the target."""
+    drop_point: ClassVar[DropPoint] = "attention"
+    """Where in a layer its tokens are dropped: before its MLP ("attention") or after it ("output")."""
 
     retention: float
 
@@ -187,24 +295,13 @@ class Method(ABC, Generic[PlanT]):
         return self.retention
 
     @property
-    def audio_importance(self) -> AudioAttention | None:
-        """The softmax by which the audio encoder must compute MediaTokens.audio_importance; None: not needed."""
-        return None
+    def needs(self) -> frozenset[Signal]:
+        """What the engine must compute for these options, at most one of each kind; here: nothing."""
+        return frozenset()
 
-    @property
-    def aux_network(self) -> AuxNetwork | None:
-        """The network that MediaTokens.aux_network must be; None: none is needed."""
-        return None
-
-    @property
-    def query_rows(self) -> ScoreRows:
-        """The query rows that LayerSignals.scores averages over.
-
-        "prompt": every token after the last audio/video token; "question": the user's words alone; "last": the last
-        token of the prompt; "audio": all audio tokens, for a video token those that can see it. A method that scores
-        by these lets none of them leave after a layer.
-        """
-        return "prompt"
+    def need(self, kind: type[SignalT]) -> SignalT | None:
+        """The signal of this kind that the method needs; None: it needs none."""
+        return next((signal for signal in self.needs if isinstance(signal, kind)), None)
 
     @abstractmethod
     def plan(self, clip: ClipTokens, layers: int) -> PlanT:
@@ -228,25 +325,28 @@ class Method(ABC, Generic[PlanT]):
         """
         return None
 
-    def prune_input(self, tokens: MediaTokens, plan: PlanT) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: PlanT) -> Kept:
         """The plan.alive[0] tokens that enter layer 0; here: all of them.
 
-        plan: what `plan` returned for tokens.counts.
+        plan: what `plan` returned for media.counts.
         """
-        import torch
+        return Kept()
 
-        return Kept(torch.arange(len(tokens.modality), device=tokens.modality.device))
-
-    def prune_layer(self, layer: int, alive: LayerSignals, plan: PlanT) -> Tensor:
+    def prune_layer(self, layer: int, signals: LayerSignals, plan: PlanT) -> LayerKept:
         """The tokens alive at `layer` that stay alive at layer + 1; here: all of them.
 
-        Returns (n_l - plan.drops[layer],) long, ascending positions among the n_l of `alive`. Need not be called,
-        nor scores computed for it, where plan.drops[layer] is 0. Never waits for the device.
+        Called where `plan.prunes(layer)`. Keeps n_l - plan.drops[layer] tokens if the plan is exact, and then never
+        waits for the device.
         """
         import torch
 
-        return torch.arange(len(alive.scores), device=alive.scores.device)
+        return LayerKept(torch.arange(len(signals.modality), device=signals.modality.device))
 
 
 AnyMethod = Method[Any]
 """A method whose kind of plan the caller does not look into."""
+
+
+def missing(method: AnyMethod, signal: str) -> ValueError:
+    """The error of a caller who does not give a method what it needs."""
+    return ValueError(f"{method.name} needs {signal}, as its `needs` say")

@@ -1,15 +1,14 @@
 """The KV cache: one length per layer, for each layer keeps the tokens that were alive in it."""
 
-from collections.abc import Sequence
-
+import torch
 from torch import Tensor
 
 
 class KVCache:
     """Keys and values of every layer, tokens before heads: (tokens, KV, D).
 
-    All storage is taken once, before the first layer runs, for what the schedule says that each layer will hold and
-    for the tokens still to come. It never moves: a captured step finds it where it was.
+    A layer's storage is taken when the layer runs, for what it holds and for the tokens still to come. While an answer
+    is generated it never moves: a captured step finds it where it was.
 
     room: tokens that can still be added to each layer. lengths: (L,) tokens that each layer holds.
     """
@@ -18,14 +17,13 @@ class KVCache:
         """`room`: how many tokens will be added to each layer after its prefill."""
         self.room = room
         self.lengths = [0] * layers
-        self._stored: list[Tensor] = []
+        self._stored: list[Tensor] = [torch.empty(2, 0, 1, 1)] * layers
 
-    def reserve(self, tokens: Sequence[int], like: Tensor, heads: int, size: int) -> None:
-        """Take storage for (L,) `tokens` of each layer and the room after them, in the dtype and place of `like`."""
-        capacity = [count + self.room for count in tokens]
-        self._stored = list(like.new_empty(2, sum(capacity), heads, size).split(capacity, dim=1))
-        for stored, count in zip(self._stored, tokens, strict=True):
-            stored[:, count:] = 0  # a hidden key counts for nothing only if it is a number
+    def reserve(self, layer: int, tokens: int, like: Tensor) -> None:
+        """Take a layer's storage for so many tokens and the room after them; keys are as `like` (·, KV, D)."""
+        stored = like.new_empty(2, tokens + self.room, *like.shape[1:])
+        stored[:, tokens:] = 0  # a hidden key counts for nothing only if it is a number
+        self._stored[layer] = stored
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values (tokens, KV, D) to `layer`; give all that it holds now, without copying."""
@@ -34,6 +32,13 @@ class KVCache:
         keys[start:end], values[start:end] = k, v
         self.lengths[layer] = end
         return keys[:end], values[:end]
+
+    def keep(self, layer: int, rows: Tensor) -> None:
+        """Keep the tokens at `rows` (m,) of a layer alone, and free what the others took."""
+        whole = self._stored[layer]
+        self.reserve(layer, len(rows), whole[0])
+        self._stored[layer][:, : len(rows)] = whole[:, rows]
+        self.lengths[layer] = len(rows)
 
     def storage(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values (capacity, KV, D) of `layer`, the room that is not filled yet included."""

@@ -92,7 +92,7 @@ def test_what_is_read_is_what_was_written(qa, folder, kind):
     assert (read.audio is None) == (video.audio is None)
     if read.audio:
         assert torch.equal(read.audio.embeddings, video.audio.embeddings)
-        torch.testing.assert_close(read.audio.importance("global"), video.audio.importance("global"))
+        torch.testing.assert_close(read.audio.attention_received("global"), video.audio.attention_received("global"))
 
 
 def test_another_sampling_model_or_precision_is_another_clip(qa, clip):

@@ -4,7 +4,8 @@ import torch
 
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens
-from omniqa.pruning.contract import LayerSignals, MediaTokens
+from omniqa.pruning.contract import AuxNetwork, LayerSignals, MediaTokens
+from omniqa.pruning.interleave import interleave
 
 
 def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pruner=None) -> MediaTokens:
@@ -26,9 +27,9 @@ def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pru
         tokens_per_grid=clip.tokens_per_grid,
         video=torch.randn(clip.n_video, d, generator=random),
         audio=torch.randn(clip.n_audio, d, generator=random),
-        audio_importance=torch.rand(clip.n_audio, generator=random),
+        audio_attention=torch.rand(clip.n_audio, generator=random),
         time_s=2 * place[order],
-        aux_network=random_network(pruner, d, seed) if pruner and pruner.aux_network else None,
+        aux_network=random_network(pruner, d, seed) if pruner and pruner.need(AuxNetwork) else None,
     )
 
 
@@ -36,7 +37,13 @@ def random_network(pruner, d, seed=0):
     """The network that `pruner` needs, untrained."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return pruner.aux_network.make(d).requires_grad_(False).eval()
+        return pruner.need(AuxNetwork).make(d).requires_grad_(False).eval()
+
+
+def entered(pruner, tokens: MediaTokens, plan=None):
+    """The indices that enter layer 0."""
+    plan = pruner.plan(tokens.counts, 8) if plan is None else plan
+    return interleave(pruner.prune_input(tokens, plan), tokens)[0]
 
 
 def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):
@@ -45,10 +52,10 @@ def run_layers(pruner, plan, tokens: MediaTokens, entered, scores):
     for layer in range(plan.layers - 1):
         now = alive[-1]
         seen = LayerSignals(
-            scores[layer][now],
             tokens.modality[now],
             tokens.chunk[now],
             int(tokens.chunk.max()) if len(tokens.chunk) else 0,
+            scores[layer][now],
         )
-        alive.append(now[pruner.prune_layer(layer, seen, plan)])
+        alive.append(now[pruner.prune_layer(layer, seen, plan).keep] if plan.prunes(layer) else now)
     return alive

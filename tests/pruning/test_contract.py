@@ -11,7 +11,7 @@ from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import MediaTokens
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
-from tests.pruning.clip import media_tokens, run_layers
+from tests.pruning.clip import entered, media_tokens, run_layers
 
 CLIP = ClipTokens(40, 8, 40)  # every method can bring it to R = 0.4
 LAYERS = 8
@@ -25,9 +25,8 @@ def name(request):
 def alive_in_every_layer(pruner, clip):
     tokens = media_tokens(clip, pruner=pruner)
     plan = pruner.plan(tokens.counts, LAYERS)
-    entered = pruner.prune_input(tokens, plan).keep
     scores = torch.rand(LAYERS - 1, clip.n, generator=torch.Generator().manual_seed(1))
-    return plan, run_layers(pruner, plan, tokens, entered, scores)
+    return plan, run_layers(pruner, plan, tokens, entered(pruner, tokens, plan), scores)
 
 
 @pytest.mark.parametrize("R", [0.4, 1.0])
@@ -52,7 +51,8 @@ def test_retention_1_touches_nothing(name):
     pruner = registry.create(name, 1.0)
     tokens = media_tokens(CLIP)
     selection = pruner.prune_input(tokens, pruner.plan(CLIP, LAYERS))
-    assert selection.embeddings is None
+    assert selection.video_embeddings is selection.audio_embeddings is None
+    assert pruner.needs == frozenset()
     _, alive = alive_in_every_layer(pruner, CLIP)
     assert all(len(indices) == CLIP.n for indices in alive)
 
@@ -90,7 +90,8 @@ def test_tokens_whose_shapes_contradict_each_other_are_refused():
         {"chunk": tokens.chunk[1:]},
         {"tokens_per_grid": 7},
         {"tokens_per_grid": 0},
-        {"audio_importance": tokens.audio_importance[1:]},
+        {"audio_attention": tokens.audio_attention[1:]},
+        {"video_attention": tokens.audio_attention},
         {"time_s": tokens.time_s[1:]},
     ):
         with pytest.raises(ValueError, match=r"not|no whole number"):

@@ -13,7 +13,7 @@ from omniqa.errors import UsageError
 from omniqa.pruning import registry, user_file
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.variants import method_files, method_variants
-from tests.pruning.clip import media_tokens
+from tests.pruning.clip import entered, media_tokens
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 EXAMPLE = DOCS.read_text(encoding="utf-8").split("## Adding a method")[1].split("```python\n")[1].split("```")[0]
@@ -34,7 +34,7 @@ def test_the_docs_example_has_twenty_lines_and_works_from_a_users_own_file(mine)
     clip = ClipTokens(40, 3, 20)
     plan = method.plan(clip, 28)
     assert plan.retention == 0.25
-    assert method.prune_input(media_tokens(clip), plan).keep.tolist() == list(range(0, 100, 4))
+    assert entered(method, media_tokens(clip), plan).tolist() == list(range(0, 100, 4))
     assert registry.create(spec, 0.01, at_least=4).plan(clip, 28).alive[0] == 4
     assert "uniform" not in registry.names()
 

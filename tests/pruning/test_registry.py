@@ -15,7 +15,7 @@ from omniqa.pruning import methods, registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from omniqa.pruning.options import options_of
-from tests.pruning.clip import media_tokens
+from tests.pruning.clip import entered, media_tokens
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -139,7 +139,7 @@ def test_the_docs_example_is_a_method_once_its_file_is_there(uniform):
     clip = ClipTokens(40, 3, 20)
     plan = method.plan(clip, 28)
     assert plan.retention == 0.25
-    assert method.prune_input(media_tokens(clip), plan).keep.tolist() == list(range(0, 100, 4))
+    assert entered(method, media_tokens(clip), plan).tolist() == list(range(0, 100, 4))
     assert uniform.create("uniform", 0.01, **options).plan(clip, 28).alive[0] == 4
 
 

@@ -95,7 +95,7 @@ def _by_priority(tokens: MediaTokens, similarity: Tensor) -> Tensor:
     """(n_A,) long on the CPU: the audio tokens by descending change, uniqueness and importance."""
     import torch
 
-    a = tokens.audio_importance
+    a = tokens.audio_attention
     if a is None or not len(a):
         return torch.arange(0)
     change = torch.cat([torch.ones_like(a[:1]), ((1 - similarity) / 2).clamp(0, 1)])

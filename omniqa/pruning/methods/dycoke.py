@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from omniqa.errors import UsageError
-from omniqa.models.base import VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, nearest
 from omniqa.pruning.contract import Kept, MediaTokens, Method
 from omniqa.pruning.ttm import TemporalMerge
@@ -58,15 +57,10 @@ class DyCoke(Method[DyCokePlan]):
         rho = rule.rho(clip.tokens_per_grid)
         return DyCokePlan(clip, (clip.n_audio + _video(clip, rho),) * layers, rho)
 
-    def prune_input(self, tokens: MediaTokens, plan: DyCokePlan) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: DyCokePlan) -> Kept:
         """All audio, and the video tokens that TTM keeps."""
-        import torch
-
-        keep = torch.ones_like(tokens.modality, dtype=torch.bool)
         rule = self.vision_rule(plan)
-        if rule is not None:
-            keep[tokens.modality == VIDEO] = tokens.kept_by(rule)
-        return Kept(keep.nonzero().flatten())
+        return Kept(video=None if rule is None else media.kept_by(rule))
 
 
 def _video(clip: ClipTokens, rho: float) -> int:

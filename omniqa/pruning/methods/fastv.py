@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from omniqa.pruning.budget import SLACK, ClipTokens, Plan, Unreachable
-from omniqa.pruning.contract import LayerSignals, Method, ScoreRows
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from omniqa.pruning.contract import LayerKept, LayerSignals, Method, Scores, Signal, missing
 
 K = 2  # layers that hold all tokens
 
@@ -23,9 +20,9 @@ class FastV(Method[Plan]):
     summary: ClassVar[str] = "one cut after layer 1, by the prompt's last token's attention"
 
     @property
-    def query_rows(self) -> ScoreRows:
-        """The prompt's last token alone."""
-        return "last"
+    def needs(self) -> frozenset[Signal]:
+        """The attention of the prompt's last token."""
+        return frozenset() if self.retention == 1 else frozenset({Scores("last")})
 
     def plan(self, clip: ClipTokens, layers: int) -> Plan:
         """m = round(n(RL - 2)/(L - 2)) tokens from layer 2 on, at least one; Unreachable, a UsageError, for R < 2/L."""
@@ -38,8 +35,10 @@ class FastV(Method[Plan]):
         m = max(1, round(clip.n * budget / (layers - K)))
         return Plan(clip, (clip.n,) * K + (m,) * (layers - K))
 
-    def prune_layer(self, layer: int, alive: LayerSignals, plan: Plan) -> Tensor:
+    def prune_layer(self, layer: int, signals: LayerSignals, plan: Plan) -> LayerKept:
         """After layer 1 the highest scores."""
         from omniqa.pruning.ops import topk_indices
 
-        return topk_indices(alive.scores, plan.alive[layer + 1])
+        if signals.scores is None:
+            raise missing(self, "LayerSignals.scores")
+        return LayerKept(topk_indices(signals.scores, plan.alive[layer + 1]))

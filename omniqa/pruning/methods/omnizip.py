@@ -75,9 +75,9 @@ class OmniZip(AudioGuided):
 def _by_importance(tokens: MediaTokens) -> Tensor:
     import torch
 
-    if tokens.audio_importance is None:
+    if tokens.audio_attention is None:
         return torch.arange(0)
-    return tokens.audio_importance.argsort(descending=True, stable=True).cpu()
+    return tokens.audio_attention.argsort(descending=True, stable=True).cpu()
 
 
 def chunk_rates(

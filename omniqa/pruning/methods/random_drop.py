@@ -27,9 +27,9 @@ class RandomDrop(Method[Plan]):
         """The same tokens in every layer."""
         return Plan(clip, (round(self.retention * clip.n),) * layers)
 
-    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: Plan) -> Kept:
         """The first of a permutation drawn on the CPU, so that every device keeps the same tokens."""
         import torch
 
-        drawn = torch.randperm(tokens.counts.n, generator=torch.Generator().manual_seed(self.seed))
-        return Kept(drawn[: plan.alive[0]].sort().values.to(tokens.modality.device))
+        drawn = torch.randperm(media.counts.n, generator=torch.Generator().manual_seed(self.seed))
+        return media.keep(drawn[: plan.alive[0]].to(media.modality.device))

@@ -31,12 +31,17 @@ def media_embeddings(qa, clip, layout):
     return parts, importance
 
 
-def run_layer(qa, number, x, positions):
-    """One of transformers' decoder layers over (N, d); its output and its full attention map (heads, N, N)."""
+def run_layer(qa, number, x, positions, hidden=None):
+    """One of transformers' decoder layers over (N, d); its output and its full attention map (heads, N, N).
+
+    hidden: (N, N) bool, keys that a row does not see although they come before it.
+    """
     layer, model = qa.model.decoder.layers[number], qa.model.decoder
     attention = layer.self_attn
     rotary = model.rotary_emb(x[None], positions[:, None])
     mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
+    if hidden is not None:
+        mask = mask.masked_fill(hidden, float("-inf"))
     before = attention.config._attn_implementation
     attention.config._attn_implementation = "eager"
     try:
@@ -84,8 +89,11 @@ def forward(qa, layout, media, entered, choose, rows_of):
     return alive, logits(qa, x)[-1]
 
 
-def recompute(qa, layout, media, alive, generated):
-    """Logits of the last row with `generated` appended, every layer holding exactly the tokens of alive[l]."""
+def recompute(qa, layout, media, alive, generated, cached=None):
+    """Logits of the last row with `generated` appended, every layer holding exactly the tokens of alive[l].
+
+    cached: those of them that generated tokens see; None: all.
+    """
     start, n = layout.media.start, layout.media.stop - layout.media.start
     ids = torch.cat([torch.from_numpy(layout.ids), torch.tensor(generated, dtype=torch.long)])
     table = qa.model.decoder.embed_tokens(ids)
@@ -97,7 +105,12 @@ def recompute(qa, layout, media, alive, generated):
         keep = [*range(start), *(start + i for i in index), *range(start + n, len(ids))]
         place = {p: j for j, p in enumerate(before)}
         x = x[[place[p] for p in keep]]
-        x, _ = run_layer(qa, number, x, positions[:, keep])
+        hidden = torch.zeros(len(keep), len(keep), dtype=torch.bool)
+        if cached is not None:
+            seen = set(cached[number])
+            gone = torch.tensor([start <= p < start + n and p - start not in seen for p in keep])
+            hidden[len(keep) - len(generated) :] = gone
+        x, _ = run_layer(qa, number, x, positions[:, keep], hidden)
         before = keep
     return logits(qa, x)[-1]
 

@@ -94,4 +94,4 @@ def test_audio_importance_is_the_attention_received(qa, kind, mel_frames, monkey
         logits = logits.masked_fill(window[:, None] != window, float("-inf"))
     received = logits.softmax(-1).mean(0).sum(0)
     expected = torch.stack([received[2 * j : 2 * j + 2].mean() for j in range(len(encoded.embeddings))])
-    assert (encoded.importance(kind) - expected).abs().max() <= 1e-5
+    assert (encoded.attention_received(kind) - expected).abs().max() <= 1e-5

@@ -24,7 +24,7 @@ from omniqa.pruning.ttm import TemporalMerge
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.media.clips import Audio, Video, spoil, tone, write_clip
 from tests.near import near
-from tests.pruning.clip import media_tokens
+from tests.pruning.clip import entered, media_tokens
 
 ROWS, COLS = 6, 8
 HW = ROWS * COLS
@@ -121,7 +121,7 @@ def test_a_method_that_chooses_early_keeps_what_it_would_keep_late(name):
     assert keep.sum() == sum(rule.counts(10, 20))
     early = replace(tokens, video=tokens.video[keep], rule=rule, video_keep=keep)
     assert early.counts == tokens.counts
-    assert pruner.prune_input(early, plan).keep.equal(pruner.prune_input(tokens, plan).keep)
+    assert entered(pruner, early, plan).equal(entered(pruner, tokens, plan))
 
 
 def test_what_another_rule_freed_is_not_guessed():

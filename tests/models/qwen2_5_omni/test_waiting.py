@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import (
 
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.models.decode_step import DecodeStep
-from omniqa.models.decoder import PrefillInput
+from omniqa.models.prefill_rows import PrefillInput
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import MediaTokens
@@ -81,11 +81,15 @@ def test_omnidrops_input_level_reads_nothing_back(retention, guidance):
         tokens = MediaTokens(
             modality, torch.zeros_like(modality), CLIP.tokens_per_grid, *embeddings, torch.zeros(CLIP.n_audio)
         )
-        assert pruner.prune_input(tokens, plan).keep.shape == (plan.alive[0],)
+        kept = pruner.prune_input(tokens, plan)
+        assert [mask is None or mask.shape for mask in (kept.video, kept.audio)] in (
+            [(CLIP.n_video,), (CLIP.n_audio,)],
+            [True, True],
+        )
 
 
 def test_audio_guidance_reads_one_number_before_the_first_layer(qa, monkeypatch):
-    monkeypatch.setattr("omniqa.models.decoder._count_audio", lambda prompt: CLIP.n_audio)
+    monkeypatch.setattr("omniqa.models.layer_pruner._count_audio", lambda prompt: CLIP.n_audio)
     pruner = registry.create("omnidrop", 0.8, guidance="audio")
     plan = pruner.plan(CLIP, qa.model.layers)
     with Valueless():

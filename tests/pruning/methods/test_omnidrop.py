@@ -8,9 +8,10 @@ import torch
 from omniqa.errors import UsageError
 from omniqa.models.base import AUDIO
 from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import AudioAttention, Scores
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from tests.pruning import reference
-from tests.pruning.clip import media_tokens, run_layers
+from tests.pruning.clip import entered, media_tokens, run_layers
 
 CLIPS = {
     "both": ClipTokens(60, 9, 12),
@@ -31,15 +32,15 @@ OPTIONS = {
 
 
 def survivors(method, tokens, plan, scores):
-    entered = method.prune_input(tokens, plan).keep
-    return [alive.tolist() for alive in run_layers(method, plan, tokens, entered, scores)]
+    first = entered(method, tokens, plan)
+    return [alive.tolist() for alive in run_layers(method, plan, tokens, first, scores)]
 
 
 def slow_survivors(clip, tokens, layers, R, scores, tds=True, guidance="text", lam=0.2, **options):
     counts = reference.omnidrop(clip.n_audio, clip.grids, clip.tokens_per_grid, layers, R, guidance=guidance, **options)
     modality = tokens.modality.tolist()
     entered = reference.omnidrop_input(
-        modality, clip.tokens_per_grid, tokens.video.tolist(), tokens.audio_importance.tolist(), counts
+        modality, clip.tokens_per_grid, tokens.video.tolist(), tokens.audio_attention.tolist(), counts
     )
     return reference.omnidrop_layers(
         modality, tokens.chunk.tolist(), entered, scores.tolist(), counts, tds=tds, guidance=guidance, lam=lam
@@ -66,7 +67,7 @@ def test_tokens_that_are_all_alike(clip):
     clip, layers = CLIPS[clip], 8
     tokens = media_tokens(clip)
     tokens.video.fill_(1.0)
-    tokens.audio_importance.fill_(1.0)
+    tokens.audio_attention.fill_(1.0)
     scores = torch.full((layers - 1, clip.n), 0.125)
     method = OmniDrop(0.3, lam=0.25)
     alive = survivors(method, tokens, method.plan(clip, layers), scores)
@@ -100,30 +101,30 @@ def test_embeddings_enter_unchanged_and_bfloat16_ones_are_compared_in_float32():
     high = dataclasses.replace(tokens, video=low.video.float())
     plan = method.plan(clip, 8)
     selection = method.prune_input(low, plan)
-    assert selection.embeddings is None
-    assert selection.keep.equal(method.prune_input(high, plan).keep)
+    assert selection.video_embeddings is selection.audio_embeddings is None
+    assert entered(method, low, plan).equal(entered(method, high, plan))
 
 
 def test_what_the_encoder_must_provide():
-    assert OmniDrop(0.3).audio_importance == "global"
-    assert OmniDrop(0.3, audio_attention="window").audio_importance == "window"
-    assert OmniDrop(0.8, plp=False).audio_importance == "global"
-    assert OmniDrop(0.8).audio_importance is None  # from R = 2/3 the input level keeps all
+    assert OmniDrop(0.3).need(AudioAttention) == AudioAttention("global")
+    assert OmniDrop(0.3, audio_attention="window").need(AudioAttention) == AudioAttention("window")
+    assert OmniDrop(0.8, plp=False).needs == {AudioAttention("global")}
+    assert OmniDrop(0.8).needs == {Scores("prompt")}  # from R = 2/3 the input level keeps all
 
 
 def test_importance_that_is_needed_and_missing_is_said():
     clip = CLIPS["no video"]
     tokens, method = media_tokens(clip), OmniDrop(0.3)
-    without = dataclasses.replace(tokens, audio_importance=None)
-    with pytest.raises(ValueError, match="audio_importance"):
+    without = dataclasses.replace(tokens, audio_attention=None)
+    with pytest.raises(ValueError, match=r"omnidrop needs MediaTokens\.audio_attention"):
         method.prune_input(without, method.plan(clip, 8))
-    assert len(OmniDrop(0.8).prune_input(without, OmniDrop(0.8).plan(clip, 8)).keep) == clip.n
+    assert len(entered(OmniDrop(0.8), without)) == clip.n
 
 
 def test_which_rows_score():
-    assert OmniDrop(0.3).query_rows == "prompt"
-    assert OmniDrop(0.3, query_scope="question").query_rows == "question"
-    assert OmniDrop(0.3, guidance="audio").query_rows == "audio"
+    assert OmniDrop(0.3).need(Scores) == Scores("prompt")
+    assert OmniDrop(0.3, query_scope="question").need(Scores) == Scores("question")
+    assert OmniDrop(0.3, guidance="audio").need(Scores) == Scores("audio")
 
 
 @pytest.mark.parametrize("options", [{"beta": -1.0}, {"lam": -0.1}, {"t_mid": -0.5}, {"l_div": -1}])

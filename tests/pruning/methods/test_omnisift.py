@@ -15,6 +15,8 @@ from omniqa.models.base import AUDIO, VIDEO
 from omniqa.models.qwen2_5_omni.checkpoint import find_checkpoint
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Unreachable
+from omniqa.pruning.contract import AuxNetwork
+from omniqa.pruning.interleave import interleave
 from omniqa.pruning.methods.omnisift import method as omnisift
 from omniqa.pruning.methods.omnisift import selector as audio_selector
 from omniqa.pruning.methods.omnisift.selector import AudioSelector
@@ -67,8 +69,8 @@ def enter(tokens, R, **options):
         selected = method.prune_input(tokens, method.plan(tokens.counts, LAYERS))
     except Unreachable as error:
         return error
-    assert selected.embeddings is None
-    return selected.keep.tolist()
+    assert selected.video_embeddings is selected.audio_embeddings is None
+    return interleave(selected, tokens)[0].tolist()
 
 
 def slow_enter(tokens, R, **options):
@@ -137,7 +139,7 @@ def test_bfloat16_is_compared_in_float32():
 
 def test_retention_1_needs_no_selector():
     tokens = dataclasses.replace(clip("both"), aux_network=None, time_s=None)
-    assert make(1.0).aux_network is None
+    assert make(1.0).needs == frozenset()
     assert enter(tokens, 1.0) == list(range(94))
 
 
@@ -159,7 +161,7 @@ def test_options_are_read_from_text():
     texts = ["rho_audio=0.4", "rho_v=none", "selector=some file.safetensors"]
     options = registry.parse_options("omnisift", texts)
     assert options == {"rho_audio": 0.4, "rho_v": None, "selector": "some file.safetensors"}
-    assert make(0.3, **options).aux_network.path == "some file.safetensors"
+    assert make(0.3, **options).need(AuxNetwork).path == "some file.safetensors"
     with pytest.raises(UsageError, match=r"no option 'rho'.*selector \(text\|none, default none\)"):
         registry.parse_options("omnisift", ["rho=0.4"])
 

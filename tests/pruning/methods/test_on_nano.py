@@ -9,6 +9,7 @@ from omniqa.media.clip import Clip
 from omniqa.models.base import AUDIO
 from omniqa.nano import world
 from omniqa.pruning import registry
+from omniqa.pruning.contract import AuxNetwork
 from tests.pruning import reference
 from tests.pruning.clip import random_network
 from tests.pruning.methods import test_omnisift, test_one_stage
@@ -90,7 +91,7 @@ def test_dycoke(run, R):
 def test_omnisift_with_any_selector(run, qa, monkeypatch, R):
     method = registry.create("omnisift", R)
     selector = random_network(method, qa.model.lm_head.in_features)
-    monkeypatch.setitem(qa.prefiller.aux_networks, method.aux_network, selector)
+    monkeypatch.setitem(qa.prefiller.aux_networks, method.need(AuxNetwork), selector)
     tokens, alive, _ = run("omnisift", R)
     test_omnisift.check_against_the_slow_reading(tokens, R=R)
     assert alive[0] == alive[-1] == test_omnisift.enter(tokens, R)

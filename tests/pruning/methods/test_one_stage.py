@@ -10,9 +10,11 @@ from omniqa.errors import UsageError
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning import ops, registry
 from omniqa.pruning.budget import ClipTokens, Unreachable, nearest
+from omniqa.pruning.contract import AudioAttention, Scores
+from omniqa.pruning.interleave import interleave
 from omniqa.pruning.methods.omnizip import chunk_rates
 from tests.pruning import reference
-from tests.pruning.clip import media_tokens, run_layers
+from tests.pruning.clip import entered, media_tokens, run_layers
 
 LAYERS = 10
 CLIPS = {  # counts, and how media_tokens spreads them
@@ -54,7 +56,9 @@ def enter(name, tokens, R, **options):
         selected = method.prune_input(tokens, method.plan(tokens.counts, LAYERS))
     except Unreachable:
         return None
-    return selected.keep.tolist(), selected.embeddings
+    index, embeddings = interleave(selected, tokens)
+    changed = selected.video_embeddings is not None or selected.audio_embeddings is not None
+    return index.tolist(), embeddings if changed else None
 
 
 def own_embeddings(tokens):
@@ -65,7 +69,7 @@ def own_embeddings(tokens):
 
 def slow_enter(name, tokens, R, lo=None, hi=None, **options):
     modality = [int(kind == AUDIO) for kind in tokens.modality]
-    parts = tokens.video.tolist(), tokens.audio.tolist(), tokens.audio_importance.tolist()
+    parts = tokens.video.tolist(), tokens.audio.tolist(), tokens.audio_attention.tolist()
     if name == "omnizip":
         bounds = () if lo is None else (lo, hi)
         return reference.omnizip(
@@ -117,7 +121,7 @@ def test_omnizips_fixed_bounds(options):
 @pytest.mark.parametrize("name", ["omnizip", "dash"])
 def test_tokens_that_are_all_alike(name, shape):
     tokens = clip(shape)
-    for value in (tokens.video, tokens.audio, tokens.audio_importance):
+    for value in (tokens.video, tokens.audio, tokens.audio_attention):
         value.fill_(1.0)
     for options in ({"R": 0.3}, {"R": 0.3, "rho_v": 0.7}):
         check_against_the_slow_reading(name, tokens, **options)
@@ -126,7 +130,7 @@ def test_tokens_that_are_all_alike(name, shape):
 @pytest.mark.parametrize("name", ["omnizip", "dash"])
 def test_tokens_that_are_all_zero(name):
     tokens = clip("both")
-    for value in (tokens.video, tokens.audio, tokens.audio_importance):
+    for value in (tokens.video, tokens.audio, tokens.audio_attention):
         value.zero_()
     kept, embeddings = enter(name, tokens, 0.5, rho_v=0.5)
     assert len(kept) > 0
@@ -174,15 +178,15 @@ def test_the_best_match_is_the_first_of_equals():
 
 @pytest.mark.parametrize("name", ["omnizip", "dash"])
 def test_needed_importance_that_is_missing_is_said(name):
-    tokens = dataclasses.replace(clip("both"), audio_importance=None)
-    with pytest.raises(ValueError, match="audio_importance"):
+    tokens = dataclasses.replace(clip("both"), audio_attention=None)
+    with pytest.raises(ValueError, match=r"needs MediaTokens\.audio_attention"):
         enter(name, tokens, 0.4)
     assert enter(name, tokens, 1.0) == (list(range(len(tokens.modality))), None)
-    silent = dataclasses.replace(clip("no audio"), audio_importance=None)
+    silent = dataclasses.replace(clip("no audio"), audio_attention=None)
     assert enter(name, silent, 0.5, rho_v=0.6) is not None
-    assert registry.create(name, 0.3).audio_importance == "global"
-    assert registry.create(name, 0.3, audio_attention="window").audio_importance == "window"
-    assert registry.create(name, 1.0).audio_importance is None
+    assert registry.create(name, 0.3).needs == {AudioAttention("global")}
+    assert registry.create(name, 0.3, audio_attention="window").needs == {AudioAttention("window")}
+    assert registry.create(name, 1.0).needs == frozenset()
 
 
 def test_chunk_rates_come_to_rho_v():
@@ -240,10 +244,10 @@ def test_fastv_cuts_once(shape, R, tied):
     scores = torch.rand(LAYERS - 1, n, generator=torch.Generator().manual_seed(3))
     if tied:
         scores = (scores * 4).floor() / 4
-    alive = run_layers(method, plan, tokens, method.prune_input(tokens, plan).keep, scores)
+    alive = run_layers(method, plan, tokens, entered(method, tokens, plan), scores)
     kept = reference.top_audio(scores[1].tolist(), counts[2])
     assert [indices.tolist() for indices in alive] == [list(range(n))] * 2 + [kept] * (LAYERS - 2)
-    assert method.query_rows == "last"
+    assert method.needs == ({Scores("last")} if R < 1 else frozenset())
 
 
 @pytest.mark.parametrize(("layers", "R"), [(10, 0.19), (28, 0.05), (2, 0.5)])
@@ -300,10 +304,10 @@ def landed(name, tokens, R):
     method = registry.create(name, R)
     try:
         plan = method.plan(tokens.counts, 28)
-        entered = method.prune_input(tokens, plan).keep
+        first = entered(method, tokens, plan)
     except Unreachable as error:
         return error
-    return (sum(plan.alive) if method.exact_plan else 28 * len(entered)) / (28 * len(tokens.modality))
+    return (sum(plan.alive) if method.exact_plan else 28 * len(first)) / (28 * len(tokens.modality))
 
 
 @pytest.mark.parametrize("R", [0.1, 0.2, 0.3, 0.5, 0.7])

@@ -9,12 +9,16 @@ from omniqa.errors import UsageError
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.contract import (
+    AttentionScope,
     AudioAttention,
     Kept,
+    LayerKept,
     LayerSignals,
     MediaTokens,
     Method,
-    ScoreRows,
+    Scores,
+    Signal,
+    missing,
 )
 from omniqa.pruning.methods.omnidrop.schedule import (
     Curve,
@@ -53,7 +57,7 @@ class OmniDrop(Method[OmniDropPlan]):
     plp: Annotated[bool, "drop after layers; false: the input level alone, brought to R"] = True
     guidance: Annotated[Guidance, "whose attention scores tokens; audio: audio's, and video alone leaves"] = "text"
     query_scope: Annotated[QueryScope, "rows that score: all text after the media, or the user's words"] = "prompt"
-    audio_attention: Annotated[AudioAttention, "audio importance over the whole clip, or per 2 s window"] = "global"
+    audio_attention: Annotated[AttentionScope, "audio importance over the whole clip, or per 2 s window"] = "global"
     beta: Annotated[float, "steepness of the sigmoid"] = 20.0
     lam: Annotated[float, "weight λ of the distance in time in TDS"] = 0.2
     t_mid: Annotated[float | None, "the sigmoid's middle, in shares of the depth; none: the schedule's"] = None
@@ -66,15 +70,15 @@ class OmniDrop(Method[OmniDropPlan]):
                 raise UsageError(f"omnidrop: {name}={value} is not allowed; it must not be negative.")
 
     @property
-    def audio_importance(self) -> AudioAttention | None:
-        """The softmax asked for; None where R is so high that the input level keeps all audio."""
-        keeps_all = self.retention == 1 or (self.plp and nominal_t(self.retention) >= 1)
-        return None if keeps_all else self.audio_attention
-
-    @property
-    def query_rows(self) -> ScoreRows:
-        """The audio rows for guidance="audio", else query_scope's."""
-        return "audio" if self.guidance == "audio" else self.query_scope
+    def needs(self) -> frozenset[Signal]:
+        """Audio attention unless R is so high that the input level keeps all audio, and scores if layers drop."""
+        if self.retention == 1:
+            return frozenset()
+        if not self.plp:
+            return frozenset({AudioAttention(self.audio_attention)})
+        scores = Scores("audio" if self.guidance == "audio" else self.query_scope)
+        keeps_all_audio = nominal_t(self.retention) >= 1
+        return frozenset({scores} if keeps_all_audio else {scores, AudioAttention(self.audio_attention)})
 
     def plan(self, clip: ClipTokens, layers: int) -> OmniDropPlan:
         """The exact counts, known ahead; see schedule.solve_omnidrop for the errors."""
@@ -94,57 +98,59 @@ class OmniDrop(Method[OmniDropPlan]):
         """TTM; None where it keeps all video."""
         return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.keep_video < plan.clip.n_video else None
 
-    def prune_input(self, tokens: MediaTokens, plan: OmniDropPlan) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: OmniDropPlan) -> Kept:
         """Audio by importance, video by TTM, then thinning where the plan asks for it."""
-        import torch
-
-        from omniqa.pruning.ops import nonzero_static
-
-        keep = torch.ones_like(tokens.modality, dtype=torch.bool)
-        if plan.keep_audio < len(tokens.audio):
-            keep[nonzero_static(tokens.modality == AUDIO, len(tokens.audio))] = _most_important(tokens, plan.keep_audio)
+        audio = None
+        if plan.keep_audio < len(media.audio):
+            if media.audio_attention is None:
+                raise missing(self, "MediaTokens.audio_attention")
+            audio = _highest(media.audio_attention, plan.keep_audio)
         rule = self.vision_rule(plan)
-        if rule is not None:
-            keep[nonzero_static(tokens.modality == VIDEO, tokens.n_video)] = tokens.kept_by(rule)
-        return Kept(_thinned(nonzero_static(keep, plan.keep_audio + plan.keep_video), tokens.modality, plan))
+        return _thinned(Kept(None if rule is None else media.kept_by(rule), audio), media, plan)
 
-    def prune_layer(self, layer: int, alive: LayerSignals, plan: OmniDropPlan) -> Tensor:
+    def prune_layer(self, layer: int, signals: LayerSignals, plan: OmniDropPlan) -> LayerKept:
         """All but plan.drops[layer] tokens: those leave by TDS from layer l_div on, before it by the lowest scores."""
         from omniqa.pruning.ops import drop_by_tds, drop_lowest
 
+        if signals.scores is None:
+            raise missing(self, "LayerSignals.scores")
         k = plan.drops[layer]
-        droppable = alive.modality == VIDEO if self.guidance == "audio" else None
+        droppable = signals.modality == VIDEO if self.guidance == "audio" else None
         if self.tds and layer >= plan.l_div:
-            return drop_by_tds(alive.scores, alive.chunk, k, alive.max_chunk, self.lam, droppable)
-        return drop_lowest(alive.scores, k, droppable)
+            kept = drop_by_tds(signals.scores, signals.chunk, k, signals.max_chunk, self.lam, droppable)
+            return LayerKept(kept)
+        return LayerKept(drop_lowest(signals.scores, k, droppable))
 
 
-def _most_important(tokens: MediaTokens, k: int) -> Tensor:
-    """(n_audio,) bool: the k audio tokens of the highest importance."""
+def _highest(values: Tensor, k: int) -> Tensor:
+    """(n,) bool: the k highest of `values` (n,)."""
     import torch
 
     from omniqa.pruning.ops import topk_indices
 
-    if tokens.audio_importance is None:
-        raise ValueError("omnidrop needs MediaTokens.audio_importance, as its property audio_importance says")
-    keep = torch.zeros_like(tokens.audio_importance, dtype=torch.bool)
-    return keep.index_fill_(0, topk_indices(tokens.audio_importance, k), True)
+    return torch.zeros_like(values, dtype=torch.bool).index_fill_(0, topk_indices(values, k), True)
 
 
-def _thinned(kept: Tensor, modality: Tensor, plan: OmniDropPlan) -> Tensor:
-    """`kept`, ascending indices, thinned as the plan says: as one sequence, or each modality by itself."""
+def _thinned(kept: Kept, media: MediaTokens, plan: OmniDropPlan) -> Kept:
+    """`kept` thinned as the plan says: as one sequence, or each modality by itself."""
     import torch
 
-    from omniqa.pruning.ops import nonzero_static, subsample_evenly
+    from omniqa.pruning.ops import subsample_evenly
 
     def spread(indices: Tensor, m: int) -> Tensor:
         return indices[subsample_evenly(m, len(indices), indices.device)]
 
     if plan.thin_to is None:
         return kept
+    video = _at(media.places(VIDEO), kept.video, plan.keep_video)
+    audio = _at(media.places(AUDIO), kept.audio, plan.keep_audio)
     if plan.thin_audio is None:
-        return spread(kept, plan.thin_to)
-    is_audio = modality[kept] == AUDIO
-    audio = spread(kept[nonzero_static(is_audio, plan.keep_audio)], plan.thin_audio)
-    video = spread(kept[nonzero_static(~is_audio, plan.keep_video)], plan.thin_to - plan.thin_audio)
-    return torch.cat([audio, video]).sort().values
+        return media.keep(spread(torch.cat([video, audio]).sort().values, plan.thin_to))
+    return media.keep(torch.cat([spread(audio, plan.thin_audio), spread(video, plan.thin_to - plan.thin_audio)]))
+
+
+def _at(places: Tensor, mask: Tensor | None, count: int) -> Tensor:
+    """(count,) the places that a mask keeps, so many of them; None keeps all."""
+    from omniqa.pruning.ops import nonzero_static
+
+    return places if mask is None else places[nonzero_static(mask, count)]

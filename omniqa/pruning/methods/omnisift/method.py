@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from omniqa.errors import UsageError
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, floor_count, solve_ratios
-from omniqa.pruning.contract import AuxNetwork, Kept, MediaTokens, Method
+from omniqa.pruning.contract import AuxNetwork, Kept, MediaTokens, Method, Signal, Times, missing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,11 +45,11 @@ class OmniSift(Method[Plan]):
                 raise UsageError(f"omnisift: {name}={value} is not allowed; it must be from 0 to 1.")
 
     @property
-    def aux_network(self) -> AuxNetwork | None:
-        """The selector; None at R = 1."""
+    def needs(self) -> frozenset[Signal]:
+        """The selector and the tokens' times, but nothing at R = 1."""
         if self.retention == 1:
-            return None
-        return AuxNetwork(self.name, "selector", self.selector, PREFIX, FILE, _untrained)
+            return frozenset()
+        return frozenset({AuxNetwork(self.name, "selector", self.selector, PREFIX, FILE, _untrained), Times()})
 
     def plan(self, clip: ClipTokens, layers: int) -> Plan:
         """The target: the same round(R·n) tokens in every layer. How many they are depends on the tokens' times.
@@ -60,25 +60,26 @@ class OmniSift(Method[Plan]):
             check_reached(self.name, self.retention, clip.n, clip.n, clip.n)
         return Plan(clip, (round(self.retention * clip.n),) * layers)
 
-    def prune_input(self, tokens: MediaTokens, plan: Plan) -> Kept:
+    def prune_input(self, media: MediaTokens, plan: Plan) -> Kept:
         """The video that does not repeat, and the audio that scores highest beside it.
 
         Raises Unreachable, a UsageError, where no ratio comes near to R.
         """
         import torch
 
-        if self.retention == 1 or not len(tokens.video):
-            return super().prune_input(tokens, plan)
-        sizes = audio_of_pairs(tokens)
-        rho_audio, rho_v = self._solve(sizes.tolist(), tokens.counts)
-        kept_video = keep_video(tokens.video.unflatten(0, (-1, tokens.tokens_per_grid)), rho_v)
-        keep = torch.ones_like(tokens.modality, dtype=torch.bool)
-        keep[tokens.modality == VIDEO] = kept_video.flatten()
+        if self.retention == 1 or not len(media.video):
+            return super().prune_input(media, plan)
+        if media.time_s is None:
+            raise missing(self, "MediaTokens.time_s")
+        sizes = audio_of_pairs(media)
+        rho_audio, rho_v = self._solve(sizes.tolist(), media.counts)
+        kept_video = keep_video(media.video.unflatten(0, (-1, media.tokens_per_grid)), rho_v)
+        kept_audio = None
         leaving = torch.tensor([audio_to_drop(m, rho_audio) for m in sizes.tolist()])
         # The same number of each grid survives: all pairs have some video, or none has.
-        if leaving.any() and floor_count(rho_v * tokens.tokens_per_grid) < tokens.tokens_per_grid:
-            keep[tokens.modality == AUDIO] = self._keep_audio(tokens, sizes, sizes - leaving, kept_video)
-        return Kept(keep.nonzero().flatten())
+        if leaving.any() and floor_count(rho_v * media.tokens_per_grid) < media.tokens_per_grid:
+            kept_audio = self._keep_audio(media, sizes, sizes - leaving, kept_video)
+        return Kept(kept_video.flatten(), kept_audio)
 
     def _solve(self, sizes: list[int], clip: ClipTokens) -> tuple[float, float]:
         """The ratios that come nearest to R; `sizes`: the audio tokens of each pair."""
@@ -97,7 +98,7 @@ class OmniSift(Method[Plan]):
         import torch
 
         if tokens.aux_network is None:
-            raise ValueError("omnisift needs MediaTokens.aux_network, as its property aux_network says")
+            raise missing(self, "MediaTokens.aux_network")
         before = len(tokens.audio) - int(sizes.sum())
         scores = audio_scores(tokens.aux_network, tokens, sizes, kept_video)
         pair = torch.arange(len(sizes)).repeat_interleave(sizes).to(scores.device)
@@ -130,8 +131,7 @@ def audio_of_pairs(tokens: MediaTokens) -> Tensor:
     """
     import torch
 
-    if tokens.time_s is None:
-        raise ValueError("omnisift needs MediaTokens.time_s")
+    assert tokens.time_s is not None
     modality = tokens.modality.cpu()
     starts = tokens.time_s[modality == VIDEO][:: PAIR * tokens.tokens_per_grid].contiguous()
     pair = torch.searchsorted(starts, tokens.time_s[modality == AUDIO], right=True) - 1

@@ -1,0 +1,81 @@
+"""What enters the decoder, what goes through its layers, and what it leaves behind."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrefillInput:
+    """What enters layer 0.
+
+    embeddings: (N, d); positions: (3, N).
+    media: where the audio and video tokens stand; the query span is everything after them.
+    question: (words,) places of the user's words, counted from the end of the sequence (all negative).
+    index: (n_0,) which of the clip's n tokens each token of `media` is.
+    modality, chunk: (n,) of all of the clip's tokens, those that did not enter included.
+    max_chunk: the clip's largest chunk index.
+    added: (k, n, d) what is added to each of the clip's tokens before layers 0 … k-1; None adds nothing.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    media: slice
+    question: Tensor
+    index: Tensor
+    modality: Tensor
+    chunk: Tensor
+    max_chunk: int
+    added: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PrefillOutput:
+    """What the prefill leaves behind, beside the KV cache.
+
+    logits: (vocabulary,) float32, of the answer's first token.
+    attended: (n,) float32, attention that the query span gave each of the clip's tokens, averaged over all layers but
+        the last.
+    alive: per layer, (n_l,) which of the clip's n tokens it computed.
+    cached: per layer, which of these tokens its cache still holds: all, unless the method prunes caches.
+    scores: per layer, (n_l,) float32 S_i as the method counts it; None where it was not needed, as in the last layer.
+    """
+
+    logits: Tensor
+    attended: Tensor
+    alive: list[Tensor]
+    cached: list[Tensor]
+    scores: list[Tensor | None]
+
+
+Rotary = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Rows:
+    """The prompt on its way through the layers.
+
+    x: (N, d). rotary: cosine and sine, each (N, 1, D). media: where the audio and video tokens stand.
+    index: (n_l,) which of the clip's tokens each of them is.
+    has_media: False while `x` is the query span alone.
+    """
+
+    x: Tensor
+    rotary: Rotary
+    media: slice
+    index: Tensor
+    has_media: bool = True
+
+    def keep(self, kept: Tensor) -> Tensor:
+        """Keep the media tokens at `kept` and all text; returns which rows (M,) of the sequence these were."""
+        rows = kept_rows(len(self.x), self.media, kept)
+        self.x, self.rotary = self.x[rows], (self.rotary[0][rows], self.rotary[1][rows])
+        self.index, self.media = self.index[kept], slice(self.media.start, self.media.start + len(kept))
+        return rows
+
+
+def kept_rows(length: int, media: slice, kept: Tensor) -> Tensor:
+    """(M,) long: the rows, of a sequence of so many, that are text, or a media token at one of the places `kept`."""
+    rows = torch.arange(length, device=kept.device)
+    return torch.cat([rows[: media.start], media.start + kept, rows[media.stop :]])
