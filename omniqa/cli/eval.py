@@ -17,8 +17,11 @@ from omniqa.eval import dataset as sets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
+from omniqa.eval.prompts import OMNIQA, PROMPTS, check_prompt
+from omniqa.eval.protocol import Protocol
 from omniqa.eval.report import as_csv, report
-from omniqa.eval.run import POLICY, RESULTS, EvalRows, by_clip, known_answer, read_answers
+from omniqa.eval.run import POLICY, RESULTS, EvalRows, by_clip, faults, known_answer, read_answers
+from omniqa.eval.scoring import SCORINGS, STRICT, check_scoring
 from omniqa.jobs import runfile
 from omniqa.jobs.clips import files_now
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, write_whole
@@ -31,7 +34,7 @@ from omniqa.pruning import variants
 NANO = "nano"
 NANO_CLIPS = 100
 
-_SET, _NANO, _COMPARED = "The set", "The set nano", "What is compared"
+_SET, _NANO, _COMPARED, _PROTOCOL = "The set", "The set nano", "What is compared", "Protocol"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,24 @@ def evaluate(
             rich_help_panel=_SET,
         ),
     ] = "",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help=f"Whose words multiple-choice questions are put in: {', '.join(PROMPTS)}.",
+            metavar="NAME",
+            envvar="OMNIQA_PROMPT",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = OMNIQA,
+    scoring: Annotated[
+        str,
+        typer.Option(
+            help=f"Whose rule finds the letter in an answer: {', '.join(SCORINGS)}.",
+            metavar="NAME",
+            envvar="OMNIQA_SCORING",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = STRICT,
     clips: Annotated[int | None, typer.Option(min=1, help="How many. Default: 100.", rich_help_panel=_NANO)] = None,
     seconds: Annotated[float | None, typer.Option(help="Of each clip. Default: 8.", rich_help_panel=_NANO)] = None,
     scenes: Annotated[int | None, typer.Option(help="In each clip. Default: 2.", rich_help_panel=_NANO)] = None,
@@ -160,6 +181,8 @@ def evaluate(
     # All that can be refused without the model is refused before it is loaded.
     columns = variants.method_variants(methods or ["omnidrop"], retentions or [0.3], method_options or [])
     against = variants.find(columns, baseline) if baseline is not None else None
+    check_prompt(prompt)
+    check_scoring(scoring)
     part, pool = many.part(), many.pool()
     decoding = written.decoding()
     sampling = taken.sampling()
@@ -177,10 +200,13 @@ def evaluate(
         **encoding.settings,
         **variants.method_files(columns),
         "hint": hint,
+        "prompt": prompt,
+        "scoring": scoring,
         "version": __version__,
     }
     settings = runfile.make_settings(loading.model, loading.dtype, sampling, decoding, own)
-    tasks = by_clip(questions)
+    protocol = Protocol(prompt, scoring, chosen.layout, hint, sampling.audio)
+    tasks = by_clip([question for question in questions if question.fault is None])
     now = files_now((task.clip for task in by_clip(chosen.questions)), chosen.clips)
     here = [question for question in questions if part.takes(question.clip)]
     with _folder(out) as folder:
@@ -191,15 +217,17 @@ def evaluate(
         ) as results:
             if results.changed:
                 console.note(console.asked_again(results.changed))
-            rows = EvalRows(results.settings, hint)
+            rows = EvalRows(results.settings, protocol)
             runner = Runner(chosen.clips, decoding, rows, POLICY, many.prefetch, timed_alone=True, describe=describe)
             job = Job([task for task in tasks if part.takes(task.clip.name)], columns, runner, results)
             if job.anything_left():
                 with jobs.answering(job, pool, loading, encoding, taken.less()) as (lines, _):
-                    _answer(job, len(here) * len(columns), lines, out)
+                    askable = sum(question.fault is None for question in here)
+                    _answer(job, askable * len(columns), lines, out)
             else:
                 results.finish()
-        made = report(chosen.name, here, columns, read_answers(path, here, columns), against)
+        answers = {**read_answers(path, here, columns), **faults(here, columns)}
+        made = report(chosen.name, here, columns, answers, against, protocol)
         write_whole(folder / "report.json", f"{json_output.dumps(made, indent=1)}\n")
         write_whole(folder / "report.csv", as_csv(made))
     if as_json:

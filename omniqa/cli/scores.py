@@ -19,6 +19,7 @@ def show(made: Mapping[str, Any]) -> None:
     cells = made["cells"]
     asked = f"{console.counted(made['questions'], 'question')} about {console.counted(made['clips'], 'clip')}"
     console.remark(f"{made['dataset']}: {asked}, {made['model']}")
+    console.remark(", ".join(f"{what} {_named(made, what)}" for what in ("prompt", "scoring")))
     _show_columns([cell for cell in cells if cell["by"] == ALL])
     for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
         _show_groups(by, [cell for cell in cells if cell["by"] == by], made["columns"])
@@ -99,6 +100,12 @@ def _show_pairs(pairs: list[dict[str, Any]]) -> None:
         for pair in pairs
     ]
     console.results(columns, rows)
+
+
+def _named(made: Mapping[str, Any], what: str) -> str:
+    """A prompt's or scoring's name, with the task whose text or rule was taken."""
+    task = made[f"{what}_task"]
+    return f"{made[what]} ({task})" if task else str(made[what])
 
 
 def _percent(share: float | None) -> str:

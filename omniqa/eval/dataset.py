@@ -20,12 +20,14 @@ class Dataset:
     """Questions, and where their clips come from.
 
     name: what the report calls it.
+    layout: as `layouts.find` names it; "nano" for nano's.
     identity: JSON values; of sets with the same identity, a question's number is the same question.
     """
 
     name: str
     questions: Sequence[Question]
     clips: Clips
+    layout: str
     identity: dict[str, Any]
 
 
@@ -35,17 +37,18 @@ def from_file(path: Path, media: Path | None, layout: str, sampling: ClipOptions
     Raises UsageError where the file can't be read as such, and MediaError where none of its clips is there.
     """
     content = files.load(path)
-    questions = layouts.read(content, layout, path)
+    found = layouts.find(content, layout, path)
+    questions = layouts.read(content, found, path)
     clips = MediaFolder(media or path.parent, sampling)
     clips.check(dict.fromkeys(question.clip for question in questions))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Dataset(path.name, questions, clips, {"dataset": f"sha256:{digest}", "format": layout})
+    return Dataset(path.name, questions, clips, found, {"dataset": f"sha256:{digest}", "format": layout})
 
 
 def from_nano(clips: NanoClips, count: int) -> Dataset:
     """The first `count` clips of nano's test set. Raises UsageError where it has not so many."""
     made = {name: value for name, value in asdict(clips).items() if name != "sampling"}
-    return Dataset("nano", clips.questions(count), clips, {"dataset": "nano", **made})
+    return Dataset("nano", clips.questions(count), clips, "nano", {"dataset": "nano", **made})
 
 
 def limited(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:

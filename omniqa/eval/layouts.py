@@ -3,18 +3,22 @@
 docs/eval.md says where each layout is described.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omniqa.errors import UsageError
-from omniqa.eval.questions import Question
+from omniqa.eval.options import Options, option_fields
+from omniqa.eval.questions import LETTERS, Groups, Question
 from omniqa.eval.records import Record
 from omniqa.jobs.question_files import place
 
-AUTO = "auto"
-_AVUT_OPTIONS = [f"option_{letter}" for letter in "ABCDEFGH"]
+AUTO, PLAIN = "auto", "jsonl"
+_TASK = re.compile(r"task\d+")
+_WORLDSENSE_NAMES = {"candidates", "task_domain", "audio_class"}
+_LENGTHS = ("short", "medium", "long")  # what Video-MME calls durations
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Layout:
 def read(content: Any, layout: str, path: Path) -> list[Question]:
     """The questions of a dataset's file.
 
-    content: as `files.load` gives it. layout: a key of LAYOUTS, or "auto", which looks at the first record.
-    path: for messages. Raises UsageError where the layout is not known or a record does not fit it.
+    Args:
+        content: as `files.load` gives it.
+        layout: a key of LAYOUTS, or "auto", which looks at the first record.
+        path: for messages.
+
+    Raises:
+        UsageError: the layout is not known or a record does not fit it.
     """
-    if layout not in (AUTO, *LAYOUTS):
-        raise UsageError(f"There is no format {layout!r}: use {', '.join((AUTO, *LAYOUTS))}.", field="layout")
-    chosen = _guess(content, path) if layout == AUTO else LAYOUTS[layout]
+    chosen = LAYOUTS[find(content, layout, path)]
     questions = []
     for number, fields in enumerate(chosen.records(content)):
         where = f"{path.name}, {place(fields, number + 1)}"
@@ -52,17 +59,30 @@ def read(content: Any, layout: str, path: Path) -> list[Question]:
     return questions
 
 
-def _guess(content: Any, path: Path) -> Layout:
-    for layout in LAYOUTS.values():
-        first = next(layout.records(content), None)
-        if isinstance(first, Mapping) and layout.fits(first):
-            return layout
-    known = ", ".join(LAYOUTS)
+def find(content: Any, layout: str, path: Path) -> str:
+    """The key of LAYOUTS that this content is of. Raises UsageError as `read` does."""
+    if layout not in (AUTO, *LAYOUTS):
+        raise UsageError(f"There is no format {layout!r}: use {', '.join((AUTO, *LAYOUTS))}.", field="layout")
+    fitting = [name for name, known in LAYOUTS.items() if _fits(known, content)]
+    if layout != AUTO:
+        published = [name for name in fitting if name != PLAIN]
+        if published and layout not in (*fitting, PLAIN):
+            raise UsageError(
+                f"{path} is laid out as {published[0]}, not as {layout}.", field="layout", advice="Leave {layout} out."
+            )
+        return layout
+    if fitting:
+        return fitting[0]
     raise UsageError(
-        f"{path} is in none of the layouts {known}.",
+        f"{path} is in none of the layouts {', '.join(LAYOUTS)}.",
         field="layout",
         advice="docs/eval.md describes them; {layout} chooses one.",
     )
+
+
+def _fits(layout: Layout, content: Any) -> bool:
+    first = next(layout.records(content), None)
+    return isinstance(first, Mapping) and layout.fits(first)
 
 
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -74,83 +94,130 @@ def _rows(content: Any) -> Iterator[Any]:
 
 
 def _plain(record: Record, number: int) -> Question:
-    options = record.choices("options") if record.fields.get("options") else None
-    answer = record.letter("answer", options) if options else record.text("answer")
-    names = ("domain", "task", "kind", "modality")
-    groups = record.groups({name: name for name in names})
-    chance = _chance(groups, options)
-    return Question(number, record.text("video"), record.text("question"), answer, options, groups, chance)
+    names = {
+        "domain": "domain", "task": "task", "kind": "kind", "modality": "modality", "duration": "duration",
+        "audio class": "audio_class", "sub-category": "sub_category",
+    }  # fmt: skip
+    clip, text, groups = record.text("video"), record.text("question"), record.groups(names)
+    options = record.options()
+    if options is None:
+        return Question(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
+    return _chosen(record, number, clip, text, options, "answer", groups)
 
 
-def _chance(groups: Mapping[str, str], options: tuple[str, ...] | None) -> float | None:
-    if options or groups.get("domain") != "nano":
-        return 1 / len(options) if options else None
+def _open_chance(groups: Groups) -> float | None:
+    if groups.get("domain") != "nano":
+        return None
     from omniqa.nano.kinds import KINDS
 
-    kind = KINDS.get(groups.get("kind", ""))
+    kind = KINDS.get(str(groups.get("kind", "")))
     return kind.chance if kind else None
 
 
 def _chosen(
-    record: Record, number: int, clip: str, text: str, options: tuple[str, ...], answer: str, groups: Mapping[str, str]
+    record: Record, number: int, clip: str, text: str, options: Options, answer: str, groups: Groups
 ) -> Question:
-    """A multiple-choice question; text, answer and groups are names of fields."""
+    """A multiple-choice question; answer is the name of its field."""
     letter = record.letter(answer, options)
-    return Question(number, clip, record.text(text), letter, options, record.groups(groups), 1 / len(options))
+    texts, at = list(options.texts), LETTERS.index(letter)
+    fault = None
+    if at >= len(texts) or not texts[at]:
+        fault = f"{record.where}: the right option, {letter}, is empty."
+    while texts and not texts[-1]:
+        texts.pop()
+    return Question(
+        number, clip, text, letter, tuple(texts), groups, 1 / options.offered, written=options.written, fault=fault
+    )
+
+
+def _mp4(clip: str, folder: str = "") -> str:
+    """A clip's path from what a set calls it, which may be its name alone."""
+    if "/" in clip or PurePosixPath(clip).suffix.lower() in _MEDIA:
+        return clip
+    return f"{folder}{clip}.mp4"
+
+
+_MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 
 
 def _worldsense_records(content: Any) -> Iterator[Any]:
-    """An object by clip, which holds the clip's fields and its questions as task0, task1, …."""
+    """One row a question; or an object by clip, with the clip's fields and its questions as task0, task1, …."""
+    first = next(_rows(content), None)
+    if isinstance(first, Mapping) and not _WORLDSENSE_NAMES.isdisjoint(first):
+        yield from _rows(content)
     for clip, fields in content.items() if isinstance(content, Mapping) else ():
-        tasks = [name for name in fields if name.startswith("task")] if isinstance(fields, Mapping) else []
-        for task in tasks:
-            if isinstance(fields[task], Mapping):
-                yield {**fields, **fields[task], "video": clip}
+        for task in filter(_TASK.fullmatch, fields) if isinstance(fields, Mapping) else ():
+            asked = fields[task]
+            yield {**fields, **asked, "video": clip} if isinstance(asked, Mapping) else asked
+
+
+def _is_worldsense(fields: Mapping[str, Any]) -> bool:
+    others = _is_videomme(fields) or _is_omnivideobench(fields)
+    named = not _WORLDSENSE_NAMES.isdisjoint(fields) and "question" in fields
+    return named and not others and bool(option_fields(fields))
 
 
 def _worldsense(record: Record, number: int) -> Question:
-    groups = {"domain": "domain", "task": "task_type", "task domain": "task_domain"}
-    clip = f"videos/{record.text('video')}.mp4"
-    return _chosen(record, number, clip, "question", record.choices("candidates"), "answer", groups)
+    groups = {
+        "domain": "domain", "task": "task_type", "task domain": "task_domain", "duration": "duration",
+        "audio class": "audio_class", "sub-category": "sub_category",
+    }  # fmt: skip
+    clip = _mp4(record.text("video", "video_path", "video_id"), "videos/")
+    text, options = record.text("question"), record.choices()
+    return _chosen(record, number, clip, text, options, "answer", record.groups(groups))
+
+
+def _is_videomme(fields: Mapping[str, Any]) -> bool:
+    """The hub's rows by videoID, or VLMEvalKit's table, which calls it video."""
+    table = "task_domain" not in fields and "video" in fields and fields.get("duration") in _LENGTHS
+    return ("videoID" in fields or table) and bool(option_fields(fields))
 
 
 def _videomme(record: Record, number: int) -> Question:
-    groups = {"domain": "domain", "task": "task_type", "duration": "duration"}
-    clip = f"{record.text('videoID')}.mp4"
-    return _chosen(record, number, clip, "question", record.choices("options"), "answer", groups)
+    groups = {"domain": "domain", "task": "task_type", "duration": "duration", "sub-category": "sub_category"}
+    clip, text = _mp4(record.text("videoID", "video")), record.text("question")
+    return _chosen(record, number, clip, text, record.choices(), "answer", record.groups(groups))
 
 
 def _avut(record: Record, number: int) -> Question:
-    options = tuple(record.text(name) for name in _AVUT_OPTIONS if record.fields.get(name) not in (None, ""))
-    groups = {"domain": "video_type", "task": "task_type"}
-    return _chosen(record, number, record.text("video_path"), "question", options, "answer", groups)
+    groups = record.groups({"domain": "video_type", "task": "task_type"})
+    clip, text = record.text("video_path"), record.text("question")
+    return _chosen(record, number, clip, text, record.choices(), "answer", groups)
 
 
 def _dailyomni(record: Record, number: int) -> Question:
-    groups = {"domain": "video_category", "task": "Type", "duration": "video_duration"}
-    clip = record.text("video_id")
-    return _chosen(record, number, f"{clip}/{clip}_video.mp4", "Question", record.choices("Choice"), "Answer", groups)
+    groups = record.groups({"domain": "video_category", "task": "Type", "duration": "video_duration"})
+    clip, text = record.text("video_id"), record.text("Question")
+    return _chosen(record, number, f"{clip}/{clip}_video.mp4", text, record.choices(), "Answer", groups)
 
 
 def _omnivideobench_records(content: Any) -> Iterator[Any]:
-    """A list of clips, each with a list of questions."""
+    """One row a question; or a list of clips, each with a list of questions."""
     for clip in _rows(content):
         questions = clip.get("questions") if isinstance(clip, Mapping) else None
+        if questions is None:
+            yield clip
         for fields in questions if isinstance(questions, list) else ():
             yield {**clip, **fields} if isinstance(fields, Mapping) else fields
 
 
+def _is_omnivideobench(fields: Mapping[str, Any]) -> bool:
+    named = "correct_option" in fields or ("question_type" in fields and "audio_type" in fields)
+    return named and bool(option_fields(fields))
+
+
 def _omnivideobench(record: Record, number: int) -> Question:
-    groups = {"domain": "video_type", "task": "question_type", "audio": "audio_type"}
-    clip = f"{record.text('video')}.mp4"
-    return _chosen(record, number, clip, "question", record.choices("options"), "correct_option", groups)
+    groups = record.groups({"domain": "video_type", "task": "question_type", "audio": "audio_type"})
+    clip, text = _mp4(record.text("video", "video_path", "video_id")), record.text("question")
+    answer = "correct_option" if "correct_option" in record.fields else "answer"
+    return _chosen(record, number, clip, text, record.choices(), answer, groups)
 
 
 LAYOUTS = {
-    "worldsense": Layout(_has("candidates", "task_type"), _worldsense_records, _worldsense),
-    "omnivideobench": Layout(_has("correct_option", "options"), _omnivideobench_records, _omnivideobench),
-    "videomme": Layout(_has("videoID", "options"), _rows, _videomme),
+    "worldsense": Layout(_is_worldsense, _worldsense_records, _worldsense),
+    "omnivideobench": Layout(_is_omnivideobench, _omnivideobench_records, _omnivideobench),
+    "videomme": Layout(_is_videomme, _rows, _videomme),
     "avut": Layout(_has("video_path", "option_A"), _rows, _avut),
     "dailyomni": Layout(_has("video_id", "Choice"), _rows, _dailyomni),
-    "jsonl": Layout(_has("video", "question", "answer"), _rows, _plain),
+    PLAIN: Layout(_has("video", "question", "answer"), _rows, _plain),
 }

@@ -1,16 +1,16 @@
 """Fields of a dataset's record, checked as they are read."""
 
-import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omniqa import strict_json
 from omniqa.errors import UsageError
+from omniqa.eval import options as forms
+from omniqa.eval.options import Options
 from omniqa.eval.questions import LETTERS
 
-_LETTERED = re.compile(r"\s*[(\[]?([A-Za-z])[.):\]]\s*")
+_LETTER = re.compile(r"\s*[(\[]?([A-Za-z])(?:[.):\]]|\s*$)\s*")
 
 
 @dataclass(frozen=True)
@@ -25,55 +25,78 @@ class Record:
     where: str
     fields: Mapping[str, Any]
 
-    def text(self, name: str) -> str:
-        """A text or number that must be there."""
+    def text(self, *names: str) -> str:
+        """A text or number that must be there, in the first of these fields that the record has."""
+        name = next((name for name in names if self.fields.get(name) not in (None, "")), names[0])
         value = self.fields.get(name)
+        if isinstance(value, Mapping) and isinstance(value.get("path"), str):  # a video as the hub's tables hold it
+            value = value["path"]
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
             raise UsageError(f"{self.where}: {name!r} must be a text, not {value!r:.200}.")
         return str(value).strip()
 
-    def groups(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Fields to count by; names: field by the name it is counted under. What is not there is left out."""
-        return {name: self.text(field) for name, field in names.items() if self.fields.get(field) not in (None, "")}
+    def groups(self, names: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
+        """Fields to count by; names: field by the name it is counted under. What is not there is left out.
 
-    def choices(self, name: str) -> tuple[str, ...]:
-        """The options of a field, without letters: a list, an object by letter, or either of them written as text."""
-        value = self.fields.get(name)
-        value = _read(value) if isinstance(value, str) else value
-        if isinstance(value, Mapping):
-            value = [value[letter] for letter in sorted(value)]
-        if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
-            raise UsageError(
-                f"{self.where}: {name!r} must be a list of 2 to {len(LETTERS)} options, not {value!r:.200}."
-            )
-        return without_letters([str(option).strip() for option in value])
+        A list counts in each of its groups.
+        """
+        found: dict[str, str | tuple[str, ...]] = {}
+        for name, field in names.items():
+            members = self._members(field)
+            if members:
+                found[name] = members[0] if len(members) == 1 else members
+        return found
 
-    def letter(self, name: str, options: tuple[str, ...]) -> str:
-        """The right option's letter, from a field that holds the letter, alone or in front, or the option's text."""
+    def _members(self, field: str) -> tuple[str, ...]:
+        value = self.fields.get(field)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            listed = forms.from_value(value)
+            value = list(listed.texts) if listed else value
+        if isinstance(value, list | tuple):
+            return tuple(dict.fromkeys(str(one).strip() for one in value if one is not None and str(one).strip()))
+        return () if forms.is_missing(value) or value == "" else (self.text(field),)
+
+    def options(self) -> Options | None:
+        """The options, wherever the record holds them; None if it holds none.
+
+        Raises:
+            UsageError: they can't be read, are fewer than two, or two fields hold different ones.
+        """
+        found: dict[str, Options] = {}
+        for names in forms.option_fields(self.fields):
+            name = ", ".join(names)
+            options = forms.read_options(self.fields, names)
+            if options is None or not 2 <= options.offered <= len(LETTERS):
+                value = self.fields[names[0]] if len(names) == 1 else [self.fields[one] for one in names]
+                raise UsageError(
+                    f"{self.where}: {name!r} must be a list of 2 to {len(LETTERS)} options, not {value!r:.200}."
+                )
+            found[name] = options
+        first = next(iter(found.values()), None)
+        for name, options in found.items():
+            if first is not None and not forms.same(first, options):
+                raise UsageError(f"{self.where}: {next(iter(found))!r} and {name!r} hold different options.")
+        return first
+
+    def choices(self) -> Options:
+        """The options, which must be there."""
+        options = self.options()
+        if options is None:
+            raise UsageError(f"{self.where}: there are no options; they are a list, as in 'options' or 'candidates'.")
+        return options
+
+    def letter(self, name: str, options: Options) -> str:
+        """The right option's letter, from a field that holds the letter, alone or in front, or the option's text.
+
+        It may be a letter that is not offered: the record is at fault then, not the file.
+        """
         said = self.text(name)
-        letters = LETTERS[: len(options)]
-        lettered = _LETTERED.match(f"{said}." if len(said) == 1 else said)
+        texts = options.texts
+        letters = LETTERS[: len(texts)]
+        match = _LETTER.match(said)
         # A text of one letter is the letter, also where options are letters themselves.
-        if options.count(said) == 1 and (len(said) > 1 or said.upper() not in letters):
-            return letters[options.index(said)]
-        if lettered and lettered[1].upper() in letters:
-            return lettered[1].upper()
+        if texts.count(said) == 1 and (len(said) > 1 or said.upper() not in letters):
+            return letters[texts.index(said)]
+        if match and match[1].upper() in (LETTERS if options.columns else letters):
+            return match[1].upper()
         raise UsageError(f"{self.where}: {name!r} must be one of {', '.join(letters)} or an option, not {said!r:.200}.")
-
-
-def without_letters(options: list[str]) -> tuple[str, ...]:
-    """Options without the letters in front of them ("A. star", "B.moon"); as they are where not all have their own."""
-    matches = [_LETTERED.match(option) for option in options]
-    if all(match and match[1].upper() == letter for match, letter in zip(matches, LETTERS, strict=False)):
-        return tuple(option[match.end() :] for option, match in zip(options, matches, strict=True) if match)
-    return tuple(options)
-
-
-def _read(text: str) -> Any:
-    """A list that was written into a cell of a table, as JSON or as Python writes it."""
-    for parse in (strict_json.parse, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):  # all of them: too deep for Python's parser
-            continue
-    return text

@@ -7,6 +7,7 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
+from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import Question
 from omniqa.eval.statistics import Paired, wilson
 from omniqa.jobs.jsonl_store import Row
@@ -18,6 +19,8 @@ _CSV = (
     "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s", "peak_device_bytes",
 )  # fmt: skip
 
+_DEFAULT, _PROTOCOL = Protocol(), ("prompt", "scoring")
+
 Rows = Mapping[tuple[int, str], Row]
 
 
@@ -27,13 +30,21 @@ def report(
     columns: Sequence[MethodVariant],
     rows: Rows,
     baseline: MethodVariant | None = None,
+    protocol: Protocol = _DEFAULT,
 ) -> dict[str, Any]:
     """Everything that is known of a run, as JSON values; docs/eval.md has the fields.
 
-    rows: as Run.rows gives them. baseline: the one column that all others are compared with; None compares all pairs.
+    Args:
+        dataset: its name.
+        questions: those of the set that were asked.
+        columns: the methods.
+        rows: as `run.read_answers` gives them.
+        baseline: the one column that all others are compared with; None compares all pairs.
+        protocol: how questions were put and answers scored.
     """
     return {
         "dataset": dataset,
+        **protocol.names,
         "model": next((row["model"] for row in rows.values() if "model" in row), None),
         "questions": len(questions),
         "clips": len({question.clip for question in questions}),
@@ -58,9 +69,10 @@ def report(
 def as_csv(made: Mapping[str, Any]) -> str:
     """The report's cells, one a line."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV, lineterminator="\n")
+    writer = csv.DictWriter(text, (*_CSV, *_PROTOCOL), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(made["cells"])
+    how = {name: made[name] for name in _PROTOCOL}
+    writer.writerows(cell | how for cell in made["cells"])
     return text.getvalue()
 
 
@@ -70,8 +82,8 @@ def groupings(questions: Sequence[Question]) -> dict[str, dict[str, list[Questio
     for by in dict.fromkeys(by for question in questions for by in question.groups):
         groups: dict[str, list[Question]] = {}
         for question in questions:
-            if by in question.groups:
-                groups.setdefault(question.groups[by], []).append(question)
+            for group in question.in_groups(by):
+                groups.setdefault(group, []).append(question)
         if len(groups) > 1:
             found[by] = dict(sorted(groups.items()))
     return found

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import Question
-from omniqa.eval.scoring import score
 from omniqa.file_state import FileState, as_field
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, read_rows
 from omniqa.jobs.rows import FAILED, OK, Asked, Known, known
 from omniqa.jobs.runner import FailurePolicy
+from omniqa.models.base import PromptText
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _ANSWERED: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+_DEFAULT = Protocol()
+
+
 class LabeledClip(NamedTuple):
     """A clip of a set, and the questions about it."""
 
@@ -45,20 +49,20 @@ class LabeledClip(NamedTuple):
 class EvalRows:
     """What is kept of each answer.
 
-    settings: their name in the run file. hint: a line that open questions end with, or nothing.
+    settings: their name in the run file. protocol: how questions are put and answers scored.
     """
 
     settings: str
-    hint: str = ""
+    protocol: Protocol = _DEFAULT
 
-    def prompt(self, question: Question) -> str:
+    def prompt(self, question: Question) -> str | PromptText:
         """The question as it is put."""
-        return question.prompt(self.hint)
+        return self.protocol.style.prompt(question)
 
     def answered(self, asked: Asked, answer: "Answer") -> Row:
         """The line of an answer."""
         question, stats, retention = asked.request.question, answer.stats, answer.retention
-        result = score(question, answer.text)
+        result = self.protocol.scorer.score(question, answer.text)
         return self._line(asked, OK, answer.model) | {
             "answer": answer.text,
             "said": result.said,
@@ -106,6 +110,17 @@ def read_answers(
     wanted = {(question.number, column.name) for question in questions for column in columns}
     rows = read_rows(results, JSON_LINES, checked)
     return {key: row for row in rows if (key := (row["question"], row["column"])) in wanted}
+
+
+def faults(questions: Sequence[Question], columns: Sequence[MethodVariant]) -> Mapping[tuple[int, str], Row]:
+    """Failures in place of answers, for the questions that are themselves at fault and are never asked."""
+    return {
+        (question.number, column.name): {
+            "question": question.number, "clip": question.clip, "column": column.name, "error": question.fault,
+        }
+        for question in questions if question.fault is not None
+        for column in columns
+    }  # fmt: skip
 
 
 def known_answer(row: Row, now: Callable[[str], FileState | None] = lambda clip: None) -> Known:

@@ -3,10 +3,16 @@
 import re
 from dataclasses import dataclass
 
+from omniqa.errors import UsageError
+from omniqa.eval.harness_letters import RULES
+from omniqa.eval.negations import is_ruled_out, without_letters_ruled_out
 from omniqa.eval.questions import LETTERS, Question
 from omniqa.eval.words import normalise, strip_markup
 
-__all__ = ["Score", "normalise", "parse_letter", "score"]
+__all__ = ["SCORINGS", "STRICT", "Score", "Scorer", "check_scoring", "normalise", "parse_letter", "score"]
+
+STRICT = "strict"
+SCORINGS = (STRICT, *RULES)
 
 _OTHER_SCRIPT = r"[^\W\d_A-Za-zÀ-ɏḀ-ỿ]"  # a letter that is not Latin
 _SPACELESS = r"([\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af])"  # Chinese, Japanese, Korean: words without spaces between
@@ -69,13 +75,46 @@ class Score:
     correct: bool
 
 
+def check_scoring(name: str) -> None:
+    """Raises UsageError for a name that is not in SCORINGS."""
+    if name not in SCORINGS:
+        raise UsageError(f"There is no scoring {name!r}: use {', '.join(SCORINGS)}.", field="scoring")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How the answers of a set are scored.
+
+    Attributes:
+        name: one of SCORINGS.
+        layout: the set's; lmms-eval scores Video-MME and WorldSense in different ways.
+    """
+
+    name: str = STRICT
+    layout: str = ""
+
+    def __post_init__(self) -> None:
+        check_scoring(self.name)
+
+    @property
+    def task(self) -> str:
+        """The harness's task whose rule holds; "" for omniqa's own rule."""
+        rules = RULES.get(self.name, {})
+        return self.layout if self.layout in rules else next(iter(rules), "")
+
+    def score(self, question: Question, answer: str) -> Score:
+        """Score the model's text: by its letter, or if there are no options by its normalised words."""
+        if question.options is None:
+            said = normalise(answer)
+            return Score(said, said == normalise(question.answer))
+        find = parse_letter if self.name == STRICT else RULES[self.name][self.task]
+        letter = find(answer, question.options)
+        return Score(letter, letter == question.answer)
+
+
 def score(question: Question, answer: str) -> Score:
-    """Score the model's text: by its letter where there are options, else by exact match of the normalised words."""
-    if question.options is None:
-        said = normalise(answer)
-        return Score(said, said == normalise(question.answer))
-    letter = parse_letter(answer, question.options)
-    return Score(letter, letter == question.answer)
+    """Score the model's text strictly."""
+    return Scorer().score(question, answer)
 
 
 def parse_letter(answer: str, options: tuple[str, ...]) -> str | None:
@@ -89,11 +128,12 @@ def parse_letter(answer: str, options: tuple[str, ...]) -> str | None:
         return letter
     words = strip_markup(answer)
     text = _LOOK_ALIKE.sub(lambda match: match[0].translate(_LATIN), _BESIDE.sub(" ", words))
+    text = without_letters_ruled_out(text)
     readings = (
         (_in_front, text), (_whole_text, words), (_answer_is, text), (_named, text), (_text_within, words),
         (_standing, text),
     )  # fmt: skip
-    letters = LETTERS[: len(options)]
+    letters = dict(_lettered(options))
     return next((letter for read, said in readings if (letter := read(said, options)) and letter in letters), None)
 
 
@@ -144,7 +184,7 @@ def _text_within(text: str, options: tuple[str, ...]) -> str | None:
         for letter, words in within.items()
         if not any(words != other and words in other for other in within.values())
     }
-    return _only(longest)
+    return _only({letter for letter in longest if not is_ruled_out(within[letter], said)})
 
 
 def _spaced(text: str) -> str:
@@ -154,11 +194,12 @@ def _spaced(text: str) -> str:
 
 
 def _standing(text: str, options: tuple[str, ...]) -> str | None:
-    return _only({_upper(match) for match in _STANDING.finditer(text)} & set(LETTERS[: len(options)]))
+    return _only({_upper(match) for match in _STANDING.finditer(text)} & dict(_lettered(options)).keys())
 
 
 def _lettered(options: tuple[str, ...]) -> list[tuple[str, str]]:
-    return list(zip(LETTERS, options, strict=False))
+    """The options that are offered: an empty text is none."""
+    return [(letter, option) for letter, option in zip(LETTERS, options, strict=False) if option]
 
 
 def _upper(match: re.Match[str]) -> str:

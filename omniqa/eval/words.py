@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_ARTICLES = {"a", "an", "the"}
+_ARTICLE = re.compile(r"""(?<!\S)[^\w\s.+*#-]*\b(?:a|an|the)\b(?=[,;:.!?"'”’)\]]*(?:\s|$))""")
 _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
@@ -13,11 +13,13 @@ _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
 
 _CURRENCY = "$¢£¤¥฿₠-⃀"  # Unicode's block of currency signs, and those outside it
 _CONTENT = "#%‰&@\\*+-_./:"  # punctuation to Unicode; where it reaches _drop_punctuation, it is part of what is said
+_CALL, _NEGATION = "\ue000", "\ue001"  # of private use, in place of the punctuation in f() and !x
 _DECORATION = "`´¨¯¸"  # symbols to Unicode, punctuation to a reader
 
 _COMPATIBLE = (  # before NFKC, which makes 52 of 5², and 51/2 of 5½
     (r"(?<=\d)(?=[⁰¹²³⁴-⁹⁺⁻])", "^"),
     (r"(?<=\d)(?=[¼½¾⅐-⅞])", " "),
+    (r"(?<=\d)\s*[º˚]", "°"),
 )
 _MARKUP = (  # what Markdown, LaTeX and tags put around an answer
     (r"\\(?:boxed|text)\{([^{}]*)\}", r"\1"),
@@ -39,6 +41,9 @@ _FORMS = (  # one spelling of each number, and no prose punctuation that stands 
     (r"(?<=\d)\s+(?=[%‰°])", ""),
     (rf"(?<!\w)([{_CURRENCY}])\s*(-?)\s*(?=\d)", r"\2\1"),  # $-5 and $ 5
     (rf"(?<!\w)(-?)(\d[\d.]*)\s*([{_CURRENCY}])(?!\w)", r"\1\3\2"),  # 5 €
+    (r"(?<=\d)\s*([ap])\.?\s?m\b\.?", r" \1m"),  # 10:30 a.m.
+    (r"(?<=\w)\(\)", _CALL),
+    (r"(?<![\w!])!(?=\w)", _NEGATION),
     (r"=", " = "),
     (r"(?<!\d)[./:]|[./:](?!\d)", " "),  # 3.5, 1/2 and 10:30 stay
     (r"(?<=[^\W\d_])-(?=\w)|(?<=\d)-(?=[^\W\d_])|(?<!\S)-+(?!\S)", " "),  # T-shirt, 5-year, and a dash
@@ -62,10 +67,14 @@ def normalise(text: str) -> str:
     1,000 is 1000. A text that is nothing but punctuation stays as it is.
     """
     marked = strip_markup(text).casefold()
-    words = _drop_punctuation(_substitute(_FORMS, marked)).split()
-    spoken = _substitute(_SPOKEN, " ".join(_DIGITS.get(word, word) for word in words)).split()
-    kept = [word for word in spoken if word not in _ARTICLES] or spoken  # "A" may be all there is to say
-    return " ".join(kept or marked.split())
+    said = _words(_ARTICLE.sub(" ", marked)) or _words(marked)  # "A" may be all there is to say
+    return said or " ".join(marked.split())
+
+
+def _words(text: str) -> str:
+    words = _drop_punctuation(_substitute(_FORMS, text)).split()
+    spoken = _substitute(_SPOKEN, " ".join(_DIGITS.get(word, word) for word in words))
+    return " ".join(spoken.split()).replace(_CALL, "()").replace(_NEGATION, "!")
 
 
 def strip_markup(text: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from omniqa.cli import console
+from omniqa.models.base import PromptText
 from omniqa.pipeline.engine import OmniQA
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
@@ -75,7 +76,7 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     assert (code, err) == (0, "")
     made = json.loads(out)
     assert set(made) == {"dataset", "model", "questions", "clips", "columns", "cells", "pairs", "peak_rss_bytes",
-                         "failures", "warnings"}  # fmt: skip
+                         "failures", "warnings", "prompt", "prompt_task", "scoring", "scoring_task"}  # fmt: skip
     assert made["columns"] == ["random 0.5", "random 0.3"]
     assert {frozenset(cell) for cell in made["cells"]} == {frozenset(COLUMN)}
     overall = made["cells"][:2]
@@ -90,6 +91,9 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     assert [(row["by"], row["group"], row["column"]) for row in rows] == [
         (cell["by"], cell["group"], cell["column"]) for cell in made["cells"]
     ]
+    assert {(row["prompt"], row["scoring"]) for row in rows} == {("omniqa", "strict")}
+    settings = json.loads((folder / "results.jsonl.run.json").read_text())["settings"]
+    assert {(one["prompt"], one["scoring"]) for one in settings.values()} == {("omniqa", "strict")}
     assert len((folder / "results.jsonl").read_text().splitlines()) == 2 * made["questions"]
 
 
@@ -114,7 +118,16 @@ def test_more_methods_and_more_clips_only_add(evaluate_nano, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "changed", [["--seed", 1], ["--fps", 1], ["--blind", "audio"], ["--hint", "Briefly."], ["--size", 140]]
+    "changed",
+    [
+        ["--seed", 1],
+        ["--fps", 1],
+        ["--blind", "audio"],
+        ["--hint", "Briefly."],
+        ["--size", 140],
+        ["--prompt", "lmms-eval"],
+        ["--scoring", "omnizip"],
+    ],
 )
 def test_other_settings_in_the_same_folder_are_refused(evaluate_nano, tmp_path, changed):
     out = ("-o", tmp_path / "out", "-q", "--limit", 1)
@@ -140,6 +153,34 @@ def test_a_file_of_questions_with_a_missing_clip_ends_with_6(evaluate, questions
     assert code == 0
     assert "2 of 4 answers are there already" in err
     assert "1 clip with warnings" in err, "b.mp4 has no sound"
+
+
+def test_a_harnesss_words_and_rule_are_named_above_the_tables(evaluate, questions, monkeypatch):
+    asked = []
+    ask_all = OmniQA.ask_all
+    monkeypatch.setattr(
+        OmniQA, "ask_all", lambda self, video, prompts, *rest, **named: asked.extend(prompts)
+        or ask_all(self, video, prompts, *rest, **named)
+    )  # fmt: skip
+    code, out, _ = evaluate(questions, "--prompt", "seats", "--scoring", "vlmevalkit", "--method", "none", "-q")
+    assert code == 6, "b.mp4 is missing"
+    assert out.splitlines()[1] == "prompt seats (videomme), scoring vlmevalkit (videomme)"
+    (choice,) = [prompt for prompt in asked if isinstance(prompt, PromptText)]
+    assert choice.system == ""
+    assert choice.question.startswith("Select the best answer to the following multiple-choice question")
+    assert "What is heard?" in asked
+
+
+def test_a_record_whose_right_option_is_empty_fails_alone(evaluate, questions, tmp_path):
+    record = {"question": "Which?", "option_A": "dog", "option_B": "", "option_C": "cat", "video_path": "a.mp4"}
+    path = questions.parent / "avut.json"
+    path.write_text(json.dumps([record | {"answer": "B"}, record | {"answer": "C"}]))
+    code, out, err = evaluate(path, "--method", "none", "--json")
+    path.unlink()
+    assert code == 6
+    assert "the right option, B, is empty" in err
+    made = json.loads(out)
+    assert (made["cells"][0]["n"], made["cells"][0]["failed"], made["questions"]) == (1, 1, 2)
 
 
 def test_clips_are_looked_for_in_media(evaluate, questions, tmp_path):
@@ -207,6 +248,8 @@ def test_an_interrupt_is_130_and_what_was_answered_is_kept(evaluate_nano, tmp_pa
         (["nano", "--scenes", "9"], 2, "not 9"),
         (["nano", "--fps", "0"], 2, "frame rate"),
         (["nano", "--limit", "0"], 2, "limit"),
+        (["nano", "--prompt", "lmms"], 2, "use omniqa, lmms-eval, vlmevalkit, omnizip, seats"),
+        (["nano", "--scoring", "seats"], 2, "use strict, lmms-eval, vlmevalkit, omnizip"),
         (["SET", "--clips", "3"], 2, "--clips is for the set nano"),
         (["SET", "--blind", "video"], 2, "--blind is for the set nano"),
         (["SET", "--format", "mmlu"], 2, "no format 'mmlu'"),

@@ -1,12 +1,15 @@
 """Each published layout is read as it is published; the examples here are made up in its fields."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from omniqa.errors import UsageError
 from omniqa.eval import layouts
 from omniqa.eval.questions import Question
+from omniqa.eval.report import groupings
+from omniqa.eval.scoring import score
 from omniqa.jobs import question_files as files
 
 OPTIONS = ("A dog", "A cat", "Two cats", "Nothing")
@@ -127,15 +130,18 @@ def by(**groups):
 EXPECTED = {
     "worldsense": [
         Question(0, "videos/abc-1.mp4", "What plays?", "B", OPTIONS,
-                 by(domain="Music", task="Audio Recognition", task_domain="Recognition"), 0.25),
+                 by(domain="Music", task="Audio Recognition", task_domain="Recognition", duration="<1min",
+                    audio_class="Music") | {"sub-category": "Concert"}, 0.25),
         Question(1, "videos/abc-1.mp4", "And then?", "D", OPTIONS,
-                 by(domain="Music", task="Temporal Prediction", task_domain="Reasoning"), 0.25),
+                 by(domain="Music", task="Temporal Prediction", task_domain="Reasoning", duration="<1min",
+                    audio_class="Music") | {"sub-category": "Concert"}, 0.25),
         Question(2, "videos/abc-2.mp4", "Who wins?", "A", OPTIONS[:3],
-                 by(domain="Sports", task="Event Recognition", task_domain="Recognition"), 1 / 3),
+                 by(domain="Sports", task="Event Recognition", task_domain="Recognition", duration="1-2min"), 1 / 3),
     ],
     "videomme": [
         Question(0, "fFjv93ACGo8.mp4", "How many?", "C", OPTIONS,
-                 by(domain="Knowledge", task="Counting Problem", duration="short"), 0.25)
+                 by(domain="Knowledge", task="Counting Problem", duration="short")
+                 | {"sub-category": "Humanity & History"}, 0.25)
     ],
     "avut": [
         Question(0, "data/-39HwxXLsAE.mp4", "Which?", "A", OPTIONS,
@@ -280,3 +286,180 @@ def test_letters_in_front_go_only_where_every_option_has_its_own(tmp_path):
 def test_an_answer_of_one_letter_is_the_letter_also_where_options_are_letters(tmp_path):
     (question,) = read(tmp_path, [{"video": "a", "question": "Who?", "answer": "C", "options": ["T", "A", "X", "C"]}])
     assert question.answer == "C"
+
+
+AVUT_GAPS = AVUT[0] | {"option_B": "", "option_C": None, "option_E": "Rain", "option_F": "", "answer": "E"}
+
+
+def test_empty_options_in_the_middle_shift_no_letter(tmp_path):
+    (question,) = read(tmp_path, [AVUT_GAPS])
+    assert question.options == ("A dog", "", "", "Nothing", "Rain")
+    assert (question.answer, question.chance, question.fault) == ("E", 1 / 3, None)
+    assert question.prompt() == "Which?\nA. A dog\nD. Nothing\nE. Rain\nAnswer with the letter."
+    assert question.written == ("A. A dog", "B. ", "D. Nothing", "E. Rain", "F. "), "as OmniZip shows them"
+    assert score(question, "E").correct
+    assert score(question, "Rain").said == "E"
+    assert score(question, "").said is None
+    assert score(question, "B").said is None
+
+
+@pytest.mark.parametrize("letter", ["B", "C", "F", "G"])
+def test_a_record_whose_right_option_is_empty_is_at_fault_alone(tmp_path, letter):
+    first, second = read(tmp_path, [AVUT_GAPS | {"answer": letter}, AVUT[0]])
+    assert second == replace(EXPECTED["avut"][0], number=1)
+    assert second.fault is None
+    assert first.fault == f"set.json, line 1, question 1: the right option, {letter}, is empty."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["A. dog", "", "C. cat", "D. cow"],
+        ["A. dog", None, "C. cat", "D. cow"],
+        ["A. dog", "C. cat", "D. cow"],
+        {"A": "dog", "C": "cat", "D": "cow"},
+        {"a": "dog", "b": None, "c": "cat", "d": "cow"},
+        "['A. dog' 'C. cat'\n 'D. cow']",
+        "A. dog\nC. cat\nD. cow",
+    ],
+)
+def test_letters_stay_with_their_options_in_every_form(tmp_path, options):
+    (question,) = read(tmp_path, [{"video": "a", "question": "Which?", "answer": "D", "options": options}])
+    assert (question.options, question.answer) == (("dog", "", "cat", "cow"), "D")
+
+
+TEXTS = {
+    "JSON": json.dumps(LETTERED),
+    "Python": str(LETTERED),
+    "NumPy": "['A. A dog' 'B. A cat'\n 'C. Two cats' 'D. Nothing']",
+    "NumPy, named": "array(['A. A dog', 'B. A cat', 'C. Two cats',\n       'D. Nothing'], dtype=object)",
+    "NumPy, with both quotation marks": "[\"A. A dog\" 'B. A cat' \"C. Two cats\" 'D. Nothing']",
+    "NumPy, its line end written out": r"['A. A dog' 'B. A cat'\n 'C. Two cats' 'D. Nothing']",
+    "quoted by CSV": '"[""A. A dog"", ""B. A cat"", ""C. Two cats"", ""D. Nothing""]"',
+    "lines": "\n".join(LETTERED),
+    "one line": " ".join(LETTERED),
+    "one line with marks": "; ".join(LETTERED),
+}
+
+
+@pytest.mark.parametrize("form", TEXTS)
+@pytest.mark.parametrize("layout", ["dailyomni", "worldsense", "videomme", "omnivideobench", "jsonl"])
+def test_options_as_one_text_are_told_apart(tmp_path, layout, form):
+    name = {"dailyomni": "Choice", "worldsense": "candidates"}.get(layout, "options")
+    record = {**FLAT[layout], name: TEXTS[form]}
+    (question,) = read(tmp_path, [record])
+    assert question.options == OPTIONS
+    assert question.lines == tuple(LETTERED)
+
+
+WORLDSENSE_ROW = {
+    "index": 3, "video": "abc-1", "video_path": "./videos/abc-1.mp4", "duration": "<1min", "domain": "Music",
+    "sub_category": "Concert", "audio_class": ["Music", "Speech"], "task_domain": "Recognition",
+    "task_type": "Audio Recognition", "question": "What plays?", "answer": "B", "candidates": LETTERED,
+}  # fmt: skip
+FLAT = {
+    "dailyomni": DAILYOMNI[0],
+    "worldsense": WORLDSENSE_ROW,
+    "videomme": VIDEOMME[0],
+    "omnivideobench": {
+        "video": "video_1", "video_type": "Vlog", "duration": "03:28", "question": "What is meant?",
+        "question_type": "reference reasoning", "audio_type": "Speech", "answer": "Two cats", "options": LETTERED,
+        "correct_option": "C",
+    },
+    "jsonl": {"video": "a.mp4", "question": "Which?", "answer": "B", "options": LETTERED},
+}  # fmt: skip
+
+
+def test_rows_of_worldsense_are_choices_counted_by_what_people_report(tmp_path):
+    (question,) = read(tmp_path, [WORLDSENSE_ROW])
+    assert (question.clip, question.answer, question.options) == ("videos/abc-1.mp4", "B", OPTIONS)
+    assert question.groups == {
+        "domain": "Music", "task": "Audio Recognition", "task domain": "Recognition", "duration": "<1min",
+        "audio class": ("Music", "Speech"), "sub-category": "Concert",
+    }  # fmt: skip
+    assert groupings([question, replace(question, groups={"audio class": "Event"})])["audio class"].keys() == {
+        "Music", "Speech", "Event",
+    }  # fmt: skip
+
+
+COLUMNS = {f"{letter}": option for letter, option in zip("ABCD", OPTIONS, strict=True)}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        COLUMNS,
+        {f"option_{letter}": option for letter, option in COLUMNS.items()},
+        {f"candidate {letter.lower()}": option for letter, option in COLUMNS.items()},
+        {f"candidates_{number}": option for number, option in enumerate(OPTIONS)},
+        {f"choice{number}": option for number, option in enumerate(LETTERED, start=1)},
+    ],
+)
+def test_rows_of_worldsense_may_hold_candidates_in_columns(tmp_path, columns):
+    row = {name: value for name, value in WORLDSENSE_ROW.items() if name != "candidates"} | columns
+    (question,) = read(tmp_path, [row])
+    assert (question.options, question.clip) == (OPTIONS, "videos/abc-1.mp4")
+    assert "task domain" in question.groups
+
+
+def test_a_table_of_vlmevalkit_is_read(tmp_path):
+    path = tmp_path / "WorldSense.tsv"
+    cells = [str(value) for value in WORLDSENSE_ROW.values()]
+    path.write_text("\t".join(WORLDSENSE_ROW) + "\n" + "\t".join(cells) + "\n")
+    (question,) = layouts.read(files.load(path), "auto", path)
+    assert (question.options, question.answer, question.groups["audio class"]) == (OPTIONS, "B", ("Music", "Speech"))
+    assert layouts.find(files.load(path), "auto", path) == "worldsense"
+
+
+def test_a_table_of_vlmevalkit_for_videomme_is_told_from_worldsense(tmp_path):
+    row = {name: value for name, value in WORLDSENSE_ROW.items() if name not in ("task_domain", "audio_class")}
+    path = tmp_path / "Video-MME.json"
+    path.write_text(json.dumps([row | {"duration": "medium"}]))
+    assert layouts.find(files.load(path), "auto", path) == "videomme"
+    assert layouts.read(files.load(path), "auto", path)[0].clip == "abc-1.mp4"
+
+
+@pytest.mark.parametrize("layout", ["omnivideobench", "videomme", "worldsense", "dailyomni"])
+def test_flat_parquet_is_read(tmp_path, layout):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    path = tmp_path / "data.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([FLAT[layout]]), path)
+    (question,) = layouts.read(files.load(path), "auto", path)
+    assert layouts.find(files.load(path), "auto", path) == layout
+    assert question.options == OPTIONS
+    assert score(question, f"The answer is {question.answer}.").correct
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"candidates": "dog or cat"}, "'candidates' must be a list"),
+        ({"options": LETTERED, "candidates": LETTERED[:3]}, "different options"),
+        ({"options": LETTERED, "A": "one", "B": "two"}, "different options"),
+        ({"choices": {"x": "dog", "y": "cat"}}, "'choices' must be a list"),
+        ({"Options": ["A. dog"]}, "'Options' must be a list"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["auto", "jsonl"])
+def test_options_that_can_not_be_read_are_an_error(tmp_path, fields, reason, layout):
+    with pytest.raises(UsageError, match=reason):
+        read(tmp_path, [{"video": "a.mp4", "question": "Which?", "answer": "A", **fields}], layout)
+
+
+@pytest.mark.parametrize("name", ["candidates", "choices", "Options"])
+def test_options_by_another_name_are_never_an_open_question(tmp_path, name):
+    (question,) = read(tmp_path, [{"video": "a.mp4", "question": "Which?", "answer": "B", name: LETTERED}])
+    assert question.options == OPTIONS
+
+
+def test_fields_that_only_look_like_options_are_left_alone(tmp_path):
+    fields = {"choice": "B", "option": 3, "Q": "?", "A": "!"}
+    (question,) = read(tmp_path, [{"video": "a.mp4", "question": "Which?", "answer": "a dog", **fields}])
+    assert question.options is None
+
+
+def test_a_task_of_worldsense_that_is_no_object_is_named(tmp_path):
+    with pytest.raises(UsageError, match="question 1 is no object"):
+        read(tmp_path, {"abc": WORLDSENSE["abc-1"] | {"task0": "What plays?"}}, "worldsense")

@@ -117,6 +117,8 @@ def test_more_than_four_options_have_letters():
         ("$-5$", "-5"),
         ("a T-shirt", "T shirt"),
         ("\u200fstar\u200f", "star"),
+        ("10:30 a.m.", "10:30am"),
+        ("5 ºC", "5°C"),
     ],
 )
 def test_short_answers_that_are_the_same(one, other):
@@ -131,6 +133,7 @@ def test_short_answers_that_are_the_same(one, other):
         (".5", "5"), ("5²", "52"), ("5½", "51/2"), ("10:30", "10.30"), ("10:30", "1030"), ("1/2", "12"), ("3-5", "35"),
         ("1,0005", "10005"), ("<5", ">5"), ("C++", "C"), ("C#", "C"), ("C♯", "C"), ("A+", "A-"), ("i++", "i--"),
         ("*p", "&p"), ("foo_bar", "foobar"), ("x == y", "x != y"), ("?", "!"), ("+", "-"), ("→", "←"), ("कि", "का"),
+        ("10:30 am", "10:30 pm"),         ("10:30 a.m.", "10:30"), ("a.b", "b"), ("f()", "f"), ("!x", "x"),
     ],
 )  # fmt: skip
 def test_short_answers_that_differ(one, other):
@@ -257,9 +260,7 @@ def test_a_letter_that_looks_like_a_latin_one_is_read_as_it_looks_unless_it_is_a
     assert parse_letter(answer, OPTIONS) == letter
 
 
-@pytest.mark.parametrize(
-    "answer", ["答案是A或B", "选B和C", "The answer is A or B", "答案不是A，是B", "O círculo vermelho", "A água"]
-)
+@pytest.mark.parametrize("answer", ["答案是A或B", "选B和C", "The answer is A or B", "O círculo vermelho", "A água"])
 def test_two_letters_or_a_word_are_no_letter(answer):
     assert parse_letter(answer, OPTIONS) is None
 
@@ -286,3 +287,82 @@ def test_options_are_worded_as_nanos_are():
     assert ours.prompt() == ours.prompt("Answer briefly.") == nanos.prompt
     assert Question(0, "clip", "What is heard?", "beep").prompt() == "What is heard?"
     assert Question(0, "clip", "What is heard?", "beep").prompt("Briefly.") == "What is heard?\nBriefly."
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("not A", None),
+        ("The answer is not B", None),
+        ("Definitely not C.", None),
+        ("It can't be D", None),
+        ("Neither A nor B", None),
+        ("Everything but A", None),
+        ("A is not correct", None),
+        ("答案不是A", None),
+        ("Bではありません", None),
+        ("A가 아니다", None),
+        ("Not A, it is C", "C"),
+        ("Not A or B; D", "D"),
+        ("It is B rather than A", "B"),
+        ("Rather than A, B", "B"),
+        ("C instead of (A)", "C"),
+        ("B is more likely than A", "B"),
+        ("It's B, not A", "B"),
+        ("(A) is wrong, (C) is right", "C"),
+        ("A and B are wrong, so it is C", "C"),
+        ("It must be C since A, B and D can be ruled out", "C"),
+        ("The answer isn't A, it's D", "D"),
+        ("I don't think it is A. It is B.", "B"),
+        ("B is not wrong", "B"),
+        ("答案不是A，是B", "B"),
+        ("不选A，选C", "C"),
+        ("A不对，B对", "B"),
+        ("是B而不是A", "B"),
+        ("Aではなく、Bです", "B"),
+        ("AじゃなくてB", "B"),
+        ("정답은 A가 아니라 B입니다", "B"),
+        ("Nicht A, sondern B", "B"),
+        ("Ce n'est pas A mais B", "B"),
+        ("No es A sino B", "B"),
+        ("не A, а B", "B"),
+        ("It is not the moon", None),
+        ("without a star", None),
+        ("Not the moon, the star", "B"),
+        ("A star rather than a moon", "B"),
+        ("The moon isn't shown; the star is", "B"),
+        ("There is no star, only a moon", "A"),
+        ("The Answer is A. No wait, the answer is B", "B"),
+    ],
+)
+def test_what_is_ruled_out_is_no_answer(answer, letter):
+    assert parse_letter(answer, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("not moving", "B"), ("It is not moving.", "B"), ("moving", "A"), ("It is moving.", "A")]
+)
+def test_a_negation_that_an_option_holds_is_part_of_it(answer, letter):
+    assert parse_letter(answer, ("moving", "not moving", "gone")) == letter
+
+
+CAPITALS = st.sampled_from("ABCD")
+
+
+@settings(deadline=None)
+@given(st.lists(CAPITALS, min_size=2, max_size=2, unique=True), st.data())
+def test_of_two_letters_the_one_that_is_not_ruled_out_counts(letters, data):
+    right, wrong = letters
+    form = data.draw(st.sampled_from(["{}", "({})", "option {}", "**{}**"]))
+    sentence = data.draw(
+        st.sampled_from(
+            [
+                "It is {right}, not {wrong}.", "{right} rather than {wrong}", "not {wrong} but {right}",
+                "{wrong} is wrong; {right} is right", "I would say {right} instead of {wrong}",
+                "选{right}，不选{wrong}", "不是{wrong}，是{right}", "{wrong}ではなく{right}です",
+                "{wrong}가 아니라 {right}입니다",
+            ]
+        )
+    )  # fmt: skip
+    said = sentence.format(right=form.format(right), wrong=form.format(wrong))
+    assert parse_letter(said, ("红色", "蓝色", "绿色", "黄色")) == right, said
