@@ -11,6 +11,7 @@ NEWEST_TESTED = {
     "transformers": "5.23",
     "huggingface-hub": "2.4",
     "safetensors": "0.8",
+    "filelock": "4",
     "av": "19",
     "librosa": "1.0",
     "soxr": "1.1",

@@ -3,18 +3,17 @@
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from omniqa import json_output
 from omniqa.errors import UsageError
 
-if sys.platform != "win32":
-    import fcntl
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 Row = dict[str, Any]
 LINE_BYTES = 2**27  # of a row; what is longer is no row, and is not read any further
@@ -79,7 +78,7 @@ JSON_LINES = JsonLines()
 
 
 class JsonlStore:
-    """An append-only file of rows, open for one process at a time.
+    """An append-only file of rows, open for one process at a time; `.NAME.lock` beside it is what is locked.
 
     Each line is on the disk when `append` returns. A half line that a kill left at the end is dropped on opening, one
     that a full disk or an interrupt left, at once.
@@ -97,11 +96,12 @@ class JsonlStore:
         self._layout = layout
         self._keep = keep
         self._file = self._open(path, os.O_CREAT)
+        self._lock = _lock_of(path)
         try:
-            self._lock(self._file)
+            self._take_lock()
             self.rows = self._read()
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
 
     def __enter__(self) -> "JsonlStore":
@@ -115,6 +115,7 @@ class JsonlStore:
     def close(self) -> None:
         """Let other runs have the file."""
         os.close(self._file)
+        self._lock.release()
 
     def append(self, row: Row) -> None:
         """Write one line, whole and for good. Raises UsageError where the disk does not take it."""
@@ -131,7 +132,6 @@ class JsonlStore:
         new = self.path.with_name(f".new-{self.path.name}")
         file = self._open(new, os.O_CREAT | os.O_TRUNC)
         try:
-            self._lock(file)
             with self.path.open("rb") as lines, open(file, "wb", closefd=False) as kept:
                 for _, line, row in _rows(lines, self._layout, self.path):
                     if row is None or not unwanted(row):
@@ -154,13 +154,15 @@ class JsonlStore:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
-    def _lock(self, file: int) -> None:
-        if sys.platform == "win32":
-            return
+    def _take_lock(self) -> None:
+        from filelock import Timeout
+
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock.acquire()
+        except Timeout as error:
             raise UsageError(f"{self.path} is being written to by another run.") from error
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def _read(self) -> list[Any]:
         kept, end = [], 0
@@ -171,6 +173,14 @@ class JsonlStore:
                     kept.append(_kept(row, self._keep, number, self.path))
         os.ftruncate(self._file, end)
         return kept
+
+
+def _lock_of(path: Path) -> "FileLock":
+    """The lock of a file beside `path`: `drop` replaces the file itself, and would replace its lock."""
+    from filelock import FileLock  # here, for `omniqa --help` must not wait for it
+
+    real = path.resolve()
+    return FileLock(real.with_name(f".{real.name}.lock"), timeout=0, thread_local=False)
 
 
 def read_rows(path: Path, layout: RowCodec, keep: Callable[[Row], Any] = lambda row: row) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """A file of lines survives a kill at any moment, and belongs to one run with one set of settings."""
 
+import errno
 import json
 import os
 import stat
@@ -18,6 +19,11 @@ ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "results.jsonl"
+
+
+def visible(folder):
+    """What a folder shows: not the lock."""
+    return [name for name in os.listdir(folder) if not name.endswith(".lock")]
 
 
 def test_lines_come_back_in_order(path):
@@ -128,7 +134,7 @@ def test_lines_are_taken_out_all_at_once_and_the_file_stays_this_runs(path):
             JsonlStore(path)
         store.append({"n": 4})
     assert list(read_rows(path, JSON_LINES)) == [ROWS[0], ROWS[2], {"n": 4}]
-    assert os.listdir(path.parent) == [path.name]
+    assert visible(path.parent) == [path.name]
 
 
 def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypatch):
@@ -145,7 +151,7 @@ def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypa
                 store.drop(lambda row: True)
         store.append({"n": 4})
     assert list(read_rows(path, JSON_LINES)) == [*ROWS, {"n": 4}]
-    assert os.listdir(path.parent) == [path.name]
+    assert visible(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("layout", [JSON_LINES, Table(("id", "answer"))])
@@ -173,13 +179,53 @@ def test_a_file_that_holds_something_else_is_left_alone(path, content):
     assert path.read_bytes() == content
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_two_runs_at_once_are_refused(path):
     code = f"from omniqa.jobs.jsonl_store import JsonlStore; from pathlib import Path; JsonlStore(Path({str(path)!r}))"
     with JsonlStore(path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "by another run" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_second_store_in_the_same_process_is_refused_by_whatever_name(path):
+    other = path.with_name("other.jsonl")
+    other.symlink_to(path)
+    for name in (path, other):
+        with JsonlStore(path), pytest.raises(UsageError, match="by another run"):
+            JsonlStore(name)
+    JsonlStore(other).close()
+
+
+def test_a_file_that_is_refused_is_not_kept_locked(path):
+    path.write_text("something else\n")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="is no JSON object"):
+            JsonlStore(path)
+
+
+def test_a_killed_run_leaves_the_file_to_the_next(path):
+    code = (
+        "import sys; from omniqa.jobs.jsonl_store import JsonlStore; from pathlib import Path\n"
+        f"store = JsonlStore(Path({str(path)!r})); store.append({{'n': 1}}); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        run.stdout.readline()
+        with pytest.raises(UsageError, match="by another run"):
+            JsonlStore(path)
+        run.kill()
+        run.wait()
+    with JsonlStore(path) as store:
+        assert store.rows == [{"n": 1}]
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_said(path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path.touch()
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(UsageError, match=r"results.jsonl can't be written to \(Permission denied\)"):
+        JsonlStore(path)
 
 
 def test_what_can_not_be_written_is_a_usage_error(tmp_path):
