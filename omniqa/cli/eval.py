@@ -14,9 +14,11 @@ from omniqa.cli import console, jobs, options, scores, values
 from omniqa.cli.flags import describe
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
+from omniqa.eval import presets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
+from omniqa.eval.presets import PRESETS, check_preset
 from omniqa.eval.prompts import OMNIQA, PROMPTS, check_prompt
 from omniqa.eval.protocol import Protocol
 from omniqa.eval.report import as_csv, report
@@ -30,6 +32,7 @@ from omniqa.jobs.rows import FAILED
 from omniqa.jobs.runner import Job, Runner
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import variants
+from omniqa.runtime.generation_options import GenerationOptions
 
 NANO = "nano"
 NANO_CLIPS = 100
@@ -46,6 +49,7 @@ class EvalFlags(jobs.JobFlags):
 
 @options.grouped
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="A file of questions, or nano: its test set, drawn on the spot.")],
     *,
     media: Annotated[
@@ -102,6 +106,15 @@ def evaluate(
             rich_help_panel=_PROTOCOL,
         ),
     ] = STRICT,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Whose frames, pixels and answer length count if no option is given: {', '.join(PRESETS)}.",
+            metavar="NAME",
+            envvar="OMNIQA_PRESET",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="How many. Default: 100.", rich_help_panel=_NANO)] = None,
     seconds: Annotated[float | None, typer.Option(help="Of each clip. Default: 8.", rich_help_panel=_NANO)] = None,
     scenes: Annotated[int | None, typer.Option(help="In each clip. Default: 2.", rich_help_panel=_NANO)] = None,
@@ -183,16 +196,18 @@ def evaluate(
     against = variants.find(columns, baseline) if baseline is not None else None
     check_prompt(prompt)
     check_scoring(scoring)
+    check_preset(preset)
     part, pool = many.part(), many.pool()
     decoding = written.decoding()
-    sampling = taken.sampling()
+    how = _Preset(preset, taken.sampling(), decoding, _given(context))
     nano = {"clips": clips, "seconds": seconds, "scenes": scenes, "size": size, "blind": blind}
     if dataset == NANO:
         _refuse({"media": media, "format": None if layout == AUTO else layout}, "is for a file, and nano is none")
-        chosen = _nano(nano, sampling)
+        chosen = _nano(nano, how.sampling(NANO))
     else:
         _refuse(nano, f"is for the set nano, not for {dataset}")
-        chosen = sets.from_file(Path(dataset), media, layout, sampling)
+        chosen = sets.from_file(Path(dataset), media, layout, how.sampling)
+    sampling, decoding = how.sampling(chosen.layout), how.decoding(chosen.layout)
     questions = sets.limited(chosen.questions, limit, decoding.seed)
     own = chosen.identity | {
         "device": loading.device,
@@ -235,6 +250,30 @@ def evaluate(
     else:
         scores.show(made)
     scores.end(made)
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """The options as they were given, and a preset for the rest, if any."""
+
+    name: str | None
+    clip: ClipOptions
+    generation: GenerationOptions
+    given: set[str]
+
+    def sampling(self, layout: str) -> ClipOptions:
+        """What is taken of a set's clips."""
+        return presets.find(self.name, layout).sampling(self.clip, self.given) if self.name else self.clip
+
+    def decoding(self, layout: str) -> GenerationOptions:
+        """How a set's answers are generated."""
+        return presets.find(self.name, layout).decoding(self.generation, self.given) if self.name else self.generation
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The names of the options that the user set."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and not source.name.startswith("DEFAULT")}
 
 
 def _nano(given: Mapping[str, Any], sampling: ClipOptions) -> Dataset:

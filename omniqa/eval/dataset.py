@@ -1,7 +1,7 @@
 """A set of questions about clips, from a file or from nano's world."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -31,15 +31,17 @@ class Dataset:
     identity: dict[str, Any]
 
 
-def from_file(path: Path, media: Path | None, layout: str, sampling: ClipOptions) -> Dataset:
+def from_file(path: Path, media: Path | None, layout: str, sampling: Callable[[str], ClipOptions]) -> Dataset:
     """A set from a file, with clips from below `media`, by default the file's own folder.
+
+    sampling: what is taken of clips, by the set's layout.
 
     Raises UsageError where the file can't be read as such, and MediaError where none of its clips is there.
     """
     content = files.load(path)
     found = layouts.find(content, layout, path)
     questions = layouts.read(content, found, path)
-    clips = MediaFolder(media or path.parent, sampling)
+    clips = MediaFolder(media or path.parent, sampling(found))
     clips.check(dict.fromkeys(question.clip for question in questions))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Dataset(path.name, questions, clips, found, {"dataset": f"sha256:{digest}", "format": layout})

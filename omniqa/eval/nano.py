@@ -102,8 +102,8 @@ class NanoClips:
         from omniqa.nano.picture import frame_at
 
         sampling = self.sampling
-        size = smart_resize(self.size, self.size, *sampling.pixels(pixels))
         times = sample_times(0, str(script.seconds), sampling.fps, sampling.max_frames)
+        size = smart_resize(self.size, self.size, *sampling.pixels_of(len(times), pixels))
         frames = [resize(frame_at(script, float(time), self.size, self.size), size) for time in times]
         if len(frames) % 2:
             step = times[1] - times[0] if len(times) > 1 else frame_spacing(sampling.fps)

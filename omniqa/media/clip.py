@@ -253,7 +253,7 @@ class _Reading:
         if max(self.start, video.start) >= end:
             raise MediaError(f"The video stream lasts from {_s(video.start)} to {_s(video.end)} only.")
         wanted = sample_times(self.start, end, sampling.fps, sampling.max_frames)
-        size = sampling.frame_size(video.height, video.width, self.geometry)
+        size = sampling.frame_size(video.height, video.width, self.geometry, len(wanted))
         frames, taken = _Frames(len(wanted), size, self.hand_on), list[Fraction]()
         for time, frame in read_frames(self.info, wanted, size, damage, self.counts):
             frames.add(frame)

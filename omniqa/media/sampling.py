@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _MAX_ASPECT = 200
 
+Bounds = tuple[int, int]
+
 
 def smart_resize(
     height: int,
@@ -53,6 +55,8 @@ class ClipOptions:
         end: where it ends, itself not in it; None is the end of the clip.
         min_pixels: fewest per frame; smaller frames are enlarged. None is the model's own bound.
         max_pixels: most per frame; larger frames are shrunk. None is the model's own bound.
+        total_pixels: most of all frames, where the frames of one temporal grid count once. A frame still gets 1.05
+            times the fewest, so that a long clip may exceed it. None bounds each frame alone.
         video: False leaves out the picture.
         audio: False leaves out the sound.
         audio_track: which of several, counted from 1; None takes the one that a player would.
@@ -69,6 +73,7 @@ class ClipOptions:
     end: Number | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    total_pixels: int | None = None
     video: bool = True
     audio: bool = True
     audio_track: int | None = None
@@ -83,7 +88,8 @@ class ClipOptions:
     @property
     def settings(self) -> dict[str, Any]:
         """All that changes what is taken, by name: what tells results and cached clips apart."""
-        return {name: value for name, value in asdict(self).items() if name != "max_download"}
+        values = {name: value for name, value in asdict(self).items() if name != "max_download"}
+        return values if self.total_pixels is not None else {n: v for n, v in values.items() if n != "total_pixels"}
 
     def __post_init__(self) -> None:
         start = exact(self.start, "start")
@@ -96,6 +102,8 @@ class ClipOptions:
                 f"Pixel bounds must be above 0 and in order, not {low}, {high}.",
                 field="min_pixels" if self.max_pixels is None else "max_pixels",
             )
+        if self.total_pixels is not None and self.total_pixels < 1:
+            raise UsageError(f"total_pixels must be above 0, not {self.total_pixels}.", field="total_pixels")
         if not (self.video or self.audio):
             raise UsageError("Picture and sound are both switched off; leave at least one on.")
         _ = self.access  # which refuses a track that can't be
@@ -120,9 +128,21 @@ class ClipOptions:
         low, high = self.pixels(bounds)
         return replace(self, min_pixels=low, max_pixels=high)
 
-    def frame_size(self, height: int, width: int, geometry: Geometry = STANDARD) -> tuple[int, int]:
-        """Height and width that a picture's frames get for a model of this geometry. Raises MediaError."""
-        return smart_resize(height, width, *self.pixels(geometry.pixel_bounds), geometry.token_pixels)
+    def pixels_of(self, frames: int, bounds: tuple[int, int], temporal_patch: int = STANDARD.temporal_patch) -> Bounds:
+        """Fewest and most pixels of each of so many frames, where `bounds` are the model's own."""
+        low, high = self.pixels(bounds)
+        if self.total_pixels is None or not frames:
+            return low, high
+        share = self.total_pixels // ceil(frames / temporal_patch)
+        return low, min(high, max(min(bounds[1], share), floor(1.05 * low)))
+
+    def frame_size(self, height: int, width: int, geometry: Geometry = STANDARD, frames: int = 0) -> tuple[int, int]:
+        """Height and width that each of a clip's frames gets for a model of this geometry. Raises MediaError.
+
+        frames: how many are taken; it only matters where `total_pixels` bounds them together.
+        """
+        bounds = self.pixels_of(frames, geometry.pixel_bounds, geometry.temporal_patch)
+        return smart_resize(height, width, *bounds, geometry.token_pixels)
 
 
 def selected_range(info: "MediaInfo", sampling: ClipOptions) -> tuple[Fraction, Fraction]:

@@ -29,7 +29,7 @@ def tokens_of(
     grids = tokens_per_grid = audio = 0
     if sampling.video and ends[0] > start:
         times = sample_times(start, ends[0], sampling.fps, sampling.max_frames)
-        height, width = sampling.frame_size(*size, geometry)
+        height, width = sampling.frame_size(*size, geometry, len(times))
         grids, tokens_per_grid = -(-len(times) // geometry.temporal_patch), height * width // geometry.token_pixels**2
     if sampling.audio and ends[1] > start:
         audio = int(geometry.audio_tokens_per_second * (ends[1] - start))

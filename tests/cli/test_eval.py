@@ -171,6 +171,16 @@ def test_a_harnesss_words_and_rule_are_named_above_the_tables(evaluate, question
     assert "What is heard?" in asked
 
 
+def test_a_preset_holds_where_no_option_says_otherwise(evaluate_nano, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = evaluate_nano("--preset", "seats", "--max-frames", 4, "--limit", 1, "-o", out, "-q")
+    assert code == 0, err
+    (settings,) = json.loads((out / "results.jsonl.run.json").read_text())["settings"].values()
+    token = 28 * 28
+    assert (settings["max_frames"], settings["fps"], settings["max_pixels"]) == (4, 2.0, 144 * token)
+    assert (settings["total_pixels"], settings["max_new_tokens"]) == (24_576 * token, 4), "4 is given"
+
+
 def test_a_record_whose_right_option_is_empty_fails_alone(evaluate, questions, tmp_path):
     record = {"question": "Which?", "option_A": "dog", "option_B": "", "option_C": "cat", "video_path": "a.mp4"}
     path = questions.parent / "avut.json"
@@ -249,6 +259,7 @@ def test_an_interrupt_is_130_and_what_was_answered_is_kept(evaluate_nano, tmp_pa
         (["nano", "--fps", "0"], 2, "frame rate"),
         (["nano", "--limit", "0"], 2, "limit"),
         (["nano", "--prompt", "lmms"], 2, "use omniqa, lmms-eval, vlmevalkit, omnizip, seats"),
+        (["nano", "--preset", "vlmevalkit"], 2, "vlmevalkit-8frame"),
         (["nano", "--scoring", "seats"], 2, "use strict, lmms-eval, vlmevalkit, omnizip"),
         (["SET", "--clips", "3"], 2, "--clips is for the set nano"),
         (["SET", "--blind", "video"], 2, "--blind is for the set nano"),

@@ -5,11 +5,17 @@ import json
 import pytest
 
 from omniqa.errors import UsageError
+from omniqa.eval import presets
 from omniqa.eval.harness_letters import RULES
 from omniqa.eval.prompts import PromptStyle
 from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import Question
 from omniqa.eval.scoring import Scorer
+from omniqa.media.sampling import ClipOptions
+from omniqa.media.timeline import sample_times
+from omniqa.models.base import STANDARD
+from omniqa.pipeline.token_estimate import tokens_of
+from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
 
 LETTERS = ROOT.parent / "shared" / "harness_letters.jsonl"
@@ -161,3 +167,64 @@ def test_a_scorer_asks_the_rule_of_its_set():
     }
     assert scores == {"worldsense": True, "videomme": False}
     assert not Scorer("strict", "worldsense").score(question, said).correct
+
+
+TOKEN = 28 * 28
+
+
+@pytest.mark.parametrize(
+    ("frames", "most"),
+    [(2, 144 * TOKEN), (341, 144 * TOKEN), (366, 105_369), (768, 105_369)],  # 134.4 · 28² from 366 on
+)
+def test_seats_bounds_all_frames_of_a_clip_together(frames, most):
+    options = presets.find("seats", "videomme").sampling(ClipOptions(), ())
+    low, high = options.pixels_of(frames, STANDARD.pixel_bounds)
+    assert (low, high) == (128 * TOKEN, pytest.approx(most, rel=0.005))
+
+
+def test_frames_get_fewer_pixels_where_there_are_more_of_them():
+    options = ClipOptions(total_pixels=24_576 * TOKEN)
+    sizes = [options.frame_size(1080, 1920, frames=frames) for frames in (2, 64, 128, 368)]
+    areas = [height * width // TOKEN for height, width in sizes]
+    assert areas == sorted(areas, reverse=True)
+    for area, frames in zip(areas, (2, 64, 128, 368), strict=True):
+        assert area <= max(24_576 / (frames / 2), 1.05 * 128)
+    assert ClipOptions().frame_size(1080, 1920, frames=368) == sizes[0]
+    assert tokens_of((1080, 1920), 64, 0, options).n_video < tokens_of((1080, 1920), 64, 0, ClipOptions()).n_video
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "fps", "frames", "pixels", "length"),
+    [
+        ("lmms-eval", "videomme", 2, 768, (128, 768), 16),
+        ("lmms-eval", "worldsense", 2, 768, (128, 768), 1024),
+        ("omnizip", "avut", 2, 768, (128, 768), 100),
+        ("omnizip-paper", "avut", 2, 768, (128, 128), 100),
+        ("seats", "worldsense", 2, 128, (128, 144), 1024),
+        ("seats", "dailyomni", 2, 128, (128, 144), 32),
+        ("seats", "omnivideobench", 2, 256, (128, 144), 32),
+        ("seats", "videomme", 2, 768, (128, 144), 16),
+        ("vlmevalkit-1fps", "worldsense", 1, 768, (128, 768), 2048),
+        ("vlmevalkit-0.5fps", "videomme", 0.5, 768, (128, 768), 2048),
+    ],
+)
+def test_a_preset_has_the_harnesss_numbers(name, layout, fps, frames, pixels, length):
+    preset = presets.find(name, layout)
+    assert (preset.fps, preset.max_frames, preset.max_new_tokens) == (fps, frames, length)
+    assert (preset.min_pixels, preset.max_pixels) == tuple(TOKEN * count for count in pixels)
+
+
+@pytest.mark.parametrize("seconds", [1, 30, 3600])
+def test_a_preset_of_so_many_frames_takes_as_many_of_any_clip(seconds):
+    options = presets.find("vlmevalkit-8frame", "videomme").sampling(ClipOptions(), ())
+    assert len(sample_times(0, seconds, options.fps, options.max_frames)) == 8
+
+
+def test_options_that_are_given_win_over_a_preset():
+    preset = presets.find("seats", "worldsense")
+    assert preset.sampling(ClipOptions(fps=1), {"fps"}).fps == 1
+    assert preset.sampling(ClipOptions(fps=1), ()).fps == 2
+    assert preset.decoding(GenerationOptions(7), {"max_new_tokens"}).max_new_tokens == 7
+    assert preset.decoding(GenerationOptions(7), ()).max_new_tokens == 1024
+    with pytest.raises(UsageError, match="use lmms-eval"):
+        presets.find("seats2", "worldsense")
