@@ -1,13 +1,11 @@
 """An entry's file: a safetensors file of a clip's encodings, whose header says what they are. Free of torch.
 
-Nothing that a header says is taken at its word. Its JSON is read into typed structures; every tensor's type, shape and
-place follow from the clip that it claims to hold and from the file's real size. Only then is anything allocated.
+Nothing that a header says is taken at its word. safetensors checks that it fits the file; every tensor's type and shape
+follow from the clip that it claims to hold and from the file's real size. Only then is anything allocated.
 """
 
 import math
-import os
 import re
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -15,17 +13,15 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, BinaryIO
 
-from omniqa import json_output, strict_json, typed_json
+from omniqa import json_output, strict_json, tensor_file, typed_json
 from omniqa.media.access import CLIP_SECONDS
 from omniqa.media.summary import MediaSummary
 
 METADATA = "omniqa"  # one name, for their order would not be the same each time
 MASK = "U8"
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, MASK: 1}
-_HEADER_BYTES = 2**24  # the grid times of a million frames have that
 _LARGEST = 2**53 - 1  # whole numbers beyond it are not exact in all of JSON's readers
 _PIECE = 2**20
-_LENGTH = struct.Struct("<Q")
 _SECONDS = re.compile(r"\d{1,40}(/0*[1-9]\d{0,39})?", re.ASCII)
 
 
@@ -101,22 +97,12 @@ class Header:
                 raise ValueError(f"{name!r} is {stored.dtype} of shape {stored.shape}, which the model does not make")
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor's part of the header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, ...]
-
-
 _BASIC: dict[Any, typed_json.Reader] = {
     str: typed_json.text,
     int: typed_json.whole(0, _LARGEST),
     float: typed_json.number(-_LARGEST, _LARGEST),
 }
 _ABOUT = typed_json.of_type(About, _BASIC)
-_TENSORS = typed_json.mapping_of(typed_json.of_type(_Tensor, _BASIC))
 _EMBEDDINGS = ("video", "audio")
 _SOUND = ("audio", "queries", "keys")
 KEEP = "keep"
@@ -129,19 +115,15 @@ def read_header(file: BinaryIO) -> Header:
         OSError: the file can't be read.
         ValueError: the header is damaged, or does not fit the file; the message says how.
     """
-    size = os.fstat(file.fileno()).st_size
-    start = file.read(_LENGTH.size)
-    length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
-    if not 0 < length <= min(size - _LENGTH.size, _HEADER_BYTES):
-        raise ValueError("it is no safetensors file, or cut short")
-    header = _read_object(file.read(length).decode("utf-8"))
-    metadata = header.pop("__metadata__", None)
-    if not isinstance(metadata, dict) or set(metadata) != {METADATA} or not isinstance(metadata[METADATA], str):
+    try:
+        found = tensor_file.read_header(file)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from error
+    if set(found.metadata) != {METADATA}:
         raise ValueError("its header lacks what omniqa writes, or holds more")
-    digest, _, text = metadata[METADATA].partition(" ")
+    digest, _, text = found.metadata[METADATA].partition(" ")
     about = _ABOUT(_read_object(text))
-    tensors = {name: _stored(name, one, _LENGTH.size + length) for name, one in _TENSORS(header).items()}
-    _check_places(tensors, _LENGTH.size + length, size)
+    tensors = dict(_stored(found))
     _check_shapes(about, tensors)
     return Header(about, text, digest, tensors)
 
@@ -198,25 +180,15 @@ def _read_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _stored(name: str, tensor: "_Tensor", data_at: int) -> Stored:
-    """Where a tensor lies, by its part of the header."""
-    dtype, shape, offsets = tensor.dtype, tensor.shape, tensor.data_offsets
-    if dtype not in ITEM_BYTES:
-        raise ValueError(f"{name!r} is of the type {dtype:.20}")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
-        raise ValueError(f"{name!r} has not the bytes that its shape {shape} takes")
-    return Stored(dtype, shape, data_at + offsets[0], data_at + offsets[1])
-
-
-def _check_places(tensors: Mapping[str, Stored], data_at: int, size: int) -> None:
-    """Tensors follow each other without a gap and fill the file."""
-    at = data_at
-    for stored in sorted(tensors.values(), key=lambda stored: (stored.begin, stored.end)):
-        if stored.begin != at:
-            raise ValueError("its tensors overlap, or leave gaps")
-        at = stored.end
-    if at != size:
-        raise ValueError(f"it has {size} bytes, and its header tells of {at}")
+def _stored(found: tensor_file.TensorFile) -> Iterator[tuple[str, Stored]]:
+    """Where each tensor lies; they follow each other without a gap."""
+    at = found.data_at
+    for name, (dtype, shape) in found.tensors.items():
+        if dtype not in ITEM_BYTES:
+            raise ValueError(f"{name!r} is of the type {dtype}")
+        end = at + math.prod(shape) * ITEM_BYTES[dtype]
+        yield name, Stored(dtype, shape, at, end)
+        at = end
 
 
 def _check_shapes(about: About, tensors: Mapping[str, Stored]) -> None:

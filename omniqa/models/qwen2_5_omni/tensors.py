@@ -4,38 +4,28 @@ All of it is arithmetic on names and shapes. Nothing is allocated for a tensor b
 """
 
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from omniqa import tensor_file
 from omniqa.errors import ModelError
 from omniqa.files import open_regular
 from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
-from omniqa.typed_json import WrongEntry, entry, list_of, mapping_of, quotable, read_bytes, record, text, whole
 
 Shape = tuple[int, ...]
-FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
-_BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
-    "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
-}  # fmt: skip
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # what weights may be stored as, and the bytes of one
 # Extra tensors elsewhere do no harm; more layers than the configuration has mean that one of the two is wrong.
 _LAYER = re.compile(r"(model\.layers|visual\.blocks|audio_tower\.layers)\.[0-9]+\.")
-_LENGTH = struct.Struct("<Q")
-_HEADER_BYTES = 2**24  # the published models' have a sixtieth of it
-_SIZE = whole(0, 2**63 - 1)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a safetensors header describes it; data_offsets count bytes from the header's end."""
+    """A tensor as a safetensors header describes it."""
 
-    dtype: str = entry(text)
-    shape: Shape = entry(list_of(_SIZE, 0, 16))
-    data_offsets: tuple[int, int] = entry(list_of(_SIZE, 2, 2))
+    dtype: str
+    shape: Shape
 
     @property
     def elements(self) -> int:
@@ -44,61 +34,28 @@ class StoredTensor:
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes they take in the file."""
-        return self.data_offsets[1] - self.data_offsets[0]
+        """How many bytes they take in the file; the dtype is one of FLOATS."""
+        return self.elements * FLOATS[self.dtype]
 
 
 def read_header(name: str, path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file. Their bytes follow each other without a gap and fill the file.
+    """The tensors of a safetensors file.
 
     Args:
         name: the checkpoint, for messages.
+        path: the file.
 
     Raises:
         ModelError: the file can't be read, is cut short, or its header is malformed.
     """
     try:
         with open_regular(path) as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            start = file.read(_LENGTH.size)
-            length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
-            if not 0 < length <= size - _LENGTH.size:
-                raise ModelError(f"{name}: {path.name} is not a safetensors file, or is cut short. Download it again.")
-            if length > _HEADER_BYTES:
-                raise ModelError(f"{name}: {path.name} has a header of {length} bytes, more than {_HEADER_BYTES}.")
-            content = file.read(length)
+            tensors = tensor_file.read_header(file).tensors
     except OSError as error:
         raise ModelError(f"{name}: {path.name} can't be read ({error.strerror or error}).") from error
-    try:
-        tensors = read_bytes(content, _read_tensors)
-        _check_places(tensors, size - _LENGTH.size - length)
     except ValueError as error:
-        raise ModelError(f"{name}: {path.name} has a broken header: {error}. Download it again.") from error
-    return tensors
-
-
-def _read_tensors(header: object) -> dict[str, StoredTensor]:
-    if isinstance(header, dict):
-        header = {name: value for name, value in header.items() if name != "__metadata__"}
-    return mapping_of(record(StoredTensor))(header)
-
-
-def _check_places(tensors: dict[str, StoredTensor], stored_bytes: int) -> None:
-    """Check that each tensor has the bytes that its shape needs, and that no two share any."""
-    end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
-        if tensor.dtype not in _BITS:
-            raise WrongEntry(f"is {quotable(tensor.dtype)}, no dtype of safetensors", f"{quotable(name)}.dtype")
-        first, last = tensor.data_offsets
-        if first != end or 8 * (last - first) != tensor.elements * _BITS[tensor.dtype]:
-            raise WrongEntry(
-                f"are {first} and {last}, which the shape and the tensor before do not give",
-                f"{quotable(name)}.data_offsets",
-            )
-        end = last
-    if end != stored_bytes:
-        raise ValueError(f"the tensors take {end} bytes and the file has {stored_bytes} for them")
+        raise ModelError(f"{name}: {path.name} {error}. Download it again.") from error
+    return {tensor: StoredTensor(*about) for tensor, about in tensors.items()}
 
 
 def thinker_tensors(config: ThinkerConfig) -> Iterator[tuple[str, Shape]]:
