@@ -5,6 +5,7 @@ Their runs take turns, so that a slow minute of the machine hits all alike.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from omniqa.models.generate import TextStream
 from omniqa.pipeline.engine import EncodedClip, OmniQA, Progress
 from omniqa.pipeline.stats import elapsed
 from omniqa.pruning.budget import ClipTokens, Unreachable
-from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.options import options_of
 
 ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
@@ -49,7 +50,9 @@ def bench(
     Raises the errors of omniqa.errors for whatever else goes wrong.
     """
     rounds = rounds or Rounds()
-    encoded, encoding = _encode(qa, video, sampling, rounds, progress)
+    attended = needs_attended(*[case.pruner for case in cases])
+    encode = partial(qa.encode, video, sampling, attended=attended, progress=progress)
+    encoded, encoding = _encode(encode, rounds)
     lines = [_Line(case, describe) for case in cases]
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
@@ -82,18 +85,12 @@ def bench(
     )
 
 
-def _encode(
-    qa: OmniQA,
-    video: str | Path | Clip,
-    sampling: ClipOptions | None,
-    rounds: Rounds,
-    progress: Progress,
-) -> tuple[EncodedClip, dict[str, Spread]]:
+def _encode(encode: Callable[[], EncodedClip], rounds: Rounds) -> tuple[EncodedClip, dict[str, Spread]]:
     """The encoded clip, and what its stages took, with "total"."""
     timings = []
     for _ in range(rounds.warmup + rounds.repeats):
         encoded = None  # never two of them at a time
-        encoded = qa.encode(video, sampling, progress=progress)
+        encoded = encode()
         timings.append(encoded.timing_s)
     assert encoded is not None
     counted = timings[rounds.warmup :]

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omniqa.cache.entry import (
+    ATTENTION,
     KEEP,
     MASK,
     About,
@@ -79,9 +80,11 @@ def clip_key(clip: Clip, identity: str) -> str:
     return _key("clip", digest.hexdigest(), clip.start, clip.end, clip.frame_times, clip.warnings, identity)
 
 
-def pruned_key(key: str, rule: VisionRule | None) -> str:
-    """The key of the same clip whose video was pruned by `rule`."""
-    return key if rule is None else _key("pruned", key, rule.identity)
+def entry_key(key: str, rule: VisionRule | None, attended: bool) -> str:
+    """The key of the same clip whose video was pruned by `rule`, and with the video's attention if it is attended."""
+    if rule is not None:
+        key = _key("pruned", key, rule.identity)
+    return _key("attended", key) if attended else key
 
 
 def _key(*parts: object) -> str:
@@ -94,18 +97,19 @@ class EncodingCache:
     def __init__(self, folder: CacheFolder) -> None:
         self.folder = folder
 
-    def find(self, key: str, form: Form | None = None, rule: VisionRule | None = None) -> Found:
+    def find(self, key: str, form: Form | None = None, rule: VisionRule | None = None, attended: bool = False) -> Found:
         """The clip of this key, its tensors on the CPU. An entry that is damaged, or is none, is taken away.
 
         Args:
             key: what `add` was given.
             form: what the model's encodings look like; an entry that looks otherwise counts as damaged.
             rule: the rule by which its video was pruned; None finds the clip with all tokens.
+            attended: find it with the attention that its video tokens receive.
 
         Raises:
             MemoryError, RuntimeError, OSError: of the kinds that `is_out_of_memory` knows, and no others.
         """
-        key = pruned_key(key, rule)
+        key = entry_key(key, rule, attended)
         path = self.folder.path(key)
         try:
             with self.folder.open(path) as file:
@@ -115,6 +119,8 @@ class EncodingCache:
                 tensors = {part: _read(file, stored) for part, stored in header.tensors.items()}
             if not _finite(tensors):
                 raise ValueError(_NOT_FINITE)
+            if attended != (ATTENTION in tensors):
+                raise ValueError("the attention that its video tokens receive is missing, or was not asked for")
             media = _media(tensors, header.about, rule)
         except (FileNotFoundError, NotADirectoryError):
             return Found()
@@ -129,7 +135,7 @@ class EncodingCache:
 
     def add(self, key: str, name: str, video: EncodedMedia) -> str | None:
         """Write a clip under this key; gives a warning where that can't be done."""
-        key = pruned_key(key, video.rule)
+        key = entry_key(key, video.rule, video.video_attention is not None)
         tensors = {part: tensor.cpu().contiguous() for part, tensor in _stored(video).items()}
         if not _finite(tensors):
             return f"The encoded clip was not kept in {self.folder.folder}: {_NOT_FINITE}."
@@ -156,7 +162,8 @@ def _stored(video: EncodedMedia) -> dict[str, Tensor]:
     sound = video.audio
     audio = {} if sound is None else {"audio": sound.embeddings, "queries": sound.queries, "keys": sound.keys}
     mask = {} if video.keep is None else {KEEP: video.keep.to(torch.uint8)}
-    return {"video": video.video} | audio | mask
+    attention = {} if video.video_attention is None else {ATTENTION: video.video_attention}
+    return {"video": video.video} | audio | mask | attention
 
 
 def _about(key: str, name: str, video: EncodedMedia) -> About:
@@ -193,6 +200,7 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
         summary=about.summary,
         rule=rule,
         keep=None if keep is None else keep == 1,
+        video_attention=tensors.get(ATTENTION),
     )
 
 

@@ -93,7 +93,7 @@ class Header:
             raise ValueError(f"its window is {self.about.window}, not {form.window}")
         for name, stored in self.tensors.items():
             inner = (form.width,) if name in _EMBEDDINGS else (form.heads, form.head_size)
-            if name != KEEP and (stored.dtype, stored.shape[1:]) != (form.dtype, inner):
+            if name not in (KEEP, ATTENTION) and (stored.dtype, stored.shape[1:]) != (form.dtype, inner):
                 raise ValueError(f"{name!r} is {stored.dtype} of shape {stored.shape}, which the model does not make")
 
 
@@ -106,6 +106,7 @@ _ABOUT = typed_json.of_type(About, _BASIC)
 _EMBEDDINGS = ("video", "audio")
 _SOUND = ("audio", "queries", "keys")
 KEEP = "keep"
+ATTENTION = "attention"  # that video tokens receive
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -195,11 +196,13 @@ def _check_shapes(about: About, tensors: Mapping[str, Stored]) -> None:
     """Whether these are the tensors that the clip has, each with as many rows."""
     sound = about.window is not None
     pruned = about.kept is not None
-    if set(tensors) != {"video", *(_SOUND if sound else ()), *((KEEP,) if pruned else ())}:
+    if set(tensors) - {ATTENTION} != {"video", *(_SOUND if sound else ()), *((KEEP,) if pruned else ())}:
         raise ValueError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, which is not what the clip has")
     shapes = {name: stored.shape for name, stored in tensors.items()}
     right = len(shapes["video"]) == 2 and shapes["video"][0] == (about.kept if pruned else about.video_tokens)
     right &= all((stored.dtype == MASK) == (name == KEEP) for name, stored in tensors.items())
+    if ATTENTION in tensors:
+        right &= (tensors[ATTENTION].dtype, shapes[ATTENTION]) == ("F32", (about.video_tokens,))
     if pruned:
         right &= shapes[KEEP] == (about.video_tokens,)
     if sound:

@@ -21,6 +21,7 @@ from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import check_length
 from omniqa.models.families import NANO
+from omniqa.pruning.contract import needs_attended
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def ask(
             if compare is None:
                 answers = ask(path, asked, methods[0].pruner, sampling=sampling)
             else:  # one encoding that serves both methods
-                answers = _of_both(ask, qa.encode(path, sampling, progress=progress), asked, methods)
+                attended = needs_attended(*[method.pruner for method in methods])
+                clip = qa.encode(path, sampling, attended=attended, progress=progress)
+                answers = _of_both(ask, clip, asked, methods)
             shown: list[Answer] = []
             for answer in answers:
                 shown.append(replace(answer, video=video))

@@ -20,7 +20,7 @@ from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.pipeline.token_estimate import estimate_tokens
 from omniqa.pruning.budget import Unreachable
-from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.variants import MethodVariant
 from omniqa.runtime.generation_options import GenerationOptions
 
@@ -112,7 +112,7 @@ class Runner:
         """
 
         def prepare(item: tuple[Todo, FileState | None], check: Callable[[], None]) -> "Ready":
-            return _prepare(qa, self.clips, item[0].clip, None, check)
+            return _prepare(qa, self.clips, item[0].clip, None, check, _attended(item[0].requests))
 
         # Each is looked at right before its thread begins: what is written to it from then on makes it another file.
         seen = ((todo, self.clips.file(todo.clip.path)) for todo in todos)
@@ -131,7 +131,11 @@ class Runner:
             if asking.left:  # here, what the first attempt held is free
                 asking.had_frames, asking.frames = asking.frames, max(_FEWEST_FRAMES, asking.frames // 2)
                 asking.file = self.clips.file(asking.clip.path)
-                yield from self._answers(qa, asking, lambda: _prepare(qa, self.clips, asking.clip, asking.frames))
+                yield from self._answers(
+                    qa,
+                    asking,
+                    lambda: _prepare(qa, self.clips, asking.clip, asking.frames, attended=_attended(asking.left)),
+                )
         except NoMedia:
             self.left_out[asking.clip.path] = None
         except CLIP_ERRORS as error:
@@ -271,11 +275,17 @@ def _is_wanted(clip: ClipPath) -> bool:
 
 
 def _prepare(
-    qa: "OmniQA", clips: Clips, clip: ClipPath, frames: int | None, check: Callable[[], None] = lambda: None
+    qa: "OmniQA",
+    clips: Clips,
+    clip: ClipPath,
+    frames: int | None,
+    check: Callable[[], None] = lambda: None,
+    attended: bool = False,
 ) -> "Ready":
     """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone.
 
     frames: the most that are taken; None is what the sampling says.
+    attended: see `OmniQA.prepare`.
     """
     if not _is_wanted(clip):
         raise NoMedia
@@ -283,7 +293,7 @@ def _prepare(
         source = clips.source(clip.path, qa.pixels)
         sampling = clips.sampling if frames is None else replace(clips.sampling, max_frames=frames)
         options = sampling if isinstance(source, str | Path) else None  # what is drawn is sampled already
-        return qa.prepare(source, options, progress=lambda stage, share: check())
+        return qa.prepare(source, options, attended=attended, progress=lambda stage, share: check())
     except (OmniqaError, Cancelled):
         raise
     except Exception as error:
@@ -296,4 +306,8 @@ def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "E
     """The clip after both encoders; its pictures and sound are freed."""
     prepared = prepare()
     asking.frames = prepared.frames
-    return qa.encode(prepared)
+    return qa.encode(prepared, attended=_attended(asking.left))
+
+
+def _attended(requests: Iterable[Request]) -> bool:
+    return needs_attended(*[request.column.pruner for request in requests])

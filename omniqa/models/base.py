@@ -186,6 +186,16 @@ class GridSink(Protocol):
         """(grids, tokens_per_grid, d) embeddings of all grids that were not handed on; at least one came."""
 
 
+class AttendedSink(GridSink, Protocol):
+    """A GridSink that also works out what each video token receives in the vision encoder's last block.
+
+    Attributes:
+        attention: (n_V,) float32, once `finish` was called.
+    """
+
+    attention: "torch.Tensor | None"
+
+
 class Model(Protocol):
     """A loaded model of one family: all that the pipeline needs of it."""
 
@@ -233,6 +243,13 @@ class Model(Protocol):
                 grid before; None computes them all.
             window: of grids, handed to `take` as (grids, tokens_per_grid, d) and freed; None hands on nothing.
             take: may be called with whole windows, in order; what it did not get is `finish`'s.
+        """
+
+    def attended_stream(self, encoder: Any) -> "AttendedSink":
+        """What takes a clip's grids one by one, and works out `VisionAttention` (omniqa.pruning) besides.
+
+        Raises:
+            UsageError: the family has no such thing.
         """
 
     def audio_encoder(self, attention: Any) -> Any:

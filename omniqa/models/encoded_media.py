@@ -42,11 +42,11 @@ class AudioEncoding:
         each window ("window", linear), averaged over heads, summed over queries; then the mean of a token's positions.
         """
         q, k = self.queries.float(), self.keys.float()
-        received = _received(q, k) if scope == "global" else _received_in_windows(q, k, self.window)
+        received = received_by_keys(q, k) if scope == "global" else _received_in_windows(q, k, self.window)
         return received[: 2 * len(self.embeddings)].view(-1, 2).mean(-1)
 
 
-def _received(q: Tensor, k: Tensor) -> Tensor:
+def received_by_keys(q: Tensor, k: Tensor) -> Tensor:
     """Attention each key receives from all queries, averaged over heads. q, k: (S, H, D) float32 → (S,).
 
     Head by head and in blocks of queries, so that a block's products are large and its probabilities few.
@@ -73,7 +73,7 @@ def _received_in_windows(q: Tensor, k: Tensor, window: int) -> Tensor:
         (queries @ keys.transpose(2, 3) * q.shape[2] ** -0.5).softmax(-1).sum(2).mean(1).flatten()
         for queries, keys in zip(*full, strict=True)
     ]
-    parts += [_received(q[whole:], k[whole:])] if whole < len(q) else []
+    parts += [received_by_keys(q[whole:], k[whole:])] if whole < len(q) else []
     return torch.cat(parts)
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from omniqa.cache.encodings import EncodingCache
+from omniqa.errors import UsageError
 from omniqa.media.clip import Clip, stream_clip
 from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
-from omniqa.models.base import GridSink, Model
+from omniqa.models.base import AttendedSink, GridSink, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.preprocess import Preparer, Progress, Ready, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, reset_device_peak
@@ -27,10 +28,20 @@ class _Video:
     """A clip's grids on their way through the vision encoder.
 
     rule: the tokens that it does not keep are freed as they come; None keeps all.
+    attended: work out what video tokens receive in the encoder's last block, too.
     """
 
-    def __init__(self, model: Model, encoder: Any, reuse_static: float | None, rule: VisionRule | None) -> None:
-        self.grids = model.vision_stream(encoder, reuse_static, rule.window if rule else None, self._prune)
+    def __init__(
+        self, model: Model, encoder: Any, reuse_static: float | None, rule: VisionRule | None, attended: bool
+    ) -> None:
+        self.grids: GridSink
+        self.attended: AttendedSink | None = None
+        if attended:
+            if reuse_static is not None or rule is not None:
+                raise UsageError("The method needs every video token to be encoded: it can't reuse static ones.")
+            self.grids = self.attended = model.attended_stream(encoder)
+        else:
+            self.grids = model.vision_stream(encoder, reuse_static, rule.window if rule else None, self._prune)
         self.rule = rule
         self._keep: list[Tensor] = []
         self._kept: list[Tensor] = []
@@ -49,6 +60,13 @@ class _Video:
         self._prune(rest)
         keep = torch.cat(self._keep)
         return torch.cat(self._kept), keep, None if added is None else added[:, keep]
+
+    def attention(self) -> Tensor | None:
+        """(n_V,) what the video's tokens receive, once all are encoded; None if it was not asked for."""
+        if self.attended is None:
+            return None
+        received = self.attended.attention
+        return torch.zeros(0) if received is None else received  # None: no grid came
 
     def _prune(self, grids: Tensor) -> None:
         if len(grids):
@@ -75,18 +93,21 @@ class ClipEncoder:
         self.preparer = Preparer(model, cache, (model.device.type, attention.name, reuse_static))
         self._model = model
 
-    def encode(self, ready: Ready, progress: Progress = silent, rule: VisionRule | None = None) -> EncodedClip:
+    def encode(
+        self, ready: Ready, progress: Progress = silent, rule: VisionRule | None = None, attended: bool = False
+    ) -> EncodedClip:
         """Encode a clip that is at hand; one that the cache had is brought to the device.
 
         rule: the video tokens that it does not keep are freed as they come.
+        attended: work out what video tokens receive in the vision encoder's last block, too.
         """
         device = self._model.device
         reset_device_peak(device)
         if isinstance(ready, EncodedClip):
             return ready.on(device)
-        clock, video, frames = StageClock(device), self._video(rule), ready.clip.frames
-        if rule is not None and ready.key is not None:
-            found = self.preparer.find(ready.key, rule, clock)
+        clock, video, frames = StageClock(device), self._video(rule, attended), ready.clip.frames
+        if (rule is not None or attended) and ready.key is not None:
+            found = self.preparer.find(ready.key, rule, clock, attended)
             if found.media is not None:
                 return EncodedClip.of(found.media, ready.name).after(ready.timing_s).after(clock.seconds).on(device)
         with memory_errors():
@@ -97,29 +118,34 @@ class ClipEncoder:
             return self._finish(ready, video, clock, progress)
 
     def encode_file(
-        self, path: str | Path, sampling: ClipOptions, progress: Progress = silent, rule: VisionRule | None = None
+        self,
+        path: str | Path,
+        sampling: ClipOptions,
+        progress: Progress = silent,
+        rule: VisionRule | None = None,
+        attended: bool = False,
     ) -> EncodedClip:
         """Encode a file, its frames as they come, so that few of them are held.
 
-        rule: the video tokens that it does not keep are freed as they come.
+        rule, attended: see `encode`.
         """
         looked_up = StageClock(torch.device("cpu"))
-        key, found = self.preparer.look_up(path, sampling, looked_up, rule)
+        key, found = self.preparer.look_up(path, sampling, looked_up, rule, attended)
         if found.media is not None:
             return self.encode(EncodedClip.of(found.media, str(path)).after(looked_up.seconds), progress)
         reset_device_peak(self._model.device)
-        clock, video = StageClock(self._model.device), self._video(rule)
+        clock, video = StageClock(self._model.device), self._video(rule, attended)
         with memory_errors():
             clip, seconds = self._stream(path, sampling, video.grids, clock, progress)
             looked_up.seconds |= seconds
             if len(clip.grid_times) != video.grids.grids:  # what broke off does not count
-                video = self._video()
+                video = self._video(attended=attended)
             return self._finish(
                 self.preparer.prepared(str(path), clip, looked_up, key, found.warning), video, clock, progress
             )
 
-    def _video(self, rule: VisionRule | None = None) -> _Video:
-        return _Video(self._model, self.vision, self.reuse_static, rule)
+    def _video(self, rule: VisionRule | None = None, attended: bool = False) -> _Video:
+        return _Video(self._model, self.vision, self.reuse_static, rule, attended)
 
     def _stream(
         self, path: str | Path, sampling: ClipOptions, grids: GridSink, clock: StageClock, progress: Progress
@@ -162,6 +188,7 @@ class ClipEncoder:
             rule=None if keep is None else video.rule,
             keep=keep,
             added=added,
+            video_attention=video.attention(),
         )
         return self._kept(encoded, ready, clock)
 

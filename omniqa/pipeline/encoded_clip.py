@@ -14,7 +14,7 @@ from omniqa.models.base import MediaShape, PromptText
 from omniqa.models.encoded_media import EncodedMedia
 from omniqa.models.prefix_cache import PrefixCache
 from omniqa.pruning.budget import SLACK, TOLERANCE, Plan
-from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept
+from omniqa.pruning.contract import AnyMethod, AudioAttention, Kept, VisionAttention
 from omniqa.pruning.vision_rule import VisionRule
 
 Opening = tuple[str | None, str]  # as `PromptText.opening`
@@ -95,8 +95,15 @@ class EncodedClip(EncodedMedia):
             return self
         keep = None if self.keep is None else self.keep.to(device)
         added = None if self.added is None else self.added.to(device)
-        audio = self.audio and self.audio.on(device)
-        return replace(self, video=self.video.to(device), audio=audio, keep=keep, added=added)
+        attention = None if self.video_attention is None else self.video_attention.to(device)
+        return replace(
+            self,
+            video=self.video.to(device),
+            audio=self.audio and self.audio.on(device),
+            keep=keep,
+            added=added,
+            video_attention=attention,
+        )
 
     def after(self, seconds: dict[str, float]) -> "EncodedClip":
         """The same once `seconds` more, by stage, were spent on it."""
@@ -120,6 +127,8 @@ class EncodedClip(EncodedMedia):
         """
         if method not in self.shared.plans:
             plan = method.plan(self.counts, layers)
+            if method.need(VisionAttention) and self.video_attention is None:
+                raise UsageError(f"{self.name} lacks what {method.name} needs; encode it with that method.")
             if not self.serves(method.vision_rule(plan)):
                 raise UsageError(
                     f"{self.name} was encoded for another method or retention, and {method.name} at "

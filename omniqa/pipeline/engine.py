@@ -31,7 +31,7 @@ from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_b
 from omniqa.pipeline.token_estimate import HELD_WHOLE, estimate_tokens
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
-from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
@@ -168,24 +168,37 @@ class OmniQA:
         sampling: ClipOptions | None = None,
         *,
         method: AnyMethod | None = None,
+        attended: bool = False,
         progress: Progress = silent,
     ) -> EncodedClip:
         """Decode and encode a video once, to ask about it often. Frames of a file are encoded as they come.
 
-        method: the one that will be asked by. A long clip is then pruned while it is encoded, and may serve no other;
-        None serves all.
+        Args:
+            video: a path, an address (with `sampling.allow_network`), or a clip that is not encoded yet.
+            sampling: as for `ask`.
+            method: the one that will be asked by. A long clip is then pruned while it is encoded, and may serve no
+                other; None serves all that do not need `VisionAttention`.
+            attended: serve these, too (`needs_attended` says which do).
+            progress: as for `ask_all`.
         """
         if method is not None and not isinstance(video, EncodedClip):
             with self._held(video, sampling):
                 return self._encode_for(method, video, sampling, progress)
         if not isinstance(video, str | Path):
-            return self.encoder.encode(self.prepare(video, sampling, progress=progress), progress)
-        return self.encoder.encode_file(video, (sampling or ClipOptions()).within(self.pixels), progress)
+            ready = self.prepare(video, sampling, attended=attended, progress=progress)
+            return self.encoder.encode(ready, progress, attended=attended)
+        taken = (sampling or ClipOptions()).within(self.pixels)
+        return self.encoder.encode_file(video, taken, progress, attended=attended)
 
     def prepare(
-        self, video: Video | EncodedClip, sampling: ClipOptions | None = None, *, progress: Progress = silent
+        self,
+        video: Video | EncodedClip,
+        sampling: ClipOptions | None = None,
+        *,
+        attended: bool = False,
+        progress: Progress = silent,
     ) -> Ready:
-        """All that comes before the encoders; the encoded clip itself where the cache has it.
+        """All that comes before the encoders; the encoded clip itself where the cache has it, attended if asked.
 
         It leaves the device alone: another thread may do it meanwhile.
 
@@ -198,7 +211,8 @@ class OmniQA:
             raise UsageError("This clip is sampled already: sampling can't change any more.")
         if isinstance(video, Ready):
             return video
-        return self.encoder.preparer.prepare(video, (sampling or ClipOptions()).within(self.pixels), progress)
+        taken = (sampling or ClipOptions()).within(self.pixels)
+        return self.encoder.preparer.prepare(video, taken, progress, attended)
 
     def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
         """Keeps an address, which is opened more than once, usable meanwhile."""
@@ -213,7 +227,8 @@ class OmniQA:
             plan = self._plan_estimate(method, video, sampling)
             if plan is not None:
                 return self._encode_file_for(method, plan, video, sampling, progress)
-        return self._encode_at_hand(method, self.prepare(video, sampling, progress=progress), progress)
+        ready = self.prepare(video, sampling, attended=needs_attended(method), progress=progress)
+        return self._encode_at_hand(method, ready, progress)
 
     def _encode_at_hand(self, method: AnyMethod, ready: Ready, progress: Progress) -> EncodedClip:
         """Encode a clip whose tokens are counted; what the method refuses, it refuses before the long part."""
@@ -221,7 +236,7 @@ class OmniQA:
         clip = ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid)
         plan = method.plan(clip, self.model.layers)
         self.prefiller.aux_network(method)
-        return self.encoder.encode(ready, progress, _rule(method, plan))
+        return self.encoder.encode(ready, progress, _rule(method, plan), needs_attended(method))
 
     def _plan_estimate(self, method: AnyMethod, path: str | Path, sampling: ClipOptions) -> Plan | None:
         """The plan for what the file says that it holds; None if the method can't serve that."""
@@ -241,14 +256,16 @@ class OmniQA:
         If it holds something else, the rule stands and the plan is solved again. If that misses R, the file is encoded
         again, by its real counts; if these have changed by then, its frames are decoded before they are counted.
         """
-        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan))
+        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan), needs_attended(method))
         if encoded.settle(method, self.model.layers):
             return encoded
         plan, spent = method.plan(encoded.counts, self.model.layers), encoded.timing_s
         del encoded  # never two of them at a time
-        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan))
+        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan), needs_attended(method))
         if not encoded.settle(method, self.model.layers):
-            encoded = self._encode_at_hand(method, self.prepare(path, sampling, progress=progress), progress)
+            encoded = self._encode_at_hand(
+                method, self.prepare(path, sampling, attended=needs_attended(method), progress=progress), progress
+            )
         return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
 
     def _answer(
@@ -374,6 +391,8 @@ def _rule(method: AnyMethod, plan: Plan) -> VisionRule | None:
     A short clip keeps them: its tokens take little memory (118 MB in the 7B at most), and in the cache they serve every
     method at every retention.
     """
+    if needs_attended(method):  # the vision encoder's last block has to see all of them
+        return None
     return method.vision_rule(plan) if plan.clip.n_video > HELD_WHOLE else None
 
 

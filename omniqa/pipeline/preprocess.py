@@ -59,11 +59,16 @@ class Preparer:
         self._model = model
         self._settings = settings
 
-    def prepare(self, video: str | Path | Clip, sampling: ClipOptions, progress: Progress = silent) -> Ready:
-        """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it."""
+    def prepare(
+        self, video: str | Path | Clip, sampling: ClipOptions, progress: Progress = silent, attended: bool = False
+    ) -> Ready:
+        """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it.
+
+        attended: only if that has the attention which its video tokens receive.
+        """
         clock = StageClock(torch.device("cpu"))
         with memory_errors():
-            key, found = self.look_up(video, sampling, clock)
+            key, found = self.look_up(video, sampling, clock, attended=attended)
             if found.media is not None:
                 return EncodedClip.of(found.media, _name(video)).after(clock.seconds)
             with clock.stage("decode"):
@@ -73,21 +78,30 @@ class Preparer:
             return self.prepared(_name(video), clip, clock, key, found.warning)
 
     def look_up(
-        self, video: str | Path | Clip, sampling: ClipOptions, clock: StageClock, rule: VisionRule | None = None
+        self,
+        video: str | Path | Clip,
+        sampling: ClipOptions,
+        clock: StageClock,
+        rule: VisionRule | None = None,
+        attended: bool = False,
     ) -> tuple[Key | None, Found]:
-        """The video's key in the cache, and what is found there, pruned by `rule`. Raises OutOfMemoryError."""
+        """The video's key in the cache, and what is found there; see `find`. Raises OutOfMemoryError."""
         if self.cache is None:
             return None, Found()
         with clock.stage("cache"), memory_errors():
             key = self._key(video, sampling)
-        return key, self.find(key.text, rule, clock) if key else Found()
+        return key, self.find(key.text, rule, clock, attended) if key else Found()
 
-    def find(self, key: str, rule: VisionRule | None, clock: StageClock) -> Found:
-        """What the cache has under this key, pruned by `rule`. Raises OutOfMemoryError."""
+    def find(self, key: str, rule: VisionRule | None, clock: StageClock, attended: bool = False) -> Found:
+        """What the cache has under this key, pruned by `rule`, with the video's attention if `attended`.
+
+        Raises:
+            OutOfMemoryError: there is no memory for it.
+        """
         if self.cache is None:
             return Found()
         with clock.stage("cache"), memory_errors():
-            return self.cache.find(key, self._form, rule)
+            return self.cache.find(key, self._form, rule, attended)
 
     def prepared(self, name: str, clip: Clip, clock: StageClock, key: Key | None, note: str | None) -> PreprocessedClip:
         """A clip that was decoded, with its log-mel. clock: what was done so far; the log-mel's time is added."""

@@ -57,7 +57,12 @@ class AudioAttention(Signal):
 
 @dataclass(frozen=True)
 class VisionAttention(Signal):
-    """MediaTokens.video_attention."""
+    """MediaTokens.video_attention.
+
+    grids: of a window that the softmax runs over, counted from the video's first.
+    """
+
+    grids: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
@@ -350,3 +355,8 @@ AnyMethod = Method[Any]
 def missing(method: AnyMethod, signal: str) -> ValueError:
     """The error of a caller who does not give a method what it needs."""
     return ValueError(f"{method.name} needs {signal}, as its `needs` say")
+
+
+def needs_attended(*methods: AnyMethod) -> bool:
+    """Whether one of the methods needs what video tokens receive in the vision encoder's last block."""
+    return any(method.need(VisionAttention) for method in methods)

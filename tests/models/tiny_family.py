@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from omniqa.errors import UsageError
 from omniqa.models.base import AUDIO, TEXT, VIDEO, Geometry, MediaShape, PromptText, TokenLayout
 from omniqa.models.decoder import Decoder, Rotary
 from omniqa.models.encoded_media import AudioEncoding
@@ -122,6 +123,9 @@ class TinyModel:
 
     def vision_stream(self, encoder: TinyVision, reuse_static: Any, window: Any, take: Any) -> TinyStream:
         return TinyStream(encoder)
+
+    def attended_stream(self, encoder: TinyVision) -> TinyStream:
+        raise UsageError("The tiny family's vision encoder has no attention.")
 
     def audio_encoder(self, attention: Any) -> TinyAudio:
         return self.audio

@@ -22,6 +22,7 @@ from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.models.qwen2_5_omni.tokenizer import load_tokenizer
 from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
+from omniqa.models.qwen2_5_omni.vision_attention import AttendedStream
 from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.runtime.attention import Attention
@@ -96,6 +97,10 @@ class Thinker:
     ) -> GridStream:
         """What takes a clip's grids one by one; with `window` it hands them on and frees them."""
         return StreamingEncoder(encoder, window, take, reuse_static) if window else GridStream(encoder, reuse_static)
+
+    def attended_stream(self, encoder: VisionEncoder) -> AttendedStream:
+        """What takes a clip's grids one by one, and works out what each token receives."""
+        return AttendedStream(encoder)
 
     def audio_encoder(self, attention: Attention) -> AudioEncoder:
         """What encodes a log-mel."""
