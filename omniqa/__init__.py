@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from omniqa.media.clip import sample as sample
     from omniqa.media.sampling import ClipOptions as ClipOptions
     from omniqa.pipeline.answer import Answer as Answer
-    from omniqa.pipeline.answer import Trace as Trace
     from omniqa.pipeline.encoded_clip import EncodedClip as EncodedClip
     from omniqa.pipeline.engine import OmniQA as OmniQA
     from omniqa.pipeline.engine import load as load
+    from omniqa.pipeline.trace import Trace as Trace
     from omniqa.runtime.generation_options import GenerationOptions as GenerationOptions
 
 _MODULES = {
@@ -33,9 +33,10 @@ _MODULES = {
     ),
     "omniqa.media.clip": ("Clip", "sample"),
     "omniqa.media.sampling": ("ClipOptions",),
-    "omniqa.pipeline.answer": ("Answer", "Trace"),
+    "omniqa.pipeline.answer": ("Answer",),
     "omniqa.pipeline.encoded_clip": ("EncodedClip",),
     "omniqa.pipeline.engine": ("OmniQA", "load"),
+    "omniqa.pipeline.trace": ("Trace",),
     "omniqa.runtime.generation_options": ("GenerationOptions",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -54,6 +54,24 @@ def test_a_file_is_sampled_without_a_model(tmp_path):
     assert clip.info.path == str(tmp_path / "c.mp4")
 
 
+def test_a_prefill_ends_before_the_first_token(qa, encoded, answer):
+    prefilled = qa.prefill(encoded, "What is seen?")
+    assert int(prefilled.logits.argmax()) == answer.token_ids[0]
+    assert prefilled.positions.shape == (3, len(prefilled.ids))
+    assert np.array_equal(prefilled.trace.alive, answer.trace.alive)
+    tokens = answer.stats.tokens
+    assert len(prefilled.ids) == tokens.text + tokens.audio + tokens.video
+    with pytest.raises(UsageError, match="encoded already"):
+        qa.prefill(encoded, "What is seen?", sampling=omniqa.ClipOptions())
+
+
+def test_an_answer_may_go_on_past_its_end(qa, encoded):
+    options = omniqa.GenerationOptions(max_new_tokens=4, stop_at_end=False)
+    answer = qa.ask(encoded, "What is seen?", decoding=options)
+    assert len(answer.token_ids) == 4
+    assert answer.stats.seconds_per_token > 0
+
+
 def test_types_are_marked_as_there():
     assert files("omniqa").joinpath("py.typed").is_file()
 

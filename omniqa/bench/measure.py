@@ -17,6 +17,7 @@ from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
 from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
 from omniqa.media.sampling import ClipOptions
+from omniqa.media.source import Source
 from omniqa.models.generate import TextStream
 from omniqa.pipeline.engine import EncodedClip, OmniQA, Progress
 from omniqa.pipeline.stats import elapsed
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 def bench(
     qa: OmniQA,
-    video: str | Path | Clip,
+    video: str | Path | Source | Clip,
     question: str,
     cases: Sequence[Case],
     *,
@@ -75,7 +76,7 @@ def bench(
         repeats=rounds.repeats,
         warmup=rounds.warmup,
         new_tokens=rounds.new_tokens,
-        text_tokens=measured.text,
+        text_tokens=measured.answer.stats.tokens.text,
         audio_tokens=counts.n_audio,
         video_tokens=counts.n_video,
         media=encoded.summary,
@@ -184,23 +185,27 @@ class _Line:
 
 def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None) -> Measured:
     """Several runs of one method as one; what is the same in all is the first's."""
-    first, eos = runs[0], qa.model.end_tokens
-    answer = first.answer(eos)
-    steps = [run.per_token for run in runs if run.per_token is not None]
+    first, eos = runs[0].answer, qa.model.end_tokens
+    answer = runs[0].tokens(eos)
+    stats = [run.answer.stats for run in runs]
+    pruning, prefill, first_token = (
+        [one.timing_s[stage] for one in stats] for stage in ("input_pruning", "prefill", "time_to_first_token")
+    )
+    steps = [one.seconds_per_token for one in stats if one.seconds_per_token is not None]
     return Measured(
-        achieved=first.achieved,
-        audio_kept=first.audio_kept,
-        video_kept=first.video_kept,
-        input_pruning=Spread.of([run.input_pruning for run in runs]),
-        prefill=Spread.of([run.prefill for run in runs]),
-        pruned_prefill=Spread.of([run.input_pruning + run.prefill for run in runs]),
+        achieved=first.retention.achieved,
+        audio_kept=first.stats.tokens.audio_kept,
+        video_kept=first.stats.tokens.video_kept,
+        input_pruning=Spread.of(pruning),
+        prefill=Spread.of(prefill),
+        pruned_prefill=Spread.of([sum(pair) for pair in zip(pruning, prefill, strict=True)]),
         per_token=Spread.of(steps) if steps else None,
-        first_token=Spread.of([run.first_token for run in runs]),
+        first_token=Spread.of(first_token),
         peak_rss_bytes=_highest(run.peak_rss_bytes for run in runs),
-        peak_device_bytes=_highest(run.peak_device_bytes for run in runs),
+        peak_device_bytes=_highest(one.peak_device_bytes for one in stats),
         answer=_text(qa, answer),
-        same_answer=answer == full.answer(eos) if full else None,
-        first_difference=first_difference(full.answer(eos), answer) if full else None,
+        same_answer=answer == full.tokens(eos) if full else None,
+        first_difference=first_difference(full.tokens(eos), answer) if full else None,
         kl=kl,
     )
 

@@ -25,6 +25,7 @@ from omniqa.pruning.contract import needs_attended
 from omniqa.pruning.variants import MethodVariant
 
 if TYPE_CHECKING:
+    from omniqa.media.source import Source
     from omniqa.pipeline.answer import Answer
     from omniqa.pipeline.encoded_clip import EncodedClip
     from omniqa.pipeline.engine import OmniQA
@@ -88,7 +89,7 @@ def ask(
     terminal.check_stdout()
     with ExitStack() as stack:
         path = stack.enter_context(_video_file(video, sampling))
-        check_clip(path, sampling)
+        source = check_clip(path, sampling)
         stack.enter_context(fitting(loading, [*dropping.less(), *taken.less()]))
         qa = load_model(loading, encoding)
         stream = console.AnswerStream(_heads(asked, [method.name for method in methods]))
@@ -97,10 +98,10 @@ def ask(
                 qa.ask_all, decoding=decoding, on_text=(lambda text: None) if as_json else stream, progress=progress
             )
             if compare is None:
-                answers = ask(path, asked, methods[0].pruner, sampling=sampling)
+                answers = ask(source, asked, methods[0].pruner, sampling=sampling)
             else:  # one encoding that serves both methods
                 attended = needs_attended(*[method.pruner for method in methods])
-                clip = qa.encode(path, sampling, attended=attended, progress=progress)
+                clip = qa.encode(source, sampling, attended=attended, progress=progress)
                 answers = _of_both(ask, clip, asked, methods)
             shown: list[Answer] = []
             for answer in answers:
@@ -114,7 +115,7 @@ def ask(
                     shown.clear()
                 (console.answer_stats if verbose else console.answer_line)(answer)
         if loading.model == NANO and not quiet:
-            _suggest_wordings(qa, path, asked, sampling)
+            _suggest_wordings(qa, source, asked, sampling)
 
 
 def _of_both(
@@ -126,13 +127,13 @@ def _of_both(
             yield from ask(clip, [question], method.pruner, count_encoding=number == index == 0)
 
 
-def _suggest_wordings(qa: "OmniQA", path: str | Path, asked: list[str], sampling: ClipOptions) -> None:
+def _suggest_wordings(qa: "OmniQA", source: "Source", asked: list[str], sampling: ClipOptions) -> None:
     """For each question in words that nano was not trained on, three on stderr that it was, and that suit the clip."""
     from omniqa.nano.wordings import is_trained, one_of_each_kind, questions_for
 
     if not (unknown := [text for text in asked if not is_trained(text)]):
         return
-    clip = qa.encode(path, sampling)
+    clip = qa.encode(source, sampling)
     for text in unknown:
         suited = islice(one_of_each_kind(questions_for(qa, clip, near=text)), SUGGESTED)
         console.note(f"nano was not trained on the words {text.strip()!r}. For this clip, these work:")

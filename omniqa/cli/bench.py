@@ -133,14 +133,14 @@ def bench(
 
         check_plot(plot)
     with fetched(video, sampling):
-        check_clip(video, sampling)
+        source = check_clip(video, sampling)
         with fitting(loading, taken.less()):
             qa = load_model(loading, options.CacheFlags())
             from omniqa.bench.measure import bench
 
             with console.progress() as progress:
                 report = bench(
-                    qa, video, question, cases,
+                    qa, source, question, cases,
                     sampling=sampling, rounds=rounds, progress=progress, describe=describe,
                 )  # fmt: skip
     _show(report, as_json)

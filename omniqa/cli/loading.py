@@ -21,7 +21,7 @@ from omniqa.pipeline.fit import Choice, Request, advice, choose
 from omniqa.runtime import machine
 
 if TYPE_CHECKING:
-    from omniqa.media.probe import MediaInfo
+    from omniqa.media.source import Source
     from omniqa.pipeline.engine import OmniQA
 
 
@@ -35,8 +35,8 @@ def refuse_more_words(context: typer.Context) -> None:
         raise UsageError(f"Put the question in quotes: the shell splits it, and {context.args[0]!r} is left over.")
 
 
-def check_clip(path: str | Path, sampling: ClipOptions) -> "MediaInfo":
-    """What a clip holds; what can't be used is refused before a model is loaded for it. Free of torch.
+def check_clip(path: str | Path, sampling: ClipOptions) -> "Source":
+    """The clip, probed; what can't be used is refused before a model is loaded for it. Free of torch.
 
     Raises:
         UsageError: it is a folder.
@@ -45,11 +45,11 @@ def check_clip(path: str | Path, sampling: ClipOptions) -> "MediaInfo":
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder. Use `omniqa batch` to ask about all files in it.")
     with spinner(f"opening {path}"):
-        from omniqa.media.probe import probe
+        from omniqa.media.source import open_source
 
-        info = probe(path, sampling.access)
-    selected_range(info, sampling)
-    return info
+        source = open_source(path, sampling.access)
+    selected_range(source.info, sampling)
+    return source
 
 
 @contextmanager

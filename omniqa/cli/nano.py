@@ -66,9 +66,9 @@ def questions(
     """
     from omniqa.nano.wordings import questions_for
 
-    check_clip(clip, ClipOptions())
+    source = check_clip(clip, ClipOptions())
     qa = load_model(options.ModelFlags(NANO), options.CacheFlags())
-    for one in questions_for(qa, clip):
+    for one in questions_for(qa, source):
         if as_json:
             console.print_json({"question": one.text, "kind": one.kind})
         else:

@@ -123,4 +123,4 @@ def _as_dict(clip: ClipTokens, planned: Plan) -> dict[str, Any]:
 
 
 def _file_tokens(video: str, sampling: ClipOptions) -> ClipTokens:
-    return estimate_tokens(check_clip(video, sampling), sampling)
+    return estimate_tokens(check_clip(video, sampling).info, sampling)

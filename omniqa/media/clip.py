@@ -18,9 +18,10 @@ from omniqa.media.clock import Clock
 from omniqa.media.container import Damage, Kind, reading_errors
 from omniqa.media.download import held
 from omniqa.media.downmix import CANCELLED_NOTE
-from omniqa.media.probe import AudioStream, MediaInfo, VideoStream, read_info
+from omniqa.media.probe import AudioStream, MediaInfo, VideoStream
 from omniqa.media.resize import resize
 from omniqa.media.sampling import ClipOptions, selected_range, smart_resize
+from omniqa.media.source import Source, open_source, path_of
 from omniqa.media.timeline import Number, exact, frame_spacing, sample_times
 from omniqa.media.video import PictureCounts, read_frames
 from omniqa.media.watchdog import Progress, run_watched, streamed
@@ -127,7 +128,7 @@ class Clip:
 
 
 def sample(
-    path: str | Path,
+    video: str | Path | Source,
     options: ClipOptions = _DEFAULT,
     progress: Progress | None = None,
     geometry: Geometry = STANDARD,
@@ -137,7 +138,7 @@ def sample(
     What is wrong with one of the two streams is told in the clip's `warnings`, as long as the other can be used.
 
     Args:
-        path: the media file.
+        video: the media file; one that has been probed is not probed again.
         options: what to take.
         progress: called with the fraction done, 0 to 1.
         geometry: of the model that will look at it.
@@ -145,12 +146,14 @@ def sample(
     Raises:
         MediaError: the file can't be used, holds nothing to see or hear in the range, or can't be read on for a minute.
     """
-    with held(path, options.access):
-        return run_watched(partial(_sample, path, options, geometry), path, progress or (lambda done: None))
+    with held(path_of(video), options.access):
+        source = open_source(video, options.access)
+        work = partial(_sample, source.info, options, geometry)
+        return run_watched(work, source.path, progress or (lambda done: None))
 
 
 def stream_clip(
-    path: str | Path,
+    video: str | Path | Source,
     options: ClipOptions = _DEFAULT,
     progress: Progress | None = None,
     geometry: Geometry = STANDARD,
@@ -159,7 +162,7 @@ def stream_clip(
     """Like `sample`, but frames are handed on two by two, as they come, and not held.
 
     Args:
-        path: the media file.
+        video: as for `sample`.
         options: what to take.
         progress: called with the fraction done, 0 to 1.
         geometry: of the model that will look at it.
@@ -169,28 +172,29 @@ def stream_clip(
         uint8 RGB, shape (2, H, W, 3).
 
     Returns:
-        The clip without its frames, and the seconds that decoding took. It may say that there is no picture although
-        some was handed on: what broke off with an error does not count.
+        The clip without its frames, and the seconds that probing and decoding took. It may say that there is no
+        picture although some was handed on: what broke off with an error does not count.
 
     Raises:
         MediaError: as `sample` does.
     """
 
     def work(hand_on: Callable[[np.ndarray], None], report: Progress) -> Clip:
-        return _sample(path, options, geometry, report, hand_on)
+        return _sample(source.info, options, geometry, report, hand_on)
 
-    with held(path, options.access):
-        return (yield from streamed(work, path, progress or (lambda done: None), room))
+    with held(path_of(video), options.access):
+        source = open_source(video, options.access)
+        clip, seconds = yield from streamed(work, source.path, progress or (lambda done: None), room)
+    return clip, source.seconds + seconds
 
 
 def _sample(
-    path: str | Path,
+    info: MediaInfo,
     sampling: ClipOptions,
     geometry: Geometry,
     report: Progress,
     hand_on: Callable[[np.ndarray], None] | None = None,
 ) -> Clip:
-    info = read_info(path, sampling.access)
     start, end = selected_range(info, sampling)
     share = (_VIDEO_SHARE if sampling.audio and info.audio else 1.0) if sampling.video and info.video else 0.0
     reading = _Reading(info, sampling, geometry, start, end, hand_on, list(_jump_notes(info.clock)))
@@ -203,7 +207,7 @@ def _sample(
         waveform = reading.attempt("audio", take_sound, waveform)
     report(1.0)
     if not times and not len(waveform):
-        raise MediaError(f"{path}: there is nothing from {_s(start)} to {_s(end)}. {' '.join(reading.warnings)}")
+        raise MediaError(f"{info.path}: there is nothing from {_s(start)} to {_s(end)}. {' '.join(reading.warnings)}")
     return Clip(info, start, end, frames, times, waveform, tuple(reading.warnings), reading.counts)
 
 

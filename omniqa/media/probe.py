@@ -136,11 +136,10 @@ def probe(path: str | Path, access: Access = DEFAULT_ACCESS) -> MediaInfo:
             audio track, or can't be read on for a minute.
     """
     with held(path, access):
-        return run_watched(lambda progress: read_info(path, access), path, lambda done: None)
+        return run_watched(lambda progress: _read_info(path, access), path, lambda done: None)
 
 
-def read_info(path: str | Path, access: Access) -> MediaInfo:
-    """Like `probe`, without the watch over it."""
+def _read_info(path: str | Path, access: Access) -> MediaInfo:
     with open_media(path, access) as container:
         name = container.format.name
         clock, spans = _scan(container, access)

@@ -22,6 +22,7 @@ from omniqa.nano.words import WORDS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from omniqa.media.source import Source
     from omniqa.pipeline.encoded_clip import EncodedClip
     from omniqa.pipeline.engine import OmniQA
 
@@ -95,7 +96,7 @@ def _pattern(kind: Kind, wording: str) -> re.Pattern[str]:
     return re.compile(text + (f"(?:{_OPTIONS})?" if kind.choices else ""))
 
 
-def questions_for(qa: "OmniQA", video: "str | Path | EncodedClip", near: str = "") -> Iterator[Asked]:
+def questions_for(qa: "OmniQA", video: "str | Path | Source | EncodedClip", near: str = "") -> Iterator[Asked]:
     """Questions about a clip to which nano's answer agrees with its own description of the clip.
 
     Args:

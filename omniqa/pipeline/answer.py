@@ -2,7 +2,6 @@
 
 import html
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from omniqa.media.summary import MediaSummary
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.models.encoded_media import EncodedMedia
+from omniqa.pipeline.trace import Trace
 from omniqa.terminal import LAYOUT, printable
 
 EVIDENCE_CHUNKS = 5
@@ -78,41 +78,7 @@ class Stats:
     peak_rss_bytes: int
     peak_device_bytes: int | None
     media: MediaSummary
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """Every audio and video token through the layers; n original tokens in sequence order, L layers.
-
-    modality: (n,) int8, 0 video, 1 audio. chunk: (n,) int64. time_s: (n,) float64, from the range's start.
-    alive: (L, n) bool. score: (L, n) float32, NaN where not alive or not scored.
-    cached: (L, n) bool, the tokens whose keys and values the layer's cache holds while the answer is generated: those
-        alive, unless the method prunes caches.
-    """
-
-    modality: NDArray[np.int8]
-    chunk: NDArray[np.int64]
-    time_s: NDArray[np.float64]
-    alive: NDArray[np.bool_]
-    score: NDArray[np.float32]
-    cached: NDArray[np.bool_]
-
-    def __repr__(self) -> str:
-        layers, tokens = self.alive.shape
-        return f"<Trace: {tokens} tokens through {layers} layers>"
-
-    def save(self, path: str | Path) -> None:
-        """Write the arrays to `path`, compressed, in NumPy's npz format."""
-        with Path(path).open("wb") as file:  # by handle, so that NumPy does not add a suffix of its own
-            np.savez_compressed(
-                file,
-                modality=self.modality,
-                chunk=self.chunk,
-                time_s=self.time_s,
-                alive=self.alive,
-                score=self.score,
-                cached=self.cached,
-            )
+    seconds_per_token: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

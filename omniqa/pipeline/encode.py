@@ -14,6 +14,7 @@ from omniqa.cache.encodings import EncodingCache
 from omniqa.errors import UsageError
 from omniqa.media.clip import Clip, stream_clip
 from omniqa.media.sampling import ClipOptions
+from omniqa.media.source import Source, path_of
 from omniqa.media.summary import ClockJump, MediaSummary
 from omniqa.memory import memory_errors
 from omniqa.models.base import AttendedSink, GridSink, Model
@@ -119,7 +120,7 @@ class ClipEncoder:
 
     def encode_file(
         self,
-        path: str | Path,
+        video: str | Path | Source,
         sampling: ClipOptions,
         progress: Progress = silent,
         rule: VisionRule | None = None,
@@ -130,30 +131,35 @@ class ClipEncoder:
         rule, attended: see `encode`.
         """
         looked_up = StageClock(torch.device("cpu"))
-        key, found = self.preparer.look_up(path, sampling, looked_up, rule, attended)
+        name = str(path_of(video))
+        key, found = self.preparer.look_up(video, sampling, looked_up, rule, attended)
         if found.media is not None:
-            return self.encode(EncodedClip.of(found.media, str(path)).after(looked_up.seconds), progress)
+            return self.encode(EncodedClip.of(found.media, name).after(looked_up.seconds), progress)
         reset_device_peak(self._model.device)
-        clock, video = StageClock(self._model.device), self._video(rule, attended)
+        clock, pictures = StageClock(self._model.device), self._video(rule, attended)
         with memory_errors():
-            clip, seconds = self._stream(path, sampling, video.grids, clock, progress)
+            clip, seconds = self._stream(video, sampling, pictures.grids, clock, progress)
             looked_up.seconds |= seconds
-            if len(clip.grid_times) != video.grids.grids:  # what broke off does not count
-                video = self._video(attended=attended)
-            return self._finish(
-                self.preparer.prepared(str(path), clip, looked_up, key, found.warning), video, clock, progress
-            )
+            if len(clip.grid_times) != pictures.grids.grids:  # what broke off does not count
+                pictures = self._video(attended=attended)
+            ready = self.preparer.prepared(name, clip, looked_up, key, found.warning)
+            return self._finish(ready, pictures, clock, progress)
 
     def _video(self, rule: VisionRule | None = None, attended: bool = False) -> _Video:
         return _Video(self._model, self.vision, self.reuse_static, rule, attended)
 
     def _stream(
-        self, path: str | Path, sampling: ClipOptions, grids: GridSink, clock: StageClock, progress: Progress
+        self,
+        video: str | Path | Source,
+        sampling: ClipOptions,
+        grids: GridSink,
+        clock: StageClock,
+        progress: Progress,
     ) -> tuple[Clip, dict[str, float]]:
         """Decode a file, its frames going to `grids` as they come: the clip without them, and the seconds of that."""
         begun = time.perf_counter()
         with closing(
-            stream_clip(path, sampling, lambda share: progress("decode", share), self._model.geometry)
+            stream_clip(video, sampling, lambda share: progress("decode", share), self._model.geometry)
         ) as pieces:
             while True:
                 try:

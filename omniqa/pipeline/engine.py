@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from omniqa.cache.encodings import EncodingCache
@@ -14,14 +13,14 @@ from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.errors import UsageError, first_line
 from omniqa.media.clip import Clip
 from omniqa.media.download import held
-from omniqa.media.probe import probe
 from omniqa.media.sampling import ClipOptions
+from omniqa.media.source import Source, open_source, path_of
 from omniqa.memory import memory_errors
 from omniqa.models.base import Model, PromptText, check_length
 from omniqa.models.disk import require_disk
 from omniqa.models.families import Checkpoint, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
-from omniqa.pipeline.answer import Answer, Stats, Trace, count_tokens, find_evidence, measure_retention
+from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.fit import Request, choose, require_weights
@@ -148,19 +147,58 @@ class OmniQA:
         """
         for question in questions:
             check_length(question)
-        if isinstance(video, EncodedClip):
-            if sampling is not None:
-                raise UsageError("This video is encoded already: sampling can't change any more.")
-            encoded, spent = video, video.timing_s if count_encoding else {}
-        else:
-            encoded = self.encode(video, sampling, method=pruner, progress=progress)
-            spent = encoded.timing_s
+        encoded = self._encoded(video, sampling, pruner, progress)
+        spent = encoded.timing_s if count_encoding or encoded is not video else {}
         reuse_prefix = reuse_prefix and (encoded is video or len(questions) > 1)
         for question in questions:
             yield self._answer(
                 encoded, question, pruner, decoding or GenerationOptions(), spent, on_text, progress, reuse_prefix
             )
             spent = {}
+
+    def prefill(
+        self,
+        video: Video | EncodedClip,
+        question: str,
+        method: str | AnyMethod = "omnidrop",
+        retention: float | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        sampling: ClipOptions | None = None,
+    ) -> Prefilled:
+        """Run a question through the decoder up to the answer's first token, without generating any.
+
+        Args:
+            video: as for `ask`.
+            question: as for `ask`.
+            method: as for `ask`.
+            retention: as for `ask`.
+            options: as for `ask`.
+            sampling: as for `ask`.
+
+        Returns:
+            The logits of the first token, the prompt's ids and positions, and the trace.
+
+        Raises:
+            OmniqaError: as `ask` does.
+        """
+        check_length(question)
+        pruner = registry.resolve(method, retention, options)
+        return self.prefiller.prefill(self._encoded(video, sampling, pruner), question, pruner)
+
+    def _encoded(
+        self,
+        video: Video | EncodedClip,
+        sampling: ClipOptions | None,
+        method: AnyMethod,
+        progress: Progress = silent,
+    ) -> EncodedClip:
+        """The video encoded to be asked by one method; as it is, if it is encoded already."""
+        if not isinstance(video, EncodedClip):
+            return self.encode(video, sampling, method=method, progress=progress)
+        if sampling is not None:
+            raise UsageError("This video is encoded already: sampling can't change any more.")
+        return video
 
     def encode(
         self,
@@ -184,7 +222,7 @@ class OmniQA:
         if method is not None and not isinstance(video, EncodedClip):
             with self._held(video, sampling):
                 return self._encode_for(method, video, sampling, progress)
-        if not isinstance(video, str | Path):
+        if not isinstance(video, str | Path | Source):
             ready = self.prepare(video, sampling, attended=attended, progress=progress)
             return self.encoder.encode(ready, progress, attended=attended)
         taken = (sampling or ClipOptions()).within(self.pixels)
@@ -205,9 +243,9 @@ class OmniQA:
         Raises:
             UsageError: the video is of another type, such as a list.
         """
-        if not isinstance(video, str | Path | Clip | Ready):
+        if not isinstance(video, str | Path | Source | Clip | Ready):
             raise UsageError(f"A video is a path or a clip, not a {type(video).__name__}. Ask about each by itself.")
-        if not isinstance(video, str | Path) and sampling is not None:
+        if not isinstance(video, str | Path | Source) and sampling is not None:
             raise UsageError("This clip is sampled already: sampling can't change any more.")
         if isinstance(video, Ready):
             return video
@@ -216,14 +254,17 @@ class OmniQA:
 
     def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
         """Keeps an address, which is opened more than once, usable meanwhile."""
-        return held(video, (sampling or ClipOptions()).access) if isinstance(video, str | Path) else nullcontext()
+        if not isinstance(video, str | Path | Source):
+            return nullcontext()
+        return held(path_of(video), (sampling or ClipOptions()).access)
 
     def _encode_for(
         self, method: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress
     ) -> EncodedClip:
         """Encode for one method. Of a long clip, omniqa frees the video tokens that the method drops as they come."""
-        if isinstance(video, str | Path):
+        if isinstance(video, str | Path | Source):
             sampling = (sampling or ClipOptions()).within(self.pixels)
+            video = open_source(video, sampling.access)
             plan = self._plan_estimate(method, video, sampling)
             if plan is not None:
                 return self._encode_file_for(method, plan, video, sampling, progress)
@@ -238,35 +279,35 @@ class OmniQA:
         self.prefiller.aux_network(method)
         return self.encoder.encode(ready, progress, _rule(method, plan), needs_attended(method))
 
-    def _plan_estimate(self, method: AnyMethod, path: str | Path, sampling: ClipOptions) -> Plan | None:
+    def _plan_estimate(self, method: AnyMethod, source: Source, sampling: ClipOptions) -> Plan | None:
         """The plan for what the file says that it holds; None if the method can't serve that."""
-        info = probe(path, sampling.access)
         try:
-            plan: Plan = method.plan(estimate_tokens(info, sampling, self.model.geometry), self.model.layers)
+            plan: Plan = method.plan(estimate_tokens(source.info, sampling, self.model.geometry), self.model.layers)
         except UsageError:
             return None
         self.prefiller.aux_network(method)
         return plan
 
     def _encode_file_for(
-        self, method: AnyMethod, plan: Plan, path: str | Path, sampling: ClipOptions, progress: Progress
+        self, method: AnyMethod, plan: Plan, source: Source, sampling: ClipOptions, progress: Progress
     ) -> EncodedClip:
         """Encode a file by the rule of a plan that was made for what the file says.
 
         If it holds something else, the rule stands and the plan is solved again. If that misses R, the file is encoded
         again, by its real counts; if these have changed by then, its frames are decoded before they are counted.
         """
-        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan), needs_attended(method))
+        attended = needs_attended(method)
+        encoded = self.encoder.encode_file(source, sampling, progress, _rule(method, plan), attended)
         if encoded.settle(method, self.model.layers):
             return encoded
         plan, spent = method.plan(encoded.counts, self.model.layers), encoded.timing_s
         del encoded  # never two of them at a time
-        encoded = self.encoder.encode_file(path, sampling, progress, _rule(method, plan), needs_attended(method))
+        encoded = self.encoder.encode_file(source, sampling, progress, _rule(method, plan), attended)
         if not encoded.settle(method, self.model.layers):
-            encoded = self._encode_at_hand(
-                method, self.prepare(path, sampling, attended=needs_attended(method), progress=progress), progress
-            )
-        return encoded.after(spent).warned(f"{path} does not hold what it says, so that it had to be encoded twice.")
+            ready = self.prepare(source, sampling, attended=attended, progress=progress)
+            encoded = self._encode_at_hand(method, ready, progress)
+        note = f"{source.path} does not hold what it says, so that it had to be encoded twice."
+        return encoded.after(spent).warned(note)
 
     def _answer(
         self,
@@ -296,7 +337,7 @@ class OmniQA:
         timing = {stage: (spent | clock.seconds | startup).get(stage, 0.0) for stage in STAGES}
         timing["time_to_first_token"] = encoding + first - asked
         timing["total"] = sum(startup.values()) + encoding + ended - asked
-        trace = _trace(prefilled)
+        trace = prefilled.trace
         return Answer(
             video=video.name,
             question=PromptText.of(question).question,
@@ -315,6 +356,7 @@ class OmniQA:
                 peak_rss_bytes=peak_rss_bytes(),
                 peak_device_bytes=peak_device_bytes(device),
                 media=video.summary,
+                seconds_per_token=(ended - first) / (len(ids) - 1) if len(ids) > 1 else None,
             ),
             trace=trace,
         )
@@ -328,7 +370,8 @@ class OmniQA:
         ids: list[int] = []
         pieces: list[str] = []
         first = None
-        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, self.model.end_tokens):
+        ends = self.model.end_tokens if decoding.stop_at_end else frozenset[int]()
+        for token in generate(self.decoder, logits, position, prefilled.cache, decoding, ends):
             first = first or time.perf_counter()
             ids.append(token)
             pieces.append(stream.push(token))
@@ -421,18 +464,3 @@ def _device(name: str) -> torch.device:
             f"There is no {name}: this machine has {torch.cuda.device_count()}, counted from cuda:0.", field="device"
         )
     return device
-
-
-def _trace(prefilled: Prefilled) -> Trace:
-    layout, result = prefilled.layout, prefilled.result
-    media = layout.media
-    alive = np.zeros((len(result.alive), media.stop - media.start), dtype=bool)
-    score = np.full(alive.shape, np.nan, dtype=np.float32)
-    cached = np.zeros_like(alive)
-    for layer, (index, in_cache, scores) in enumerate(zip(result.alive, result.cached, result.scores, strict=True)):
-        at = index.cpu().numpy()
-        alive[layer, at] = True
-        cached[layer, in_cache.cpu().numpy()] = True
-        if scores is not None:
-            score[layer, at] = scores.cpu().numpy()
-    return Trace(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score, cached)

@@ -1,9 +1,11 @@
 """An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedClip → Prefilled."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omniqa.errors import UsageError
@@ -15,6 +17,7 @@ from omniqa.models.prefix_cache import PrefixCache, shared_layers
 from omniqa.pipeline.encoded_clip import SHARED_BYTES, EncodedClip, PrefixState
 from omniqa.pipeline.preprocess import Progress, silent
 from omniqa.pipeline.stats import StageClock
+from omniqa.pipeline.trace import Trace
 from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import (
     AnyMethod,
@@ -37,6 +40,26 @@ class Prefilled:
     layout: TokenLayout
     result: PrefillOutput
     cache: KVCache
+
+    @property
+    def logits(self) -> Tensor:
+        """(vocabulary,) float32, of the answer's first token."""
+        return self.result.logits
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) token ids of the whole prompt, before any pruning."""
+        return self.layout.ids
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(3, N) position ids of the whole prompt: temporal, height and width."""
+        return self.layout.positions
+
+    @cached_property
+    def trace(self) -> Trace:
+        """Which audio and video token each layer computed."""
+        return Trace.of(self.layout, self.result)
 
 
 class PrefillStage:

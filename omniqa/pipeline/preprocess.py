@@ -17,13 +17,14 @@ from omniqa.file_state import FileState, file_state
 from omniqa.media.clip import Clip, sample
 from omniqa.media.mel import log_mel
 from omniqa.media.sampling import ClipOptions
+from omniqa.media.source import Source, path_of
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.models.base import Geometry, MediaShape, Model
 from omniqa.pipeline.encoded_clip import EncodedClip, PreprocessedClip
 from omniqa.pipeline.stats import StageClock
 from omniqa.pruning.vision_rule import VisionRule
 
-Video = str | Path | Clip | PreprocessedClip  # what is not encoded yet
+Video = str | Path | Source | Clip | PreprocessedClip  # what is not encoded yet
 Ready = PreprocessedClip | EncodedClip  # what needs no decoding any more
 Progress = Callable[[str, float], None]  # gets a stage's name, and the share of it that is done
 
@@ -60,7 +61,11 @@ class Preparer:
         self._settings = settings
 
     def prepare(
-        self, video: str | Path | Clip, sampling: ClipOptions, progress: Progress = silent, attended: bool = False
+        self,
+        video: str | Path | Source | Clip,
+        sampling: ClipOptions,
+        progress: Progress = silent,
+        attended: bool = False,
     ) -> Ready:
         """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it.
 
@@ -75,11 +80,13 @@ class Preparer:
                 clip = video
                 if not isinstance(clip, Clip):
                     clip = sample(clip, sampling, lambda share: progress("decode", share), self._model.geometry)
+            if isinstance(video, Source):
+                clock.seconds["decode"] += video.seconds
             return self.prepared(_name(video), clip, clock, key, found.warning)
 
     def look_up(
         self,
-        video: str | Path | Clip,
+        video: str | Path | Source | Clip,
         sampling: ClipOptions,
         clock: StageClock,
         rule: VisionRule | None = None,
@@ -122,23 +129,24 @@ class Preparer:
         """What this model's encodings look like."""
         return Form(DTYPES[self._model.dtype], self._model.width, *self._model.audio_form)
 
-    def _key(self, video: str | Path | Clip, sampling: ClipOptions) -> Key | None:
+    def _key(self, video: str | Path | Source | Clip, sampling: ClipOptions) -> Key | None:
         """The cache's key; None for what is no file, or can't be read: decoding it tells why."""
         if isinstance(video, Clip):
             return Key(clip_key(video, self._identity))
-        file = file_state(video)
+        path = path_of(video)
+        file = file_state(path)
         if file is None:
             return None
         try:
-            return Key(file_key(video, sampling, self._identity), video, file)
+            return Key(file_key(path, sampling, self._identity), path, file)
         except OSError as error:
             if is_out_of_memory(error):
                 raise
             return None
 
 
-def _name(video: str | Path | Clip) -> str:
-    return video.info.path if isinstance(video, Clip) else str(video)
+def _name(video: str | Path | Source | Clip) -> str:
+    return video.info.path if isinstance(video, Clip | Source) else str(video)
 
 
 def _shape(clip: Clip, audio_tokens: int, geometry: Geometry) -> MediaShape:

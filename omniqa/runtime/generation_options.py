@@ -13,6 +13,7 @@ class GenerationOptions:
     temperature: 0 takes the likeliest token each time (greedy); above 0 draws from softmax(logits / temperature).
     top_p: draw only from the likeliest tokens that together reach this probability.
     seed: makes draws repeatable, on every device the same.
+    stop_at_end: False generates on past the answer's end, so that all answers are equally long.
 
     Raises UsageError for values out of range.
     """
@@ -21,6 +22,7 @@ class GenerationOptions:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    stop_at_end: bool = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -231,10 +231,11 @@ def test_what_does_not_fit_has_a_row_without_figures(measure, monkeypatch):
 def test_every_run_generates_equally_many_tokens(qa, clip):
     """Past the answer's end as well, for the time of a token; what comes after the end is no part of the answer."""
     run = Runner(qa, qa.encode(clip), QUESTION, 6).run(registry.create("none", 1.0))
-    assert len(run.tokens) == 6
-    assert run.answer(frozenset()) == run.tokens
-    assert run.answer(frozenset({run.tokens[2]})) == run.tokens[: run.tokens.index(run.tokens[2])]
-    assert run.per_token > 0
+    tokens = run.answer.token_ids
+    assert len(tokens) == 6
+    assert run.tokens(frozenset()) == tokens
+    assert run.tokens(frozenset({tokens[2]})) == tokens[: tokens.index(tokens[2])]
+    assert run.answer.stats.seconds_per_token > 0
 
 
 def test_one_token_has_no_time_for_the_tokens_after_it(measure):
@@ -258,7 +259,7 @@ def test_the_peak_of_memory_is_of_the_row_alone(qa, clip):
     del ballast
     run = Runner(qa, qa.encode(clip), QUESTION, 1).run(registry.create("random", 0.3))
     assert run.peak_rss_bytes < high - 100 * 2**20
-    assert run.peak_device_bytes is None
+    assert run.answer.stats.peak_device_bytes is None
 
 
 def test_where_the_peak_can_not_be_reset_there_is_none(measure, monkeypatch, tmp_path):
