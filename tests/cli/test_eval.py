@@ -70,6 +70,25 @@ def test_nano_is_counted_by_kind_and_modality_beside_chance(evaluate_nano):
     assert "\x1b" not in out
 
 
+def test_ray_actors_give_the_answers_that_this_process_gives(evaluate_nano, tmp_path):
+    asked = ("--method", "none", "--method", "random", "--retention", 0.5, "--limit", 6, "--json", "-q")
+    folders = [tmp_path / "plain", tmp_path / "ray"]
+    for folder, engine in zip(
+        folders, ((), ("--engine", "ray", "--ray-address", "local", "--device", "cpu")), strict=True
+    ):
+        code, _, err = evaluate_nano(*asked, *(engine or ("--device", "cpu")), "-o", folder)
+        assert (code, err) == (0, "")
+    plain, ray = (
+        {
+            (row["id"], row["column"]): (row["status"], row["answer"], row["correct"])
+            for row in map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+        }
+        for folder in folders
+    )
+    assert len(plain) == 12
+    assert ray == plain
+
+
 def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     asked = ("--method", "random", "--retention", 0.5, "--retention", 0.3, "--limit", 5)
     code, out, err = evaluate_nano(*asked, "--json", "-q", "-o", tmp_path / "out")
