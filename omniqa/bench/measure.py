@@ -13,7 +13,7 @@ import torch
 
 from omniqa.bench.cases import Case, Rounds
 from omniqa.bench.report import LeftOut, Measured, Report, Row, Spread
-from omniqa.bench.run import Run, Runner, first_difference, kl_divergence
+from omniqa.bench.run import MethodRunner, Run, first_difference, kl_divergence
 from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
 from omniqa.media.sampling import ClipOptions
@@ -58,7 +58,7 @@ def bench(
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
         line.attempt(lambda pruner: pruner.plan(counts, qa.model.layers))
-    runner = Runner(qa, encoded, question, rounds.new_tokens)
+    runner = MethodRunner(qa, encoded, question, rounds.new_tokens)
     _run_in_turn(runner, lines, rounds, progress)
     full = lines[0].runs[0] if lines[0].runs else None
     divergences = _divergences(runner, lines, full.through_end(qa.model.end_tokens)) if full else {}
@@ -99,7 +99,7 @@ def _encode(encode: Callable[[], EncodedClip], rounds: Rounds) -> tuple[EncodedC
     return encoded, spreads | {"total": Spread.of([elapsed(timing) for timing in counted])}
 
 
-def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progress: Progress) -> None:
+def _run_in_turn(runner: MethodRunner, lines: Sequence["_Line"], rounds: Rounds, progress: Progress) -> None:
     """Run every line once, then every line once again, …; those that come to the same run share it."""
     total = (rounds.warmup + rounds.repeats) * len(lines)
     for number in range(rounds.warmup + rounds.repeats):
@@ -117,7 +117,7 @@ def _run_in_turn(runner: Runner, lines: Sequence["_Line"], rounds: Rounds, progr
             progress("measure", (number * len(lines) + place) / total)
 
 
-def _divergences(runner: Runner, lines: Sequence["_Line"], answer: Sequence[int]) -> dict[AnyMethod, float]:
+def _divergences(runner: MethodRunner, lines: Sequence["_Line"], answer: Sequence[int]) -> dict[AnyMethod, float]:
     """Each method's mean KL from full tokens, the first of the lines, along full tokens' answer."""
     full = lines[0].attempt(lambda pruner: runner.follow(pruner, answer))
     divergences = {lines[0].pruner: 0.0}

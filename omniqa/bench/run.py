@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Runner:
+class MethodRunner:
     """One question about one encoded clip, to be answered by one method after another.
 
     new_tokens: how many every run generates, greedily and on past the answer's end, so that all do the same work.

@@ -21,7 +21,7 @@ from omniqa.jobs.questions import Task
 from omniqa.jobs.results import ResultFile, Results, Stream
 from omniqa.jobs.rows import BatchRows
 from omniqa.jobs.runner import FailurePolicy, Job, Runner
-from omniqa.jobs.table import Table
+from omniqa.jobs.table import CsvCodec
 from omniqa.media.access import is_address
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning.variants import MethodVariant
@@ -185,7 +185,7 @@ def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> RowCodec:
     if chosen != "csv":
         raise UsageError(f"--format is jsonl or csv, not {chosen!r}.")
     names = dict.fromkeys(name for task in tasks for asked in task.questions for name in asked.fields)
-    table = Table.with_fields(names)
+    table = CsvCodec.with_fields(names)
     return table if out is None else table.like(out)
 
 

@@ -17,7 +17,7 @@ from omniqa.media.download import held
 from omniqa.media.sampling import ClipOptions, selected_range
 from omniqa.memory import memory_errors
 from omniqa.models.families import NANO
-from omniqa.pipeline.fit import Choice, Request, advice, choose
+from omniqa.pipeline.fit import Choice, ModelRequest, advice, choose
 from omniqa.runtime import machine
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
     """
     with spinner("starting"):
         here = machine.read_machine(loading.device)
-        choice = choose(here, Request(loading.model, loading.device, loading.dtype))
+        choice = choose(here, ModelRequest(loading.model, loading.device, loading.dtype))
     if choice.warning:
         console.note(f"warning: {describe(choice.warning)}")
     try:

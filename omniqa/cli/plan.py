@@ -11,7 +11,7 @@ from omniqa.cli.progress import spinner
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import ModelShape, decoder_layers, pixel_bounds
-from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, Need, Request, in_gib, need, pick, place
+from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, ModelRequest, Need, in_gib, need, pick, place
 from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.runtime import machine
@@ -46,7 +46,7 @@ def plan(
     Below it: the work, and the memory that it takes beside what is free here.
     """
     pruner = dropping.pruner()
-    choice = pick(machine.read_machine(), Request(model))
+    choice = pick(machine.read_machine(), ModelRequest(model))
     name = choice.model
     sampling = taken.sampling().within(pixel_bounds(name))
     clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)

@@ -10,7 +10,7 @@ from omniqa.eval.questions import Question
 from omniqa.file_state import FileState, as_field
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, read_rows
-from omniqa.jobs.rows import FAILED, OK, Asked, Known, known
+from omniqa.jobs.rows import FAILED, OK, ClipRequest, Known, known
 from omniqa.jobs.runner import FailurePolicy
 from omniqa.models.base import PromptText
 from omniqa.pruning.variants import MethodVariant
@@ -59,7 +59,7 @@ class EvalRows:
         """The question as it is put."""
         return self.protocol.style.prompt(question)
 
-    def answered(self, asked: Asked, answer: "Answer") -> Row:
+    def answered(self, asked: ClipRequest, answer: "Answer") -> Row:
         """The line of an answer."""
         question, stats, retention = asked.request.question, answer.stats, answer.retention
         result = self.protocol.scorer.score(question, answer.text)
@@ -79,11 +79,11 @@ class EvalRows:
             "warnings": list(stats.media.warnings),
         }
 
-    def failed(self, asked: Asked, error: str, model: str) -> Row:
+    def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer."""
         return self._line(asked, FAILED, model) | {"error": error}
 
-    def _line(self, asked: Asked, status: str, model: str) -> Row:
+    def _line(self, asked: ClipRequest, status: str, model: str) -> Row:
         id, question, column = asked.request
         names = {"question": question.number, "clip": question.clip, "column": column.name}
         how = {"method": column.pruner.name, "retention": column.pruner.target, "model": model}

@@ -13,7 +13,7 @@ from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec, differences, read_rows
 from omniqa.jobs.rows import known
 from omniqa.jobs.runfile import RunFile
-from omniqa.jobs.table import Table
+from omniqa.jobs.table import CsvCodec
 from omniqa.terminal import BinaryStdout
 
 
@@ -161,4 +161,4 @@ def _layout(paths: Sequence[Path]) -> RowCodec:
     if written is None:
         return JSON_LINES
     with written.open("rb") as file:
-        return JSON_LINES if file.read(1) == b"{" else Table.of(written)
+        return JSON_LINES if file.read(1) == b"{" else CsvCodec.of(written)

@@ -31,7 +31,7 @@ _ENCODINGS = {  # by their byte order marks; the longer ones come first
 Rows = Iterable[tuple[int, list[str]]]
 
 
-class Entry(dict[str, Any]):
+class QuestionRecord(dict[str, Any]):
     """An object of a file.
 
     line: where in the file it begins, counted from 1.
@@ -44,7 +44,7 @@ class Entry(dict[str, Any]):
 
 def place(fields: object, number: int) -> str:
     """What messages call a record: "line 7, question 3", or "question 3" where the line is not known."""
-    return f"line {fields.line}, question {number}" if isinstance(fields, Entry) else f"question {number}"
+    return f"line {fields.line}, question {number}" if isinstance(fields, QuestionRecord) else f"question {number}"
 
 
 def load(path: Path) -> Any:
@@ -129,7 +129,7 @@ def decode(data: bytes) -> str:
     return text
 
 
-def json_lines(text: str) -> list[Entry]:
+def json_lines(text: str) -> list[QuestionRecord]:
     """The objects of a text with one JSON object a line. Raises ValueError, with the line's number, for all else."""
     entries = []
     for number, line in enumerate(_LINE_END.split(text), start=1):
@@ -140,7 +140,7 @@ def json_lines(text: str) -> list[Entry]:
                 raise ValueError(f"line {number}: {str(error).removeprefix('line 1: ')}") from error
             if not isinstance(value, dict):
                 raise ValueError(f"line {number}: it is no object with named fields")
-            entries.append(Entry(value, number))
+            entries.append(QuestionRecord(value, number))
     return entries
 
 
@@ -148,7 +148,7 @@ def _json(text: str) -> Any:
     elements = strict_json.parse_list(text)
     if elements is None:
         return strict_json.parse(text)
-    return [Entry(value, line) if isinstance(value, dict) else value for line, value in elements]
+    return [QuestionRecord(value, line) if isinstance(value, dict) else value for line, value in elements]
 
 
 def _csv(text: str) -> Rows:
@@ -176,7 +176,7 @@ def _first_line(text: str) -> str:
     return next((line for line in _LINE_END.split(text.lstrip("\r\n"), maxsplit=1)), "")
 
 
-def _records(rows: Rows) -> list[Entry]:
+def _records(rows: Rows) -> list[QuestionRecord]:
     """Rows by the names in the first one; an empty cell is a field that is not there, an empty row none at all."""
     names: list[str] = []
     entries = []
@@ -191,7 +191,9 @@ def _records(rows: Rows) -> list[Entry]:
                 f"line {line}: it has {len(cells)} cells, and the first line names {len(names)}. Quotation marks can "
                 "hold a cell together in .csv, but not in .tsv"
             )
-        entries.append(Entry({name: cell for name, cell in zip(names, cells, strict=False) if name and cell}, line))
+        entries.append(
+            QuestionRecord({name: cell for name, cell in zip(names, cells, strict=False) if name and cell}, line)
+        )
     return entries
 
 

@@ -138,7 +138,7 @@ def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     return records
 
 
-def _from_stdin() -> list[files.Entry]:
+def _from_stdin() -> list[files.QuestionRecord]:
     try:
         return files.json_lines(files.decode(files.join(terminal.stdin_pieces())))
     except ValueError as error:

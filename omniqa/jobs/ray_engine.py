@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omniqa.errors import ModelError, OmniqaError, UsageError
 from omniqa.jobs.jsonl_store import Row
-from omniqa.jobs.rows import Asked, known
+from omniqa.jobs.rows import ClipRequest, known
 from omniqa.jobs.runner import Job, Runner, Todo
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _lines(job: Job, load: Load, actors: Actors) -> Generator[Row, None, None]:
         for request in todo.requests:
             error = f"{todo.clip.path} was given up: whichever process was asked about it was killed."
             assert job.results.model is not None  # of the lines that came
-            asked = Asked(todo.clip, request, files[todo.clip.path])
+            asked = ClipRequest(todo.clip, request, files[todo.clip.path])
             yield job.runner.rows.failed(asked, error, job.results.model)
 
 

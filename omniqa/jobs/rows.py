@@ -28,7 +28,8 @@ Key = tuple[str, str]  # an id, and a column's name
 class Request(NamedTuple):
     """One question by one method: one line of results.
 
-    id: tells the question from all others, today and tomorrow. question: whatever the job's Rows know what to do with.
+    id: tells the question from all others, today and tomorrow. question: what the job's JobRows
+        know how to put.
     column: the method; its name is empty in a job that has but one.
     """
 
@@ -55,7 +56,7 @@ class ClipQuestions(Protocol):
         ...
 
 
-class Asked(NamedTuple):
+class ClipRequest(NamedTuple):
     """A request about a clip.
 
     file: the clip's file as it was right before it was decoded.
@@ -68,7 +69,7 @@ class Asked(NamedTuple):
     had_frames: int | None = None
 
 
-class Rows(Protocol):
+class JobRows(Protocol):
     """What a kind of job puts to the model, and writes about the answer.
 
     Every line has the texts id, status, settings and model, and the clip's name as video or clip; a failure has an
@@ -79,11 +80,11 @@ class Rows(Protocol):
         """The question as the model gets it."""
         ...
 
-    def answered(self, asked: Asked, answer: "Answer") -> Row:
+    def answered(self, asked: ClipRequest, answer: "Answer") -> Row:
         """The line of an answer."""
         ...
 
-    def failed(self, asked: Asked, error: str, model: str) -> Row:
+    def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer."""
         ...
 
@@ -101,7 +102,7 @@ class BatchRows:
         """The question as it is."""
         return question.text
 
-    def answered(self, asked: Asked, answer: "Answer") -> Row:
+    def answered(self, asked: ClipRequest, answer: "Answer") -> Row:
         """The line of an answer, marked where memory ran out for all frames."""
         status, row = OK, replace(answer, video=asked.clip.name).to_dict()
         if asked.had_frames is not None:
@@ -109,7 +110,7 @@ class BatchRows:
             media["warnings"].append(f"Memory ran out with {asked.had_frames} frames; answered from {media['frames']}.")
         return self._line(asked, status, None, row)
 
-    def failed(self, asked: Asked, error: str, model: str) -> Row:
+    def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer, with the same fields."""
         question, pruner = asked.request.question, asked.request.column.pruner
         nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
@@ -118,7 +119,7 @@ class BatchRows:
         how = {"method": pruner.name, "retention": retention}
         return self._line(asked, FAILED, error, names | how | nothing)
 
-    def _line(self, asked: Asked, status: str, error: str | None, row: Row) -> Row:
+    def _line(self, asked: ClipRequest, status: str, error: str | None, row: Row) -> Row:
         tail = {"fields": dict(asked.request.question.fields), "settings": self.settings}
         return {"id": asked.request.id, "status": status, "error": error} | row | as_field(asked.file) | tail
 

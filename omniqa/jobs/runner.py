@@ -15,7 +15,7 @@ from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.prefetch import Cancelled, prefetch
 from omniqa.jobs.results import Results
-from omniqa.jobs.rows import FAILED, Asked, ClipQuestions, Request, Rows
+from omniqa.jobs.rows import FAILED, ClipQuestions, ClipRequest, JobRows, Request
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.pipeline.token_estimate import estimate_tokens
@@ -73,9 +73,9 @@ class _Asking:
     had_frames: int | None = None
     fault: NotFiniteError | None = None
 
-    def about(self, request: Request) -> Asked:
+    def about(self, request: Request) -> ClipRequest:
         """One of its requests."""
-        return Asked(self.clip, request, self.file, self.had_frames)
+        return ClipRequest(self.clip, request, self.file, self.had_frames)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Runner:
 
     clips: Clips
     decoding: GenerationOptions
-    rows: Rows
+    rows: JobRows
     policy: FailurePolicy
     prefetch: int = 1
     timed_alone: bool = False

@@ -31,7 +31,7 @@ _FIELDS = "fields"
 _BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8
 
 
-class Table:
+class CsvCodec:
     """A layout for `omniqa.jobs.jsonl_store`.
 
     Its columns have names like retention.achieved, and those of the questions' fields.
@@ -46,12 +46,12 @@ class Table:
         self.header = self.opening = self._line(self.columns)
 
     @classmethod
-    def with_fields(cls, names: Iterable[str]) -> "Table":
+    def with_fields(cls, names: Iterable[str]) -> "CsvCodec":
         """Room for the fields that come with questions."""
         return cls((*COLUMNS, *(f"{_FIELDS}.{name}" for name in names)))
 
     @classmethod
-    def of(cls, path: Path) -> "Table":
+    def of(cls, path: Path) -> "CsvCodec":
         """The layout of a file that is there. Raises UsageError where its first line names no columns."""
         with path.open(newline="", encoding=_BYTES[0], errors=_BYTES[1]) as file:
             try:
@@ -59,12 +59,12 @@ class Table:
             except csv.Error as error:
                 raise UsageError(f"Line 1 of {path} names no columns ({error}).") from error
 
-    def like(self, path: Path) -> "Table":
+    def like(self, path: Path) -> "CsvCodec":
         """This layout without columns that the table of an older version, which goes on, does not have."""
         if not path.is_file() or not path.stat().st_size:
             return self
-        there = set(Table.of(path).columns)
-        return Table([name for name in self.columns if name in there or name not in _LATER])
+        there = set(CsvCodec.of(path).columns)
+        return CsvCodec([name for name in self.columns if name in there or name not in _LATER])
 
     def encode(self, row: Row) -> bytes:
         """The row's line; what a row has no value for stays empty."""

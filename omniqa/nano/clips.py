@@ -11,7 +11,7 @@ import numpy as np
 
 from omniqa.errors import UsageError
 from omniqa.nano.picture import frame_at
-from omniqa.nano.questions import Question, questions
+from omniqa.nano.questions import NanoQuestion, questions
 from omniqa.nano.scenes import Script
 from omniqa.nano.sound import RATE, waveform
 
@@ -98,7 +98,7 @@ def _sound_frames(script: Script) -> Iterator[av.AudioFrame]:
         yield frame
 
 
-def _as_dict(video: str, question: Question) -> dict[str, Any]:
+def _as_dict(video: str, question: NanoQuestion) -> dict[str, Any]:
     """One line of the questions' file."""
     return {
         "video": video,

@@ -32,7 +32,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Source:
+class SoundSource:
     """All sounds of one kind, or all times that one word is spoken.
 
     Attributes:
@@ -80,29 +80,31 @@ class Facts:
         return tuple(dict.fromkeys(shown.label for shown in self.things))
 
     @cached_property
-    def kinds(self) -> dict[str, Source]:
+    def kinds(self) -> dict[str, SoundSource]:
         """The kinds of sound that are heard."""
         heard = {kind: tuple(sound for sound in self.sounds if sound.kind == kind) for kind in SOUNDS}
-        return {kind: Source(kind, kind, events) for kind, events in heard.items() if events}
+        return {kind: SoundSource(kind, kind, events) for kind, events in heard.items() if events}
 
     @cached_property
-    def words(self) -> dict[str, Source]:
+    def words(self) -> dict[str, SoundSource]:
         """The words that are spoken."""
         events = self.kinds["voice"].events if "voice" in self.kinds else ()
         spoken = dict.fromkeys(sound.word for sound in events)
-        return {word: Source(f"word {word}", "voice", tuple(e for e in events if e.word == word)) for word in spoken}
+        by_word = {word: tuple(event for event in events if event.word == word) for word in spoken}
+        return {word: SoundSource(f"word {word}", "voice", said) for word, said in by_word.items()}
 
     @cached_property
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[SoundSource]:
         """Whatever can be heard and named: kinds, and words."""
         return [*self.kinds.values(), *self.words.values()]
 
     @cached_property
-    def runs(self) -> list[Source]:
+    def runs(self) -> list[SoundSource]:
         """The sounds in order, equal ones in a row taken together."""
-        return [Source(kind, kind, tuple(events)) for kind, events in groupby(self.sounds, lambda sound: sound.kind)]
+        runs = groupby(self.sounds, lambda sound: sound.kind)
+        return [SoundSource(kind, kind, tuple(events)) for kind, events in runs]
 
-    def scene_of(self, source: Source) -> int | None:
+    def scene_of(self, source: SoundSource) -> int | None:
         """Index of the one scene in which all of a source lies, if there is one."""
         start, end = source.span
         inside = [index for index, scene in enumerate(self.scenes) if scene.start <= start and end <= scene.end]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omniqa.nano import finding
 from omniqa.nano.facts import Facts
-from omniqa.nano.finding import THINGS, THIRDS, Found
+from omniqa.nano.finding import THINGS, THIRDS, AnsweredQuestion
 from omniqa.nano.scenes import COLOURS, DIGITS, LETTERS, MOST_STRIKES, MOST_THINGS, MOTIONS, SHAPES, SOUNDS
 from omniqa.nano.words import WORDS
 
@@ -34,7 +34,7 @@ class Kind:
     modality: str
     answers: tuple[str, ...]
     wordings: tuple[str, ...]
-    find: Callable[[Facts], list[Found]]
+    find: Callable[[Facts], list[AnsweredQuestion]]
     choices: bool = True
     even: bool = False
     guesses: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from omniqa.nano.facts import Facts, Span
-from omniqa.nano.finding import Found
+from omniqa.nano.finding import AnsweredQuestion
 from omniqa.nano.kinds import KINDS, Kind
 from omniqa.nano.scenes import Script
 
@@ -18,7 +18,7 @@ _CHOICES_SHARE = 0.4  # of the questions that can be asked either way
 
 
 @dataclass(frozen=True)
-class Question:
+class NanoQuestion:
     """A question and its answer.
 
     Attributes:
@@ -53,7 +53,7 @@ class Question:
         return self.answer if self.options is None else self.options[LETTERS.index(self.answer)]
 
 
-def questions(script: Script, rounds: int = 1, every: bool = False) -> list[Question]:
+def questions(script: Script, rounds: int = 1, every: bool = False) -> list[NanoQuestion]:
     """Questions about a clip, in random order; the same script gives the same questions.
 
     Args:
@@ -63,7 +63,7 @@ def questions(script: Script, rounds: int = 1, every: bool = False) -> list[Ques
     """
     facts, rng = Facts(script), Random(f"questions {script.seed} {script.seconds} {len(script.scenes)}")
     kinds = [kind for kind in KINDS.values() if kind.learned or every]
-    asked: dict[str, Question] = {}
+    asked: dict[str, NanoQuestion] = {}
     for _ in range(rounds):
         for kind in kinds:
             for question in _ask(kind, facts, rng):
@@ -86,7 +86,7 @@ def chance(kind: str, choices: bool = False) -> float:
     return 1 / len(LETTERS) if choices else KINDS[kind].chance
 
 
-def _ask(kind: Kind, facts: Facts, rng: Random) -> Iterator[Question]:
+def _ask(kind: Kind, facts: Facts, rng: Random) -> Iterator[NanoQuestion]:
     """One question of a kind, or none."""
     found = _pick(kind, kind.find(facts), rng)
     if found is None:
@@ -99,10 +99,10 @@ def _ask(kind: Kind, facts: Facts, rng: Random) -> Iterator[Question]:
     if choices:
         options = _options(kind, found, rng)
         answer = LETTERS[options.index(found.answer)]
-    yield Question(kind.name, kind.task, kind.modality, text, answer, options, found.evidence)
+    yield NanoQuestion(kind.name, kind.task, kind.modality, text, answer, options, found.evidence)
 
 
-def _pick(kind: Kind, found: list[Found], rng: Random) -> Found | None:
+def _pick(kind: Kind, found: list[AnsweredQuestion], rng: Random) -> AnsweredQuestion | None:
     if kind.even:
         # Each answer is as likely as any other, whatever a clip offers more of; so all must be on offer.
         if {one.answer for one in found} < set(kind.answers):
@@ -115,7 +115,7 @@ def _pick(kind: Kind, found: list[Found], rng: Random) -> Found | None:
     return picked if rng.random() < picked.share else None
 
 
-def _options(kind: Kind, found: Found, rng: Random) -> tuple[str, ...]:
+def _options(kind: Kind, found: AnsweredQuestion, rng: Random) -> tuple[str, ...]:
     """The answer among three wrong ones: first such that are in the clip, for else looking would be enough."""
     likely = [label for label in dict.fromkeys(found.rivals) if label != found.answer and label not in found.also_true]
     shut_out = {found.answer, *found.also_true, *likely}

@@ -61,7 +61,7 @@ _SCENE_SECONDS, _SOUND_SECONDS = 4.0, 0.5  # of a script that is read from a des
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrainedQuestion:
     """A question in words that nano was trained on.
 
     Attributes:
@@ -96,7 +96,9 @@ def _pattern(kind: Kind, wording: str) -> re.Pattern[str]:
     return re.compile(text + (f"(?:{_OPTIONS})?" if kind.choices else ""))
 
 
-def questions_for(qa: "OmniQA", video: "str | Path | Source | EncodedClip", near: str = "") -> Iterator[Asked]:
+def questions_for(
+    qa: "OmniQA", video: "str | Path | Source | EncodedClip", near: str = ""
+) -> Iterator[TrainedQuestion]:
     """Questions about a clip to which nano's answer agrees with its own description of the clip.
 
     Args:
@@ -115,7 +117,7 @@ def questions_for(qa: "OmniQA", video: "str | Path | Source | EncodedClip", near
     return (one for one in asked if one.answer is None or answer(one.text) == one.answer)
 
 
-def one_of_each_kind(asked: Iterable[Asked]) -> Iterator[Asked]:
+def one_of_each_kind(asked: Iterable[TrainedQuestion]) -> Iterator[TrainedQuestion]:
     """The first question of each kind."""
     kinds = set()
     for one in asked:
@@ -124,18 +126,19 @@ def one_of_each_kind(asked: Iterable[Asked]) -> Iterator[Asked]:
             yield one
 
 
-def _suitable(description: str) -> Iterator[Asked]:
+def _suitable(description: str) -> Iterator[TrainedQuestion]:
     script = script_of(description)
     kinds = [kind for kind in _learned() if kind.name not in _UNPLACED]
     if script is None:
-        yield from (Asked(kind.name, text, None) for kind in kinds for text in kind.wordings if "{" not in text)
+        plain = ((kind.name, text) for kind in kinds for text in kind.wordings if "{" not in text)
+        yield from (TrainedQuestion(name, text, None) for name, text in plain)
         return
     facts = Facts(script)
     for kind in kinds:
         for found in kind.find(facts):
             answer = None if kind.name == _UNTOLD else found.answer
             if found.open and answer != "no":  # what is not there may be asked without end
-                yield from (Asked(kind.name, text.format(**found.names), answer) for text in kind.wordings)
+                yield from (TrainedQuestion(kind.name, text.format(**found.names), answer) for text in kind.wordings)
 
 
 def _likeness(text: str, other: str) -> float:

@@ -5,14 +5,14 @@ from itertools import count
 
 from omniqa.errors import UsageError
 from omniqa.nano.picture import frame_at, frames
-from omniqa.nano.questions import Question, chance, description, questions
+from omniqa.nano.questions import NanoQuestion, chance, description, questions
 from omniqa.nano.scenes import Script, draw
 from omniqa.nano.sound import RATE, waveform
 
 __all__ = [
     "FIRST_TRAINING_SEED",
     "RATE",
-    "Question",
+    "NanoQuestion",
     "Script",
     "chance",
     "description",

@@ -23,7 +23,7 @@ from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
-from omniqa.pipeline.fit import Request, choose, require_weights
+from omniqa.pipeline.fit import ModelRequest, choose, require_weights
 from omniqa.pipeline.prefill import Prefilled, PrefillStage
 from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
@@ -416,7 +416,7 @@ def load(
     check_device(device)
     if device != "auto":
         _device(device)  # that it is not there comes before what would fit
-    choice = choose(machine.read_machine(device), Request(model, device, dtype))
+    choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype))
     where = _device(choice.device)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     on_step(f"loading {checkpoint.name}")

@@ -55,7 +55,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """What a user asks for, as far as memory depends on it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Request:
     dtype: str = "auto"
 
 
-ANYTHING = Request()
+ANYTHING = ModelRequest()
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Choice:
         return self.free is None or self.need.weights <= self.free
 
 
-def choose(machine: Machine, request: Request = ANYTHING) -> Choice:
+def choose(machine: Machine, request: ModelRequest = ANYTHING) -> Choice:
     """The model and the device to use: the first that fits, of those that the user's words allow.
 
     Without a model: the 7B on the GPU, the 3B there, the 3B on the CPU. What the user names stays.
@@ -116,7 +116,7 @@ def choose(machine: Machine, request: Request = ANYTHING) -> Choice:
     return choice
 
 
-def pick(machine: Machine, request: Request = ANYTHING) -> Choice:
+def pick(machine: Machine, request: ModelRequest = ANYTHING) -> Choice:
     """The same, but where nothing fits, what needs least is given with a warning.
 
     Raises:
@@ -214,7 +214,7 @@ def place(device: str) -> str:
     return "in this machine's memory" if device == "cpu" else "on the GPU"
 
 
-def _candidates(machine: Machine, request: Request) -> Iterator[tuple[str, str]]:
+def _candidates(machine: Machine, request: ModelRequest) -> Iterator[tuple[str, str]]:
     """Models and devices in the order in which they are tried."""
     has_gpu = machine.gpu_free_bytes is not None
     if request.device != "auto":

@@ -8,7 +8,7 @@ import torch
 from omniqa.bench.cases import Case, Rounds, make_cases
 from omniqa.bench.measure import bench
 from omniqa.bench.report import Spread
-from omniqa.bench.run import CLEAR_REFS, Runner, first_difference, kl_divergence, reset_rss_peak
+from omniqa.bench.run import CLEAR_REFS, MethodRunner, first_difference, kl_divergence, reset_rss_peak
 from omniqa.errors import OutOfMemoryError, UsageError
 from omniqa.media.clip import Clip
 from omniqa.models.decode_step import DecodeStep
@@ -93,9 +93,8 @@ def test_kl_is_the_mean_along_full_tokens_answer_which_both_are_fed(measure, qa,
     """Against each token computed on its own: a new prefill, the answer's tokens so far, one more step."""
     got = by_name(measure(["random"], [0.2]))[("random", 0.2)]
     video = qa.encode(clip)
-    answer = (
-        Runner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0)).through_end(qa.model.end_tokens)
-    )
+    run = MethodRunner(qa, video, QUESTION, ONCE.new_tokens).run(registry.create("none", 1.0))
+    answer = run.through_end(qa.model.end_tokens)
     assert len(answer) > 1
 
     def distribution(name, before):
@@ -208,14 +207,14 @@ def test_a_method_that_can_not_run_is_left_out_unless_it_was_asked_for(measure):
 
 def test_what_does_not_fit_has_a_row_without_figures(measure, monkeypatch):
     """Full tokens need more memory than a method does: that is when one prunes."""
-    run = Runner.run
+    run = MethodRunner.run
 
     def small(self, pruner):
         if pruner.target > 0.4:
             raise OutOfMemoryError("too small")
         return run(self, pruner)
 
-    monkeypatch.setattr(Runner, "run", small)
+    monkeypatch.setattr(MethodRunner, "run", small)
     report = measure(["random"], [0.5, 0.3])
     assert [(row.measured is None, row.note) for row in report.rows] == [
         (True, "too small"),
@@ -230,7 +229,7 @@ def test_what_does_not_fit_has_a_row_without_figures(measure, monkeypatch):
 
 def test_every_run_generates_equally_many_tokens(qa, clip):
     """Past the answer's end as well, for the time of a token; what comes after the end is no part of the answer."""
-    run = Runner(qa, qa.encode(clip), QUESTION, 6).run(registry.create("none", 1.0))
+    run = MethodRunner(qa, qa.encode(clip), QUESTION, 6).run(registry.create("none", 1.0))
     tokens = run.answer.token_ids
     assert len(tokens) == 6
     assert run.tokens(frozenset()) == tokens
@@ -257,7 +256,7 @@ def test_the_peak_of_memory_is_of_the_row_alone(qa, clip):
     ballast = torch.ones(200 * 2**20, dtype=torch.uint8)
     high = peak_rss_bytes()
     del ballast
-    run = Runner(qa, qa.encode(clip), QUESTION, 1).run(registry.create("random", 0.3))
+    run = MethodRunner(qa, qa.encode(clip), QUESTION, 1).run(registry.create("random", 0.3))
     assert run.peak_rss_bytes < high - 100 * 2**20
     assert run.answer.stats.peak_device_bytes is None
 

@@ -280,7 +280,7 @@ def test_short_answers_are_right_if_their_words_are():
 
 
 def test_options_are_worded_as_nanos_are():
-    from omniqa.nano.questions import Question as NanoQuestion
+    from omniqa.nano.questions import NanoQuestion
 
     ours = Question(0, "clip", "What is heard?", "B", ("hum", "beep", "bell", "voice"))
     nanos = NanoQuestion("heard", "audio recognition", "audio", ours.text, "B", ours.options, ())

@@ -8,7 +8,7 @@ import pytest
 
 from omniqa.file_state import FileState, file_state, is_stale
 from omniqa.jobs.jsonl_store import JSON_LINES, read_rows
-from omniqa.jobs.table import COLUMNS, Table
+from omniqa.jobs.table import COLUMNS, CsvCodec
 from omniqa.pipeline.engine import OmniQA
 from tests.jobs.test_runner import lines
 
@@ -27,7 +27,7 @@ def folder(media, tmp_path):
 
 @pytest.fixture(params=["jsonl", "csv"])
 def layout(request):
-    return JSON_LINES if request.param == "jsonl" else Table.with_fields([])
+    return JSON_LINES if request.param == "jsonl" else CsvCodec.with_fields([])
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_lines_of_older_versions_do_not_say_and_stay_answered(start, qa, folder,
 
 def test_a_table_of_an_older_version_goes_on_with_the_columns_that_it_has(start, qa, folder, tmp_path):
     path = tmp_path / "out.csv"
-    older = Table([name for name in COLUMNS if not name.startswith("file.") and name != "media.jumps"])
+    older = CsvCodec([name for name in COLUMNS if not name.startswith("file.") and name != "media.jumps"])
     list(start([str(folder / "still.mp4")], QUESTION, path=path, layout=older).go_on(qa))
-    layout = Table.with_fields([]).like(path)
+    layout = CsvCodec.with_fields([]).like(path)
     assert layout.columns == older.columns
     list(start([str(folder)], QUESTION, path=path, layout=layout).go_on(qa))
     touched(folder / "cam.mp4")

@@ -11,7 +11,7 @@ import pytest
 
 from omniqa.errors import UsageError
 from omniqa.jobs.jsonl_store import JSON_LINES, JsonlStore, read_rows, write_line, write_whole
-from omniqa.jobs.table import Table
+from omniqa.jobs.table import CsvCodec
 
 ROWS = [{"n": 1, "text": "é\n\u2028"}, {"n": 2, "text": ""}, {"n": 3, "list": [1.5, None]}]
 
@@ -154,7 +154,7 @@ def test_lines_are_all_there_where_taking_some_out_was_broken_off(path, monkeypa
     assert visible(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("layout", [JSON_LINES, Table(("id", "answer"))])
+@pytest.mark.parametrize("layout", [JSON_LINES, CsvCodec(("id", "answer"))])
 def test_a_line_that_is_too_long_is_named_and_not_read_on(path, monkeypatch, layout):
     with JsonlStore(path, layout) as store:
         for text in ("short", "a\nb", "x" * 500):

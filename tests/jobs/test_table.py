@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from omniqa.errors import UsageError
 from omniqa.jobs.jsonl_store import JsonlStore, read_rows
-from omniqa.jobs.table import COLUMNS, Table
+from omniqa.jobs.table import COLUMNS, CsvCodec
 
-TABLE = Table(("id", "answer", "fields.note"))
+TABLE = CsvCodec(("id", "answer", "fields.note"))
 ROWS = [
     {"id": "1", "answer": 'a "word", and\na line\r\nmore', "fields": {"note": ["x", 1]}},
     {"id": "2", "answer": None, "fields": {}},
@@ -34,7 +34,7 @@ def path(tmp_path):
 
 def test_rows_come_back(path):
     assert list(read_rows(path, TABLE)) == CELLS
-    assert Table.of(path).columns == TABLE.columns
+    assert CsvCodec.of(path).columns == TABLE.columns
     with path.open(newline="", errors="surrogateescape") as file:
         assert list(csv.DictReader(file)) == CELLS
 
@@ -55,7 +55,7 @@ def test_after_a_kill_at_any_byte_all_whole_rows_are_there(path):
 @settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_text_comes_back(texts):
-    table = Table([f"c{index}" for index in range(len(texts))])
+    table = CsvCodec([f"c{index}" for index in range(len(texts))])
     line = table.encode({f"c{index}": text for index, text in enumerate(texts)})
     assert table.is_whole(line)
     assert list(table.decode(line).values()) == texts
@@ -63,8 +63,8 @@ def test_any_text_comes_back(texts):
 
 def test_a_table_with_other_columns_is_refused(path):
     with pytest.raises(UsageError, match="other columns"):
-        JsonlStore(path, Table.with_fields(["note"]))
-    assert Table.with_fields(["note"]).columns == (*COLUMNS, "fields.note")
+        JsonlStore(path, CsvCodec.with_fields(["note"]))
+    assert CsvCodec.with_fields(["note"]).columns == (*COLUMNS, "fields.note")
 
 
 def test_cells_of_any_length_come_back(tmp_path):

@@ -13,7 +13,7 @@ from omniqa.pipeline.fit import (
     METHOD,
     RETENTION,
     Choice,
-    Request,
+    ModelRequest,
     advice,
     choose,
     minute,
@@ -75,11 +75,11 @@ def test_weights_that_fit_without_a_minutes_clip_are_taken_with_a_warning():
 @pytest.mark.parametrize(
     ("request_", "model", "device"),
     [
-        (Request(HUB_7B), HUB_7B, "cpu"),
-        (Request(HUB_7B, "cpu"), HUB_7B, "cpu"),
-        (Request(device="cpu"), HUB_3B, "cpu"),
-        (Request(HUB_3B, "cuda:1"), HUB_3B, "cuda:1"),
-        (Request(NANO), NANO, "cuda"),
+        (ModelRequest(HUB_7B), HUB_7B, "cpu"),
+        (ModelRequest(HUB_7B, "cpu"), HUB_7B, "cpu"),
+        (ModelRequest(device="cpu"), HUB_3B, "cpu"),
+        (ModelRequest(HUB_3B, "cuda:1"), HUB_3B, "cuda:1"),
+        (ModelRequest(NANO), NANO, "cuda"),
     ],
 )
 def test_what_the_user_names_stays(request_, model, device):
@@ -88,19 +88,24 @@ def test_what_the_user_names_stays(request_, model, device):
 
 
 def test_a_device_that_nobody_knows_yet_is_left_to_torch():
-    assert choose(machine(16), Request(HUB_7B, "cuda")).free is None
+    assert choose(machine(16), ModelRequest(HUB_7B, "cuda")).free is None
 
 
 @pytest.mark.parametrize(
     ("here", "request_", "said", "unsaid"),
     [
-        (machine(16, 8), Request(HUB_7B, "cuda"), ['{model="Qwen/Qwen2.5-Omni-3B"} {device="cpu"}'], []),
-        (machine(16, 8), Request(HUB_3B, "cuda"), ['{device="cpu"}'], ["{model"]),
-        (machine(16), Request(HUB_7B), ['{model="Qwen/Qwen2.5-Omni-3B"}'], ["{device"]),
-        (machine(16), Request(HUB_3B, dtype="float32"), ['{dtype="bfloat16"}'], ["{device", "{model"]),
-        (machine(16), Request(HUB_7B, "cpu", "float32"), ['{model="Qwen/Qwen2.5-Omni-3B"} {dtype="bfloat16"}'], []),
-        (machine(8), Request(HUB_3B, "cpu"), ["Close other programs"], ["--"]),
-        (machine(8), Request(HUB_7B, "cpu"), ["Close other programs"], ["--"]),
+        (machine(16, 8), ModelRequest(HUB_7B, "cuda"), ['{model="Qwen/Qwen2.5-Omni-3B"} {device="cpu"}'], []),
+        (machine(16, 8), ModelRequest(HUB_3B, "cuda"), ['{device="cpu"}'], ["{model"]),
+        (machine(16), ModelRequest(HUB_7B), ['{model="Qwen/Qwen2.5-Omni-3B"}'], ["{device"]),
+        (machine(16), ModelRequest(HUB_3B, dtype="float32"), ['{dtype="bfloat16"}'], ["{device", "{model"]),
+        (
+            machine(16),
+            ModelRequest(HUB_7B, "cpu", "float32"),
+            ['{model="Qwen/Qwen2.5-Omni-3B"} {dtype="bfloat16"}'],
+            [],
+        ),
+        (machine(8), ModelRequest(HUB_3B, "cpu"), ["Close other programs"], ["--"]),
+        (machine(8), ModelRequest(HUB_7B, "cpu"), ["Close other programs"], ["--"]),
     ],
 )
 def test_advice_names_only_what_was_not_done_and_would_help(here, request_, said, unsaid):

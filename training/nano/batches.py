@@ -34,7 +34,7 @@ from omniqa.nano import world
 from omniqa.nano.clips import write_clip
 from omniqa.nano.facts import Facts, Span
 from omniqa.nano.finding import THINGS
-from omniqa.nano.questions import LETTERS, Question
+from omniqa.nano.questions import LETTERS, NanoQuestion
 from omniqa.nano.scenes import COLOURS, SHAPES, SOUNDS, Scene, Script, draw
 from omniqa.nano.words import WORDS
 from training.nano.truth import shown as shown_while_heard
@@ -68,7 +68,7 @@ class Asked:
     evidence: tuple[Span, ...] = ()
 
     @classmethod
-    def of(cls, question: Question) -> "Asked":
+    def of(cls, question: NanoQuestion) -> "Asked":
         """A question of the world."""
         right = tuple(letter == question.answer for letter in LETTERS) if question.options else ()
         evidence = question.evidence if question.kind != "description" else ()
