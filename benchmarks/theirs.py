@@ -204,8 +204,9 @@ def make_importable() -> None:
     found = importlib.util.find_spec("torchvision")
     if found is None:
         raise ImportError("No module named 'torchvision'")
+    compiled = Path(found.submodule_search_locations[0]).glob("_C*.so")  # type: ignore[index]  # its name varies
     try:
-        torch.ops.load_library(Path(found.submodule_search_locations[0]) / "_C.so")  # type: ignore[index]
+        torch.ops.load_library(next(compiled, "_C.so"))
     except OSError:
         # Built for another torch: preprocessing uses no compiled part of it, but these must be declared.
         library = torch.library.Library("torchvision", "DEF")
