@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def missing() -> str:
     lacks = [module for module in ("torchvision", "qwen_omni_utils") if not there(module)]
     lacks += [] if any(map(there, READERS)) else ["decord"]
     lacks += [] if shutil.which("ffmpeg") or there("imageio_ffmpeg") else ["ffmpeg"]
+    lacks += [] if there("audioread") else ["audioread"]
+    # qwen-omni-utils hands librosa a reader of audioread's, which librosa takes no longer.
+    lacks += ["librosa below 1.0"] if int(version("librosa").split(".")[0]) else []
     return ", ".join(lacks)
 
 
