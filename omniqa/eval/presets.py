@@ -8,8 +8,8 @@ from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.runtime.generation_options import GenerationOptions
 
-_TOKEN = 28 * 28  # pixels of a token, in which the harnesses count for Qwen2.5-Omni
-_MOST_FRAMES = 768  # of qwen_omni_utils, where the harness sets no bound of its own
+_TOKEN = 28 * 28  # pixels of a token, in which the harnesses count
+_MOST_FRAMES = 768  # of the published preprocessing, where the harness sets no bound of its own
 _TOTAL = round(128_000 * 0.9) * _TOKEN  # likewise
 _VIDEO_TOTAL = 24_576 * _TOKEN
 _DENSE = 1000.0  # frames a second; a fixed number of frames is the tighter bound then
