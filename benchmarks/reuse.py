@@ -3,7 +3,7 @@
     python -m benchmarks.reuse nano CLIP [CLIP ...] --threshold 2 --threshold 4
     python -m benchmarks.reuse 3b-random CLIP --threshold 4 --runs 3
 
-For each clip and threshold, in turn in one process: the share of windows that were taken from the grid before, the
+For each clip and threshold, in turn in one process: the share of tokens that were taken from an earlier grid, the
 vision encoder's seconds (medians) and how many times shorter they are, and the error of the embeddings: the root mean
 square of the difference from exact ones, over the root mean square of exact ones around their mean. Frames are decoded
 before the clock starts. What it costs in answers tells `omniqa eval ... --reuse-static LEVELS` on your own questions.
@@ -46,7 +46,7 @@ def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, thresholds: list[floa
             taken.append(video.timing_s["vision_encoder"])
     exact, medians = encoded[0].video, [statistics.median(taken) for taken in seconds]
     return [
-        f"| {clip.name} | {'off' if threshold is None else f'{threshold:g}'} | {video.summary.windows_reused:.1%} "
+        f"| {clip.name} | {'off' if threshold is None else f'{threshold:g}'} | {video.summary.tokens_reused:.1%} "
         f"| {median:.2f} | {medians[0] / median:.2f} | {relative_error(video.video, exact):.3f} |"
         for threshold, video, median in zip(settings, encoded, medians, strict=True)
     ]
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames, max_pixels=given.max_pixels, audio=False)
     precision = str(qa.model.dtype).removeprefix("torch.")
     print(f"{given.model}, {precision}, {torch.get_num_threads()} threads, medians of {given.runs} runs\n")
-    print("| clip | threshold | windows taken | vision encoder s | times faster | error |")
+    print("| clip | threshold | tokens taken | vision encoder s | times faster | error |")
     print("|---|---:|---:|---:|---:|---:|")
     for clip in given.clips:
         print("\n".join(measure(qa, clip, sampling, given.threshold or THRESHOLDS, given.runs)), flush=True)

@@ -34,7 +34,7 @@ from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import AudioEncoding, EncodedMedia
 from omniqa.pruning.vision_rule import VisionRule
 
-FORMAT = 4  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+FORMAT = 5  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
 # As safetensors calls them.
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: MASK}
 _TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
@@ -188,6 +188,11 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
     keep = tensors.get(KEEP)
     if (keep is None) != (rule is None) or (keep is not None and int((keep == 1).sum()) != about.kept):
         raise ValueError("its video tokens are not those that its mask names")
+    if keep is not None and rule is not None:
+        grids = len(about.grid_times)
+        counts = rule.counts(grids, about.rows * about.cols)
+        if tuple((keep == 1).view(grids, -1).sum(1).tolist()) != counts:
+            raise ValueError("its rule does not keep so many tokens")
     sound = None
     if about.window is not None:
         sound = AudioEncoding(tensors["audio"], tensors["queries"], tensors["keys"], about.window)

@@ -131,8 +131,8 @@ class CacheFlags:
     reuse_static: Annotated[
         float | None,
         typer.Option(
-            help="Take parts of the picture that change by at most so much, in levels of 255, from the frames before; "
-            "faster, and no longer exact. Default: off.",
+            help="Don't compute video tokens whose pixels change by at most so much, in levels of 255: an earlier "
+            "frame's stand for them. Faster, and no longer exact. Default: off.",
             metavar="LEVELS",
             min=0,
             max=255,

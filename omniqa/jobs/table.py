@@ -20,7 +20,7 @@ COLUMNS = (
     "timing_s.time_to_first_token", "timing_s.total",
     "memory.device", "memory.peak_rss_bytes", "memory.peak_device_bytes", "media.duration_s", "media.frames",
     "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "media.grids", "media.grids_reused",
-    "media.windows_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "media.deinterlaced", "media.padded",
+    "media.tokens_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "media.deinterlaced", "media.padded",
     "file.bytes", "file.mtime_s", "evidence", "settings",
 )  # fmt: skip
 _LATER = {  # columns that tables of 0.1.0 may lack

@@ -20,7 +20,7 @@ class MediaSummary:
     """What was taken from the file; width and height are those the model saw.
 
     grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
-    windows_reused: the share of all vision windows that reuse_static took from the grid before.
+    tokens_reused: the share of all video tokens that reuse_static took from an earlier grid.
     jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
     hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
     pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
@@ -36,7 +36,7 @@ class MediaSummary:
     warnings: tuple[str, ...]
     grids: int = 0
     grids_reused: int = 0
-    windows_reused: float = 0.0
+    tokens_reused: float = 0.0
     jumps: tuple[ClockJump, ...] = ()
     hdr: str | None = None
     pixel_aspect: str | None = None

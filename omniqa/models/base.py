@@ -167,7 +167,7 @@ class GridSink(Protocol):
     Attributes:
         grids: how many have come.
         grids_reused: how many of them equal an earlier one.
-        windows_reused: the share of all windows that were taken from the grid before, equal grids not counted.
+        tokens_reused: the share of all tokens that `reuse_static` took from an earlier grid.
         added: (k, n_V, d) what is added to the clip's video tokens before decoder layers 0 to k-1, once `finish` was
             called; None if the family adds nothing.
     """
@@ -177,7 +177,7 @@ class GridSink(Protocol):
     added: "torch.Tensor | None"
 
     @property
-    def windows_reused(self) -> float: ...  # noqa: D102
+    def tokens_reused(self) -> float: ...  # noqa: D102
 
     def push(self, frames: Any) -> None:
         """Take one grid: uint8 frames (temporal_patch, H, W, 3)."""
@@ -194,6 +194,18 @@ class AttendedSink(GridSink, Protocol):
     """
 
     attention: "torch.Tensor | None"
+
+
+class TakeGrids(Protocol):
+    """Is handed a clip's embeddings, whole windows of a VisionRule at a time, in order."""
+
+    def __call__(self, tokens: "torch.Tensor", keep: "torch.Tensor | None" = None) -> None:
+        """Take some windows' tokens.
+
+        Args:
+            tokens: (grids, tokens_per_grid, d) if the rule is still to be applied, else (m, d) what it kept.
+            keep: (grids, tokens_per_grid) bool, the m tokens that the rule kept; None if it is still to be applied.
+        """
 
 
 class Model(Protocol):
@@ -228,21 +240,26 @@ class Model(Protocol):
         """The modules whose weights decide what a clip is encoded to."""
 
     @property
+    def vision_depth(self) -> int:
+        """Blocks of the vision encoder, before which a VisionRule may decide; 0 if that is not offered."""
+
+    @property
     def audio_form(self) -> tuple[int, int, int]:
         """Heads, size of a head, and positions in a window of `AudioEncoding`'s queries and keys."""
 
     def vision_encoder(self, attention: Any) -> Any:
         """What encodes frames: see `omniqa.models.qwen2_5_omni.vision.VisionEncoder`."""
 
-    def vision_stream(self, encoder: Any, reuse_static: float | None, window: int | None, take: Any) -> "GridSink":
+    def vision_stream(self, encoder: Any, reuse_static: float | None, rule: Any, take: TakeGrids) -> "GridSink":
         """What takes a clip's grids one by one.
 
         Args:
             encoder: what `vision_encoder` gave.
-            reuse_static: windows of a frame that differ by at most so much, in levels of 255, may be taken from the
-                grid before; None computes them all.
-            window: of grids, handed to `take` as (grids, tokens_per_grid, d) and freed; None hands on nothing.
-            take: may be called with whole windows, in order; what it did not get is `finish`'s.
+            reuse_static: tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, may
+                be taken from there; None computes them all.
+            rule: a VisionRule (omniqa.pruning). Whole windows of it are handed to `take` and freed; one whose block
+                lies before the encoder's end is applied there. None hands on nothing.
+            take: what it did not get is `finish`'s, and no rule was applied to that.
         """
 
     def attended_stream(self, encoder: Any) -> "AttendedSink":

@@ -42,7 +42,7 @@ class _Video:
                 raise UsageError("The method needs every video token to be encoded: it can't reuse static ones.")
             self.grids = self.attended = model.attended_stream(encoder)
         else:
-            self.grids = model.vision_stream(encoder, reuse_static, rule.window if rule else None, self._prune)
+            self.grids = model.vision_stream(encoder, reuse_static, rule, self._take)
         self.rule = rule
         self._keep: list[Tensor] = []
         self._kept: list[Tensor] = []
@@ -58,7 +58,8 @@ class _Video:
         rest, added = self.grids.finish(), self.grids.added
         if self.rule is None:
             return rest.flatten(0, 1), None, added
-        self._prune(rest)
+        if len(rest):
+            self._take(rest)
         keep = torch.cat(self._keep)
         return torch.cat(self._kept), keep, None if added is None else added[:, keep]
 
@@ -69,19 +70,20 @@ class _Video:
         received = self.attended.attention
         return torch.zeros(0) if received is None else received  # None: no grid came
 
-    def _prune(self, grids: Tensor) -> None:
-        if len(grids):
+    def _take(self, tokens: Tensor, keep: Tensor | None = None) -> None:
+        if keep is None:
             assert self.rule is not None
-            keep = self.rule.keep(grids)
-            self._keep.append(keep.flatten())
-            self._kept.append(grids[keep])
+            keep = self.rule.keep(tokens)
+            tokens = tokens[keep]
+        self._keep.append(keep.flatten())
+        self._kept.append(tokens)
 
 
 class ClipEncoder:
     """Takes clips through the encoders of one model.
 
-    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid before;
-    None computes them all.
+    reuse_static: tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are taken from
+    there; None computes them all.
     cache: where encoded clips are kept; None keeps none.
     """
 
@@ -229,7 +231,7 @@ def _summary(clip: Clip, grids: GridSink) -> MediaSummary:
         warnings=clip.warnings,
         grids=grids.grids,
         grids_reused=grids.grids_reused,
-        windows_reused=grids.windows_reused,
+        tokens_reused=grids.tokens_reused,
         jumps=tuple(ClockJump(float(jump.at), float(jump.by)) for jump in clip.info.clock.jumps),
         hdr=picture.hdr if picture else None,
         pixel_aspect="{}:{}".format(*picture.pixel_aspect.as_integer_ratio()) if picture else None,

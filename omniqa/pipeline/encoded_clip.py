@@ -117,7 +117,7 @@ class EncodedClip(EncodedMedia):
 
     def serves(self, rule: VisionRule | None) -> bool:
         """Whether a method with this rule can use what was encoded."""
-        return self.rule is None or self.rule == rule
+        return self.rule == rule or (self.rule is None and (rule is None or rule.block is None))
 
     def plan(self, method: AnyMethod, layers: int) -> Plan:
         """The method's plan for this clip, solved once.

@@ -48,8 +48,8 @@ class OmniQA:
     """A loaded model that answers questions about videos. Made by `load`.
 
     cache: where encoded clips are kept; None keeps none.
-    reuse_static: windows of a frame that differ by at most so much, in levels of 255, are taken from the grid
-    before; None computes them all.
+    reuse_static: video tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are
+    taken from there; None computes them all.
 
     encoder and prefiller are the steps on their own.
     """
@@ -235,10 +235,18 @@ class OmniQA:
         *,
         attended: bool = False,
         progress: Progress = silent,
+        decode: bool = False,
     ) -> Ready:
-        """All that comes before the encoders; the encoded clip itself where the cache has it, attended if asked.
+        """All that comes before the encoders; the encoded clip itself, with all tokens, where the cache has it.
 
         It leaves the device alone: another thread may do it meanwhile.
+
+        Args:
+            video: as for `ask`.
+            sampling: as for `ask`.
+            progress: as for `ask_all`.
+            attended: serve methods that need `VisionAttention`, too.
+            decode: decode it even if the cache has it with all tokens.
 
         Raises:
             UsageError: the video is of another type, such as a list.
@@ -250,7 +258,17 @@ class OmniQA:
         if isinstance(video, Ready):
             return video
         taken = (sampling or ClipOptions()).within(self.pixels)
-        return self.encoder.preparer.prepare(video, taken, progress, attended)
+        return self.encoder.preparer.prepare(video, taken, progress, attended, decode)
+
+    def serves(self, ready: Ready, method: AnyMethod) -> bool:
+        """Whether the method can be asked by about a clip without encoding it again.
+
+        Raises:
+            UsageError: the method can't serve a clip of so many tokens.
+        """
+        if not isinstance(ready, EncodedClip):
+            return False
+        return ready.serves(method.vision_rule(method.plan(ready.counts, self.model.layers)))
 
     def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
         """Keeps an address, which is opened more than once, usable meanwhile."""
@@ -268,7 +286,10 @@ class OmniQA:
             plan = self._plan_estimate(method, video, sampling)
             if plan is not None:
                 return self._encode_file_for(method, plan, video, sampling, progress)
-        ready = self.prepare(video, sampling, attended=needs_attended(method), progress=progress)
+        attended = needs_attended(method)
+        ready = self.prepare(video, sampling, attended=attended, progress=progress)
+        if isinstance(ready, EncodedClip) and not self.serves(ready, method):  # the cache had another encoding of it
+            ready = self.prepare(video, sampling, attended=attended, progress=progress, decode=True)
         return self._encode_at_hand(method, ready, progress)
 
     def _encode_at_hand(self, method: AnyMethod, ready: Ready, progress: Progress) -> EncodedClip:
@@ -277,7 +298,25 @@ class OmniQA:
         clip = ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid)
         plan = method.plan(clip, self.model.layers)
         self.prefiller.aux_network(method)
-        return self.encoder.encode(ready, progress, _rule(method, plan), needs_attended(method))
+        return self.encoder.encode(ready, progress, self._rule(method, plan), needs_attended(method))
+
+    def _rule(self, method: AnyMethod, plan: Plan) -> VisionRule | None:
+        """The rule by which the method's video is pruned while it is encoded; None keeps all tokens until later.
+
+        A short clip keeps them, unless the rule decides inside the encoder: its tokens take little memory (118 MB in
+        the 7B at most), and in the cache they serve every method at every retention.
+
+        Raises:
+            UsageError: the vision encoder lacks the rule's block.
+        """
+        rule = method.vision_rule(plan)
+        if rule is not None:
+            rule.check_block(self.model.vision_depth)
+            if rule.block is not None:
+                return rule
+        if needs_attended(method):  # the vision encoder's last block has to see all of them
+            return None
+        return rule if plan.clip.n_video > HELD_WHOLE else None
 
     def _plan_estimate(self, method: AnyMethod, source: Source, sampling: ClipOptions) -> Plan | None:
         """The plan for what the file says that it holds; None if the method can't serve that."""
@@ -297,12 +336,12 @@ class OmniQA:
         again, by its real counts; if these have changed by then, its frames are decoded before they are counted.
         """
         attended = needs_attended(method)
-        encoded = self.encoder.encode_file(source, sampling, progress, _rule(method, plan), attended)
+        encoded = self.encoder.encode_file(source, sampling, progress, self._rule(method, plan), attended)
         if encoded.settle(method, self.model.layers):
             return encoded
         plan, spent = method.plan(encoded.counts, self.model.layers), encoded.timing_s
         del encoded  # never two of them at a time
-        encoded = self.encoder.encode_file(source, sampling, progress, _rule(method, plan), attended)
+        encoded = self.encoder.encode_file(source, sampling, progress, self._rule(method, plan), attended)
         if not encoded.settle(method, self.model.layers):
             ready = self.prepare(source, sampling, attended=attended, progress=progress)
             encoded = self._encode_at_hand(method, ready, progress)
@@ -426,17 +465,6 @@ def load(
         loaded = load_model(checkpoint, where, precision)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
     return OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
-
-
-def _rule(method: AnyMethod, plan: Plan) -> VisionRule | None:
-    """The rule by which the method's video is pruned while it is encoded; None keeps all tokens until later.
-
-    A short clip keeps them: its tokens take little memory (118 MB in the 7B at most), and in the cache they serve every
-    method at every retention.
-    """
-    if needs_attended(method):  # the vision encoder's last block has to see all of them
-        return None
-    return method.vision_rule(plan) if plan.clip.n_video > HELD_WHOLE else None
 
 
 def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:

@@ -66,15 +66,17 @@ class Preparer:
         sampling: ClipOptions,
         progress: Progress = silent,
         attended: bool = False,
+        decode: bool = False,
     ) -> Ready:
         """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it.
 
         attended: only if that has the attention which its video tokens receive.
+        decode: decode it even then.
         """
         clock = StageClock(torch.device("cpu"))
         with memory_errors():
             key, found = self.look_up(video, sampling, clock, attended=attended)
-            if found.media is not None:
+            if found.media is not None and not decode:
                 return EncodedClip.of(found.media, _name(video)).after(clock.seconds)
             with clock.stage("decode"):
                 clip = video

@@ -192,6 +192,8 @@ class MediaTokens:
             ValueError: another rule pruned the video before, so that nobody knows.
         """
         if self.video_keep is None:
+            if rule.block is not None:
+                raise ValueError(f"{rule} decides inside the vision encoder; what it would keep is unknown here")
             return rule.keep(self.video.unflatten(0, (-1, self.tokens_per_grid))).flatten()
         if self.rule != rule:
             raise ValueError(f"{self.rule} pruned the video; what {rule} would keep is unknown")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from omniqa.pruning.budget import floor_count
 from omniqa.pruning.vision_rule import VisionRule
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUP = 4  # grids that TTM looks at together
+VisionBlock = Annotated[int | None, "vision block before which TTM decides; none: after the encoder"]
 _BLOCK_GROUPS = 16  # groups that are compared at a time: 64 grids, the default clip in one go
 
 
@@ -24,13 +25,15 @@ class TemporalMerge(VisionRule):
     """
 
     window: ClassVar[int] = GROUP
+    references: ClassVar[tuple[int, ...]] = (0, 0, 0, 2)
 
     kept: int
 
     @classmethod
-    def at(cls, rho: float, tokens_per_grid: int) -> TemporalMerge:
-        """TTM at rate ρ, which keeps ⌊(1-ρ)·n⌋ of a grid's n = tokens_per_grid tokens."""
-        return cls(floor_count((1 - rho) * tokens_per_grid))
+    def at(cls, rho: float, tokens_per_grid: int, block: int | None = None) -> TemporalMerge:
+        """TTM at rate ρ, which keeps ⌊(1-ρ)·n⌋ of a grid's n = tokens_per_grid tokens, decided before a block."""
+        kept = floor_count((1 - rho) * tokens_per_grid)
+        return cls(kept, block=block if kept < tokens_per_grid else None)
 
     def rho(self, tokens_per_grid: int) -> float:
         """The rate ρ at which it keeps as many of a grid's tokens."""
@@ -40,16 +43,23 @@ class TemporalMerge(VisionRule):
         """See VisionRule."""
         return tuple(min(self.kept, tokens_per_grid) if grid % GROUP else tokens_per_grid for grid in range(grids))
 
-    def keep(self, grids: Tensor) -> Tensor:
+    def keep(self, grids: Tensor, represented: Tensor | None = None) -> Tensor:
         """See VisionRule."""
         import torch
 
+        if represented is None:
+            represented = torch.zeros(grids.shape[:2], dtype=torch.bool, device=grids.device)
         # In blocks of whole groups: the comparisons are in float32, and must not hold a long video three times over.
-        return torch.cat([_merge_groups(block, self.kept) for block in grids.split(_BLOCK_GROUPS * GROUP)])
+        size = _BLOCK_GROUPS * GROUP
+        blocks = zip(grids.split(size), represented.split(size), strict=True)
+        return torch.cat([_merge_groups(block, first_out, self.kept) for block, first_out in blocks])
 
 
-def _merge_groups(video: Tensor, kept: int) -> Tensor:
-    """Which tokens stay of whole groups, the last of them perhaps short: (grids, tokens_per_grid) bool."""
+def _merge_groups(video: Tensor, first_out: Tensor, kept: int) -> Tensor:
+    """Which tokens stay of whole groups, the last of them perhaps short: (grids, tokens_per_grid) bool.
+
+    first_out: (grids, tokens_per_grid) bool, tokens that count as the most similar.
+    """
     import torch
 
     from omniqa.pruning.ops import cosine
@@ -58,7 +68,7 @@ def _merge_groups(video: Tensor, kept: int) -> Tensor:
     # All groups at once for each comparison inside a group, on strided views.
     for later, earlier in ((1, 0), (2, 0), (3, 2)):
         grid = video[later::GROUP]
-        similarity = cosine(grid, video[earlier::GROUP][: len(grid)])
+        similarity = cosine(grid, video[earlier::GROUP][: len(grid)]).masked_fill(first_out[later::GROUP], torch.inf)
         most_similar = similarity.argsort(dim=-1, stable=True)[:, kept:]
         keep[later::GROUP].scatter_(1, most_similar, False)
     return keep

@@ -14,7 +14,7 @@ def test_exact_embeddings_have_no_error_and_their_mean_has_that_of_knowing_nothi
     assert abs(relative_error(exact.mean(0).expand_as(exact), exact) - 1) < 1e-6
 
 
-def test_with_the_threshold_more_windows_are_taken_and_what_is_exact_has_no_error():
+def test_with_the_threshold_more_tokens_are_taken_and_what_is_exact_has_no_error():
     qa = omniqa.load("nano", device="cpu")
     rows = measure(qa, ROOT / "sample_media" / "tiger.mp4", ClipOptions(audio=False), [0.0, 255.0], runs=1)
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

@@ -54,7 +54,7 @@ def test_reuse_static_tells_how_much_was_reused(ask, clip):
     code, out, err = ask(clip, "What is seen?", "--reuse-static", "255", "--json")
     assert code == 0, err
     media = json.loads(out)["media"]
-    assert media["windows_reused"] + media["grids_reused"] / 5 == pytest.approx(0.8)  # of five grids all but the first
+    assert media["tokens_reused"] == pytest.approx(0.8)  # of five grids all but the first
 
 
 def test_a_difference_out_of_range_is_refused(ask, clip):

@@ -68,7 +68,7 @@ class TinyStream:
     def __init__(self, encoder: TinyVision) -> None:
         self._encoder, self._tokens = encoder, list[Tensor]()
         self.grids = self.grids_reused = 0
-        self.windows_reused, self.added = 0.0, None
+        self.tokens_reused, self.added = 0.0, None
 
     def push(self, frames: Any) -> None:
         self._tokens.append(self._encoder.tokens(frames))
@@ -113,6 +113,7 @@ class TinyModel:
     width: int = WIDTH
     end_tokens: frozenset[int] = frozenset([END])
     audio_form: tuple[int, int, int] = (HEADS, WIDTH // HEADS, 26)
+    vision_depth: int = 0
 
     @property
     def encoders(self) -> tuple[nn.Module, nn.Module]:
@@ -121,7 +122,7 @@ class TinyModel:
     def vision_encoder(self, attention: Any) -> TinyVision:
         return self.vision
 
-    def vision_stream(self, encoder: TinyVision, reuse_static: Any, window: Any, take: Any) -> TinyStream:
+    def vision_stream(self, encoder: TinyVision, reuse_static: Any, rule: Any, take: Any) -> TinyStream:
         return TinyStream(encoder)
 
     def attended_stream(self, encoder: TinyVision) -> TinyStream:

@@ -19,10 +19,8 @@ class StreamingEncoder(GridStream):
     encoded again, in another batch, and equal to the encoder's rounding.
     """
 
-    def __init__(
-        self, encoder: VisionEncoder, window: int, take: Callable[[Tensor], None], still: float | None = None
-    ) -> None:
-        super().__init__(encoder, still)
+    def __init__(self, encoder: VisionEncoder, window: int, take: Callable[[Tensor], None]) -> None:
+        super().__init__(encoder)
         self._window = window
         self._take = take
 

@@ -3,7 +3,7 @@
 The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from omniqa.errors import ModelError
-from omniqa.models.base import Geometry, MediaShape, PromptText, TokenLayout
+from omniqa.models.base import Geometry, GridSink, MediaShape, PromptText, TakeGrids, TokenLayout
 from omniqa.models.decoder import Decoder
 from omniqa.models.qwen2_5_omni.audio import AudioEncoder, token_count
 from omniqa.models.qwen2_5_omni.aux_network import load_aux_network
 from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, pixel_bounds
+from omniqa.models.qwen2_5_omni.early_stream import EarlyStream
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.layout import build_layout
 from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
@@ -25,6 +26,7 @@ from omniqa.models.qwen2_5_omni.vision import GridStream, VisionEncoder
 from omniqa.models.qwen2_5_omni.vision_attention import AttendedStream
 from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
 from omniqa.runtime.upcast import float32_is_faster, upcast
 
@@ -78,6 +80,11 @@ class Thinker:
         return self.visual, self.audio_tower
 
     @property
+    def vision_depth(self) -> int:
+        """Number of the vision encoder's blocks."""
+        return len(self.visual.blocks)
+
+    @property
     def audio_form(self) -> tuple[int, int, int]:
         """See `Model.audio_form`."""
         sound = self.audio_tower.config
@@ -91,12 +98,15 @@ class Thinker:
     def vision_stream(
         self,
         encoder: VisionEncoder,
-        reuse_static: float | None,
-        window: int | None = None,
-        take: Callable[[torch.Tensor], None] = lambda grids: None,
-    ) -> GridStream:
-        """What takes a clip's grids one by one; with `window` it hands them on and frees them."""
-        return StreamingEncoder(encoder, window, take, reuse_static) if window else GridStream(encoder, reuse_static)
+        reuse_static: float | None = None,
+        rule: VisionRule | None = None,
+        take: TakeGrids = lambda tokens, keep=None: None,
+    ) -> GridSink:
+        """What takes a clip's grids one by one; with `rule` it hands on what is kept of them, and frees them."""
+        early = rule is not None and rule.block is not None and rule.block < self.vision_depth
+        if early or reuse_static is not None:
+            return EarlyStream(encoder, rule, reuse_static, take)
+        return StreamingEncoder(encoder, rule.window, take) if rule else GridStream(encoder)
 
     def attended_stream(self, encoder: VisionEncoder) -> AttendedStream:
         """What takes a clip's grids one by one, and works out what each token receives."""

@@ -5,7 +5,7 @@ batch freely and activations stay bounded by the batch. Windows of one shape sta
 window attention is one packed call a block, or at most four: inner windows, right edge, lower edge, corner.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from omniqa.models.qwen2_5_omni.preprocessor import IMAGE_MEAN, IMAGE_STD
-from omniqa.models.qwen2_5_omni.static_tokens import StillWindows
-from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE, PATCH, WindowGroup, WindowOrder, window_order
+from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE, PATCH, WindowOrder, window_order
 from omniqa.runtime.attention import Attention, rotate
 from omniqa.runtime.upload import upload
 
@@ -69,6 +68,11 @@ class VisionEncoder:
         self._tables: dict[tuple[int, int], GridTables] = {}
 
     @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.visual.blocks)
+
+    @property
     def batch_patches(self) -> int:
         """How many patches are encoded together, where a grid has no more of them."""
         return min(BATCH_PATCHES, CPU_PATCHES) if self._mean.device.type == "cpu" else BATCH_PATCHES
@@ -105,13 +109,25 @@ class VisionEncoder:
 
     def _encode_grids(self, frames: Tensor) -> Tensor:
         tables = self.tables(frames.shape[1] // CELL, frames.shape[2] // CELL)
-        x = self.embed(frames, tables)
-        for index, block in enumerate(self.visual.blocks):
-            groups = (WindowGroup(0, 1, x.shape[1]),) if index in self.full else tables.order.groups
-            x = x + self.attend(block.attn, block.norm1(x), tables.rotary, groups)
-            x = x + block.mlp(block.norm2(x))
+        x = self.run_blocks(self.embed(frames, tables), tables, range(self.depth))
         merged = self.visual.merger(x.flatten(0, 1)).view(len(x), len(tables.cells), -1)
         return merged[:, tables.restore]
+
+    def run_blocks(self, x: Tensor, tables: GridTables, blocks: range) -> Tensor:
+        """Some of the blocks, on all patches of some grids: x and result (grids, patches, width), in windows."""
+        for index in blocks:
+            block = self.visual.blocks[index]
+            q, k, v = self.project(block.attn, block.norm1(x), tables.rotary)
+            attended = self.attention.windows(q, k, v, self.window_lengths(index, tables))
+            x = x + block.attn.proj(attended.flatten(2))
+            x = x + block.mlp(block.norm2(x))
+        return x
+
+    def window_lengths(self, index: int, tables: GridTables) -> tuple[int, ...]:
+        """Patches of each window of a grid, in a block; all of them are one in a full-attention block."""
+        if index in self.full:
+            return (MERGE**2 * len(tables.cells),)
+        return tuple(group.size for group in tables.order.groups for _ in range(group.windows))
 
     def _rotary(self, positions: Tensor) -> Rotary:
         size = self.visual.config.hidden_size // self.heads
@@ -125,35 +141,24 @@ class VisionEncoder:
         q, k = (rotate(x.float(), *rotary).to(x.dtype) for x in (q, k))
         return q, k, v
 
-    def attend(self, attention: Any, x: Tensor, rotary: Rotary, groups: Sequence[WindowGroup]) -> Tensor:
-        """A block's attention, inside each window of `groups`: x and result (grids, patches, width)."""
-        q, k, v = self.project(attention, x, rotary)
-        lengths = tuple(group.size for group in groups for _ in range(group.windows))
-        return attention.proj(self.attention.windows(q, k, v, lengths).flatten(2))
-
 
 class GridStream:
     """Encodes a clip's grids as they arrive, a batch at a time; equal grids are encoded once.
 
-    still: windows whose pixels differ from the grid before by at most so much are taken from there, see StillWindows;
-    None: only what is equal is taken from elsewhere.
     grids, grids_reused: how many have come, and how many of them equal an earlier one.
+    tokens_reused: of tokens that differ, none is taken from elsewhere.
     """
 
-    def __init__(self, encoder: VisionEncoder, still: float | None = None) -> None:
+    tokens_reused = 0.0
+
+    def __init__(self, encoder: VisionEncoder) -> None:
         self.added: Tensor | None = None  # this family adds nothing in the decoder
         self._encoder = encoder
-        self._still = None if still is None else StillWindows(encoder, still)
         self._number: dict[bytes, int] = {}  # of each different grid, by its pixels' digest
         self._order: list[int] = []
         self._waiting: list[Tensor] = []
         self._encoded: list[Tensor] = []
         self.grids = self.grids_reused = 0
-
-    @property
-    def windows_reused(self) -> float:
-        """The share of all windows that were taken from the grid before, equal grids not counted."""
-        return self._still.reused / (self.grids * self._still.windows) if self._still and self.grids else 0.0
 
     @torch.inference_mode()
     def push(self, frames: Any) -> None:
@@ -180,6 +185,5 @@ class GridStream:
 
     def _encode_waiting(self) -> None:
         if self._waiting:
-            encode = self._encoder._encode_grids if self._still is None else self._still.encode
-            self._encoded.append(encode(torch.cat(self._waiting)))
+            self._encoded.append(self._encoder._encode_grids(torch.cat(self._waiting)))
             self._waiting = []

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from omniqa.errors import UsageError
 from omniqa.pruning.budget import ClipTokens, Plan, check_reached, nearest
 from omniqa.pruning.contract import Kept, MediaTokens, Method
-from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.ttm import TemporalMerge, VisionBlock
 from omniqa.pruning.vision_rule import VisionRule
 
 
@@ -26,11 +26,14 @@ class DyCoke(Method[DyCokePlan]):
     summary: ClassVar[str] = "video tokens that repeat an earlier grid leave; audio stays"
 
     rho: Annotated[float | None, "TTM rate; none: solved for R"] = None
+    vision_block: VisionBlock = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rho is not None and not 0 <= self.rho <= 1:
             raise UsageError(f"dycoke: rho={self.rho} is not allowed; it must be from 0 to 1.")
+        if self.vision_block is not None and self.vision_block < 0:
+            raise UsageError(f"dycoke: vision_block={self.vision_block} is not allowed; it must not be negative.")
 
     def plan(self, clip: ClipTokens, layers: int) -> DyCokePlan:
         """The exact counts, known ahead; Unreachable, a UsageError, where audio and first grids are too much for R."""
@@ -48,7 +51,9 @@ class DyCoke(Method[DyCokePlan]):
 
     def vision_rule(self, plan: DyCokePlan) -> VisionRule | None:
         """TTM; None without video."""
-        return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.clip.grids else None
+        clip = plan.clip
+        block = self.vision_block if clip.grids > 1 else None  # a single grid stays whole
+        return TemporalMerge.at(plan.rho, clip.tokens_per_grid, block) if clip.grids else None
 
     def replan(self, clip: ClipTokens, layers: int, rule: VisionRule) -> DyCokePlan | None:
         """The counts that TTM at the rule's rate leaves."""

@@ -317,3 +317,67 @@ def test_a_picture_alone_or_a_sound_alone(qa, file, long):
         )
         pruner = registry.create("dycoke", 1.0 if "video" in part else 0.5)
         assert_same(ask(qa, file, pruner, sampling=sampling), ask(qa, qa.encode(file, sampling), pruner))
+
+
+def test_a_rule_with_a_block_prunes_short_clips_too_and_the_layers_land_on_r(qa, file, read):
+    for name, retention in (("omnidrop", 0.3), ("dycoke", 0.6)):
+        pruner = registry.create(name, retention, vision_block=1)
+        video = qa.encode(file, SAMPLING, method=pruner)
+        assert video.rule == read[-1]
+        assert video.rule.block == 1
+        answer = ask(qa, video, pruner)[0]
+        assert answer.retention.achieved == pytest.approx(retention, abs=0.01)
+        assert answer.stats.tokens.video_kept == len(video.video) == sum(video.rule.counts(23, HW))
+        assert_same(ask(qa, file, pruner, sampling=SAMPLING), ask(qa, video, pruner))
+        assert_same(ask(qa, sample(file, SAMPLING), pruner), ask(qa, video, pruner))
+
+
+def test_a_block_at_the_encoders_depth_gives_what_none_gives(qa, file):
+    late, early = (registry.create("omnidrop", 0.3, vision_block=block) for block in (None, qa.model.vision_depth))
+    assert_same(ask(qa, file, early, sampling=SAMPLING), ask(qa, file, late, sampling=SAMPLING))
+
+
+def test_an_encoding_belongs_to_its_rule(qa, file):
+    early = registry.create("dycoke", 0.6, vision_block=1)
+    others = (registry.create("dycoke", 0.6), registry.create("dycoke", 0.6, vision_block=0))
+    video, whole = qa.encode(file, SAMPLING, method=early), qa.encode(file, SAMPLING)
+    for clip, pruner in ((whole, early), *((video, other) for other in others)):
+        with pytest.raises(UsageError, match="encode it with that method"):
+            ask(qa, clip, pruner)
+
+
+def test_a_block_that_the_encoder_lacks_is_a_usage_error(qa, file):
+    pruner = registry.create("dycoke", 0.6, vision_block=qa.model.vision_depth + 1)
+    with pytest.raises(UsageError, match=f"0 to {qa.model.vision_depth}"):
+        ask(qa, file, pruner, sampling=SAMPLING)
+    for name in ("dycoke", "omnidrop"):
+        with pytest.raises(UsageError, match="negative"):
+            registry.create(name, 0.6, vision_block=-1)
+
+
+def test_the_cache_keeps_each_rules_encoding_and_finds_no_other(qa, file, tmp_path):
+    cached = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
+    early, other = (registry.create("dycoke", 0.6, vision_block=block) for block in (0, 1))
+    clip = sample(file, SAMPLING)
+    for video in (clip, file):
+        sampling = SAMPLING if video is file else None
+        before = len(list(tmp_path.glob("*.safetensors")))
+        for entries, method in ((1, None), (2, early), (3, other), (3, early), (3, None), (3, other)):
+            found = cached.encode(video, sampling, method=method)
+            assert len(list(tmp_path.glob("*.safetensors"))) - before == entries
+            assert found.video.equal(qa.encode(video, sampling, method=method).video)
+        assert "vision_encoder" not in found.timing_s
+
+
+def test_an_entry_under_another_rules_key_is_refused(qa, file, tmp_path):
+    cache = EncodingCache(CacheFolder(tmp_path, 10**9))
+    cached = OmniQA(qa.name, qa.model, cache=cache)
+    early, other = (registry.create("dycoke", 0.6, vision_block=block) for block in (0, 1))
+    cached.encode(file, SAMPLING, method=early)
+    (entry,) = tmp_path.glob("*.safetensors")
+    cached.encode(file, SAMPLING, method=other)
+    (foreign,) = set(tmp_path.glob("*.safetensors")) - {entry}
+    shutil.copy(entry, foreign)
+    again = cached.encode(file, SAMPLING, method=other)
+    assert again.video.equal(qa.encode(file, SAMPLING, method=other).video)
+    assert any("damaged" in warning for warning in again.summary.warnings)

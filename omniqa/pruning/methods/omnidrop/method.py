@@ -29,7 +29,7 @@ from omniqa.pruning.methods.omnidrop.schedule import (
     nominal_t,
     solve_omnidrop,
 )
-from omniqa.pruning.ttm import TemporalMerge
+from omniqa.pruning.ttm import TemporalMerge, VisionBlock
 from omniqa.pruning.vision_rule import VisionRule
 
 if TYPE_CHECKING:
@@ -62,10 +62,12 @@ class OmniDrop(Method[OmniDropPlan]):
     lam: Annotated[float, "weight λ of the distance in time in TDS"] = 0.2
     t_mid: Annotated[float | None, "the sigmoid's middle, in shares of the depth; none: the schedule's"] = None
     l_div: Annotated[int | None, "first layer that drops by TDS; none: the schedule's"] = None
+    vision_block: VisionBlock = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("beta", self.beta), ("lam", self.lam), ("t_mid", self.t_mid), ("l_div", self.l_div)):
+        for name in ("beta", "lam", "t_mid", "l_div", "vision_block"):
+            value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"omnidrop: {name}={value} is not allowed; it must not be negative.")
 
@@ -96,7 +98,9 @@ class OmniDrop(Method[OmniDropPlan]):
 
     def vision_rule(self, plan: OmniDropPlan) -> VisionRule | None:
         """TTM; None where it keeps all video."""
-        return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid) if plan.keep_video < plan.clip.n_video else None
+        if plan.keep_video == plan.clip.n_video:
+            return None
+        return TemporalMerge.at(plan.rho, plan.clip.tokens_per_grid, self.vision_block)
 
     def prune_input(self, media: MediaTokens, plan: OmniDropPlan) -> Kept:
         """Audio by importance, video by TTM, then thinning where the plan asks for it."""
