@@ -1,6 +1,6 @@
 """Pruning inside the vision encoder: a token that another one represents has no state of its own.
 
-Two rules choose such tokens: the pixel rule (`--reuse-static`) before the first block, and a method's `VisionRule`
+Two rules choose such tokens: the pixel rule (`reuse_static`) before the first block, and a method's `VisionRule`
 before its `block`. As a key and value of its grid's attention, a represented token is its *root*: the computed token at
 the same place of an earlier grid that stands for it in the end. Positions count rows and columns inside a grid alone,
 so the root's rotated key is literally the represented token's, too. Projections, MLPs and the merger take computed
