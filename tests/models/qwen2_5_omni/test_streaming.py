@@ -74,9 +74,9 @@ def read(qa, monkeypatch):
     """The rule by which each reading of a file was pruned."""
     rules, encode_file = [], qa.encoder.encode_file
 
-    def spy(path, sampling, progress, rule=None):
+    def spy(path, sampling, progress, rule=None, attended=False):
         rules.append(rule)
-        return encode_file(path, sampling, progress, rule)
+        return encode_file(path, sampling, progress, rule, attended)
 
     monkeypatch.setattr(qa.encoder, "encode_file", spy)
     return rules
@@ -236,11 +236,11 @@ def test_a_file_that_changes_while_it_is_read_is_decoded_before_it_is_counted_in
     shutil.copy(file, changing)
     encode_file = qa.encoder.encode_file
 
-    def growing(path, sampling, progress, rule=None):
+    def growing(path, sampling, progress, rule=None, attended=False):
         if len(reads) == 1:
             write_clip(changing, Video(pictures(range(60)), 10), Audio(tone(1.0)))
         reads.append(rule)
-        return encode_file(path, sampling, progress, rule)
+        return encode_file(path, sampling, progress, rule, attended)
 
     lie(monkeypatch, audio=110)
     monkeypatch.setattr(qa.encoder, "encode_file", growing)
