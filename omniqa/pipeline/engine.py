@@ -286,11 +286,15 @@ class OmniQA:
             plan = self._plan_estimate(method, video, sampling)
             if plan is not None:
                 return self._encode_file_for(method, plan, video, sampling, progress)
+        return self._encode_at_hand(method, self._ready_for(method, video, sampling, progress), progress)
+
+    def _ready_for(self, method: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress) -> Ready:
+        """What `prepare` gives; a clip that is decoded even if the cache has it, but lacks tokens for the method."""
         attended = needs_attended(method)
         ready = self.prepare(video, sampling, attended=attended, progress=progress)
-        if isinstance(ready, EncodedClip) and not self.serves(ready, method):  # the cache had another encoding of it
+        if isinstance(ready, EncodedClip) and not self.serves(ready, method):
             ready = self.prepare(video, sampling, attended=attended, progress=progress, decode=True)
-        return self._encode_at_hand(method, ready, progress)
+        return ready
 
     def _encode_at_hand(self, method: AnyMethod, ready: Ready, progress: Progress) -> EncodedClip:
         """Encode a clip whose tokens are counted; what the method refuses, it refuses before the long part."""
@@ -343,8 +347,7 @@ class OmniQA:
         del encoded  # never two of them at a time
         encoded = self.encoder.encode_file(source, sampling, progress, self._rule(method, plan), attended)
         if not encoded.settle(method, self.model.layers):
-            ready = self.prepare(source, sampling, attended=attended, progress=progress)
-            encoded = self._encode_at_hand(method, ready, progress)
+            encoded = self._encode_at_hand(method, self._ready_for(method, source, sampling, progress), progress)
         note = f"{source.path} does not hold what it says, so that it had to be encoded twice."
         return encoded.after(spent).warned(note)
 
