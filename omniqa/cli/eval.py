@@ -18,10 +18,11 @@ from omniqa.eval import presets
 from omniqa.eval.dataset import Dataset
 from omniqa.eval.layouts import AUTO
 from omniqa.eval.nano import NanoClips
+from omniqa.eval.paper_table import FORMS, check_form, check_groups, paper_table
 from omniqa.eval.presets import PRESETS, check_preset
 from omniqa.eval.prompts import OMNIQA, PROMPTS, check_prompt
 from omniqa.eval.protocol import Protocol
-from omniqa.eval.report import as_csv, report
+from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import POLICY, RESULTS, EvalRows, by_clip, faults, known_answer, read_answers
 from omniqa.eval.scoring import SCORINGS, STRICT, check_scoring
 from omniqa.jobs import runfile
@@ -183,6 +184,18 @@ def evaluate(
             envvar="OMNIQA_OUT",
         ),
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Print one table, a row a method, instead: {', '.join(FORMS)}.",
+            metavar="FORM",
+            envvar="OMNIQA_TABLE",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Groups that become columns of the table, as task or duration.", metavar="GROUPS"),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -197,6 +210,9 @@ def evaluate(
     check_prompt(prompt)
     check_scoring(scoring)
     check_preset(preset)
+    check_form(table)
+    if table is None and by is not None:
+        raise UsageError("by is for a table", field="by", advice="and needs {table=markdown}.")
     part, pool = many.part(), many.pool()
     decoding = written.decoding()
     how = _Preset(preset, taken.sampling(), decoding, _given(context))
@@ -224,6 +240,7 @@ def evaluate(
     tasks = by_clip([question for question in questions if question.fault is None])
     now = files_now((task.clip for task in by_clip(chosen.questions)), chosen.clips)
     here = [question for question in questions if part.takes(question.clip)]
+    check_groups(by, groupings(here))
     with _folder(out) as folder:
         path = folder / RESULTS
         asked = runfile.summary(tasks, [column.name for column in columns])
@@ -247,6 +264,9 @@ def evaluate(
         write_whole(folder / "report.csv", as_csv(made))
     if as_json:
         console.print_json(made)
+    elif table is not None:
+        for line in paper_table(made, table, by).splitlines():
+            console.result(line)
     else:
         scores.show(made)
     scores.end(made)

@@ -81,10 +81,12 @@ def _show_pairs(pairs: list[dict[str, Any]]) -> None:
         tables.name("against"),
         tables.number("questions", rank=4),
         tables.number("difference %"),
+        tables.number("95 %", rank=1),
         tables.number("only first right", rank=2),
         tables.number("only second right", rank=2),
         tables.number("mid-p"),
         tables.number("exact p", rank=3),
+        tables.number("bootstrap p", rank=1),
     )
     rows = [
         (
@@ -92,10 +94,12 @@ def _show_pairs(pairs: list[dict[str, Any]]) -> None:
             pair["second"],
             str(pair["n"]),
             f"{100 * pair['difference']:+.1f}",
+            UNKNOWN if pair["low"] is None else f"{100 * pair['low']:+.1f} to {100 * pair['high']:+.1f}",
             str(pair["first_only"]),
             str(pair["second_only"]),
             f"{pair['mid_p']:.3g}",
             f"{pair['exact_p']:.3g}",
+            UNKNOWN if pair["bootstrap_p"] is None else f"{pair['bootstrap_p']:.3g}",
         )
         for pair in pairs
     ]
@@ -113,7 +117,7 @@ def _percent(share: float | None) -> str:
 
 
 def _interval(cell: Mapping[str, Any]) -> str:
-    return f"{100 * cell['low']:.1f}-{100 * cell['high']:.1f}" if cell["n"] else UNKNOWN
+    return f"{100 * cell['clustered_low']:.1f}-{100 * cell['clustered_high']:.1f}" if cell["n"] else UNKNOWN
 
 
 def end(made: Mapping[str, Any]) -> None:

@@ -2,24 +2,27 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
 from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import Question
-from omniqa.eval.statistics import Paired, wilson
+from omniqa.eval.statistics import Paired, clustered, paired_bootstrap, wilson
 from omniqa.jobs.jsonl_store import Row
 from omniqa.pruning.variants import MethodVariant
 
 ALL = "all"
 _CSV = (
-    "by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance", "unparsed",
-    "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s", "peak_device_bytes",
+    "by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance",
+    "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s",
+    "peak_device_bytes",
 )  # fmt: skip
 
 _DEFAULT, _PROTOCOL = Protocol(), ("prompt", "scoring")
+
+_NO_ANSWER: Row = {}
 
 Rows = Mapping[tuple[int, str], Row]
 
@@ -96,6 +99,8 @@ def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Questi
     answered = [row for row in known if "error" not in row]
     correct, n = sum(row["correct"] for row in answered), len(answered)
     low, high = wilson(correct, n)
+    by_clip = _by_clip(members, lambda question: rows.get((question.number, column.name), _NO_ANSWER).get("correct"))
+    clustered_low, clustered_high = clustered(by_clip)
     chances = [question.chance for question in members if question.chance is not None]
     device = [row["peak_device_bytes"] for row in answered if row["peak_device_bytes"] is not None]
     return {
@@ -109,6 +114,8 @@ def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Questi
         "accuracy": correct / n if n else None,
         "low": low,
         "high": high,
+        "clustered_low": clustered_low,
+        "clustered_high": clustered_high,
         "chance": fmean(chances) if chances and len(chances) == len(members) else None,
         "unparsed": sum(row["said"] is None for row in answered),
         "failed": len(known) - n,
@@ -130,13 +137,16 @@ def _to_compare(
 
 def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[Question], rows: Rows) -> dict[str, Any]:
     """Two columns on the questions that both have answered."""
-    both = [
-        (rows[one]["correct"], rows[other]["correct"])
+    both = {
+        question.number: (bool(rows[one]["correct"]), bool(rows[other]["correct"]))
         for question in questions
         if _answered(rows, one := (question.number, first.name))
         and _answered(rows, other := (question.number, second.name))
-    ]
-    paired = Paired(len(both), both.count((True, False)), both.count((False, True)))
+    }
+    outcomes = list(both.values())
+    paired = Paired(len(both), outcomes.count((True, False)), outcomes.count((False, True)))
+    shared = [question for question in questions if question.number in both]
+    resampled = paired_bootstrap(_by_clip(shared, lambda question: both[question.number][0] - both[question.number][1]))
     return {
         "first": first.name,
         "second": second.name,
@@ -146,7 +156,21 @@ def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[Quest
         "difference": paired.difference,
         "mid_p": paired.mid_p,
         "exact_p": paired.exact_p,
+        "low": resampled and resampled.low,
+        "high": resampled and resampled.high,
+        "bootstrap_p": resampled and resampled.p,
     }
+
+
+def _by_clip(questions: Iterable[Question], count: Callable[[Question], int | None]) -> list[tuple[int, int]]:
+    """Of each clip, the sum of what questions count for, and how many there are; None leaves a question out."""
+    found: dict[str, tuple[int, int]] = {}
+    for question in questions:
+        value = count(question)
+        if value is not None:
+            total, size = found.get(question.clip, (0, 0))
+            found[question.clip] = total + value, size + 1
+    return list(found.values())
 
 
 def _warnings(rows: Rows) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@ from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 COLUMN = {"by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance",
-          "unparsed", "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s",
-          "peak_device_bytes"}  # fmt: skip
+          "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "input_pruning_s",
+          "prefill_s", "peak_device_bytes"}  # fmt: skip
 OPTIONS = ["grey", "red", "blue", "green"]
 
 
@@ -190,6 +190,19 @@ def test_a_harnesss_words_and_rule_are_named_above_the_tables(evaluate, question
     assert "What is heard?" in asked
 
 
+@pytest.mark.parametrize("form", ["markdown", "latex", "csv"])
+def test_a_table_has_a_row_for_each_method_and_names_prompt_and_scoring(evaluate_nano, form):
+    asked = ("--method", "none", "--method", "random", "--limit", 3, "--table", form, "--by", "kind", "-q")
+    code, out, err = evaluate_nano(*asked, "--prompt", "seats")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert sum(line.lstrip("| ").startswith(("none", "random 0.3")) for line in lines) == 2
+    assert "prompt seats (videomme), scoring strict" in out
+    assert (
+        len({line.count({"markdown": "|", "latex": "&", "csv": ","}[form]) for line in lines if "random" in line}) == 1
+    )
+
+
 def test_a_preset_holds_where_no_option_says_otherwise(evaluate_nano, tmp_path):
     out = tmp_path / "out"
     code, _, err = evaluate_nano("--preset", "seats", "--max-frames", 4, "--limit", 1, "-o", out, "-q")
@@ -278,6 +291,9 @@ def test_an_interrupt_is_130_and_what_was_answered_is_kept(evaluate_nano, tmp_pa
         (["nano", "--fps", "0"], 2, "frame rate"),
         (["nano", "--limit", "0"], 2, "limit"),
         (["nano", "--prompt", "lmms"], 2, "use omniqa, lmms-eval, vlmevalkit, omnizip, seats"),
+        (["nano", "--table", "html"], 2, "use markdown, latex, csv"),
+        (["nano", "--by", "task"], 2, "--by is for a table"),
+        (["nano", "--by", "tasks", "--table", "csv"], 2, "task, kind, modality"),
         (["nano", "--preset", "vlmevalkit"], 2, "vlmevalkit-8frame"),
         (["nano", "--scoring", "seats"], 2, "use strict, lmms-eval, vlmevalkit, omnizip"),
         (["SET", "--clips", "3"], 2, "--clips is for the set nano"),

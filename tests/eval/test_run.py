@@ -305,10 +305,12 @@ def test_the_report_counts_by_every_group_that_tells_questions_apart():
     assert cells["task", "see", second]["accuracy"] == 0.5
     assert cells["task", "see", second]["chance"] == pytest.approx(0.375)
     assert (made["questions"], made["clips"], made["model"]) == (4, 2, "m")
-    assert made["pairs"] == [
-        {"first": first, "second": second, "n": 4, "first_only": 2, "second_only": 0, "difference": 0.5,
-         "mid_p": 0.25, "exact_p": 0.5}
-    ]  # fmt: skip
+    (pair,) = made["pairs"]
+    known = {"first": first, "second": second, "n": 4, "first_only": 2, "second_only": 0, "difference": 0.5,
+             "mid_p": 0.25, "exact_p": 0.5}  # fmt: skip
+    assert {name: pair[name] for name in known} == known
+    assert (pair["low"], pair["high"]) == (0.5, 0.5), "each clip has one question more"
+    assert (overall["clustered_low"], overall["clustered_high"]) == pytest.approx((overall["low"], overall["high"]))
     lines = as_csv(made).splitlines()
     assert lines[0].startswith("by,group,column,method,retention,n,correct,accuracy,low,high,chance")
     assert len(lines) == 1 + len(made["cells"])

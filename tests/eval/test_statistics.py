@@ -1,9 +1,10 @@
 """Intervals and tests give the published values."""
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from omniqa.eval.statistics import Paired, wilson
+from omniqa.eval.statistics import Paired, clustered, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,55 @@ def test_mcnemars_exact_test_is_the_binomial_one():
 def test_many_questions_are_no_trouble():
     assert Paired(100_000, 3000, 3200).mid_p == pytest.approx(0.0111, abs=3e-4)
     assert Paired(100_000, 0, 5000).exact_p == 0.0
+
+
+def test_the_clustered_interval_of_single_questions_is_wilsons():
+    assert clustered([(1, 1)] * 30 + [(0, 1)] * 20) == pytest.approx(wilson(30, 50))
+
+
+def test_questions_that_hang_together_wholly_are_worth_one_a_clip():
+    once = clustered([(1, 1)] * 30 + [(0, 1)] * 20)
+    assert clustered([(8, 8)] * 30 + [(0, 8)] * 20) == pytest.approx(once, abs=2e-3)
+    assert clustered([(8, 8)] * 50) == wilson(50, 50), "the same where all are right"
+
+
+def test_the_clustered_interval_is_never_narrower_than_wilsons():
+    assert clustered([(2, 4)] * 40) == pytest.approx(wilson(80, 160)), "clips that are more alike than chance"
+
+
+def test_little_is_known_from_one_clip():
+    low, high = clustered([(7, 10)])
+    assert high - low > 0.7
+    assert clustered([]) == clustered([(0, 0)]) == (0.0, 1.0)
+
+
+def test_the_clustered_interval_covers_the_truth_where_wilsons_does_not():
+    random = np.random.default_rng(0)
+    hits = {wilson: 0, clustered: 0}
+    for _ in range(400):
+        counts = [(int(random.binomial(6, share)), 6) for share in random.beta(0.6, 0.4, size=60)]
+        right = sum(got for got, _ in counts)
+        for interval, (low, high) in ((wilson, wilson(right, 360)), (clustered, clustered(counts))):
+            hits[interval] += low <= 0.6 <= high
+    assert hits[clustered] / 400 == pytest.approx(0.95, abs=0.03)
+    assert hits[wilson] / 400 < 0.8
+
+
+def test_the_bootstrap_finds_a_difference_only_where_clips_agree_on_it():
+    apart, noise = [(1, 2)] * 25 + [(0, 2)] * 25, [(1, 2)] * 25 + [(-1, 2)] * 25
+    found = paired_bootstrap(apart)
+    assert 0.1 < found.low < 0.25 < found.high < 0.4
+    assert found.p < 0.001
+    found = paired_bootstrap(noise)
+    assert found.low < 0 < found.high
+    assert found.p > 0.5
+    assert paired_bootstrap(noise) == found, "the same each time"
+    assert paired_bootstrap([(1, 9)]) is None
+
+
+def test_the_bootstraps_interval_is_that_of_the_mean_for_single_questions():
+    random = np.random.default_rng(1)
+    more = random.integers(-1, 2, size=400)
+    found = paired_bootstrap([(int(one), 1) for one in more])
+    spread = 1.96 * more.std() / 400**0.5
+    assert (found.low, found.high) == pytest.approx((more.mean() - spread, more.mean() + spread), abs=0.01)
