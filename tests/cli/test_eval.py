@@ -102,8 +102,8 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     assert [cell["achieved"] for cell in overall] == pytest.approx([0.5, 0.3], abs=0.01)
     assert all(cell["n"] == made["questions"] and cell["chance"] > 0 for cell in overall)
     folder = tmp_path / "out"
-    assert {path.name for path in folder.iterdir()} == {"results.jsonl", "results.jsonl.run.json", "report.json",
-                                                     "report.csv"}  # fmt: skip
+    assert {path.name for path in folder.glob("[!.]*")} == {"results.jsonl", "results.jsonl.run.json", "report.json",
+                                                            "report.csv"}  # fmt: skip
     assert json.loads((folder / "report.json").read_text()) == made
     with (folder / "report.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
