@@ -1,7 +1,9 @@
 """What a file of questions holds, as JSON values: JSON, JSON lines, CSV, TSV, Parquet."""
 
 import codecs
+import csv
 import importlib.util
+import io
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -164,11 +166,26 @@ def _csv(text: str) -> Rows:
 def _tsv(text: str) -> Rows:
     """Cells between tabs, in which quotation marks are characters.
 
-    Where the names themselves are in quotation marks, the table was written with CSV's quoting, and is read so.
+    Where the names themselves are in quotation marks, or each line with a quotation mark is as CSV would write it, the
+    table was written with CSV's quoting, and is read so.
     """
     if all(len(name) > 1 and name[0] == name[-1] == '"' for name in _first_line(text).split("\t")):
         return read_cells(text, "\t")
+    quoted = [line for line in _LINE_END.split(text) if '"' in line]
+    if quoted and all(map(_is_quoted_as_csv, quoted)):
+        return read_cells(text, "\t")
     return ((number, line.split("\t")) for number, line in enumerate(_LINE_END.split(text), start=1))
+
+
+def _is_quoted_as_csv(line: str) -> bool:
+    """Whether a line with quotation marks in it is what CSV's writer makes of what its reader finds there."""
+    try:
+        ((_, cells),) = read_cells(line, "\t")
+    except ValueError:
+        return False
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t", lineterminator="").writerow(cells)
+    return written.getvalue() == line
 
 
 def _first_line(text: str) -> str:

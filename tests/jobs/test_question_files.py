@@ -1,5 +1,7 @@
 """Files of questions from anywhere are read as they are meant, or refused with their line."""
 
+import csv
+import io
 import json
 import os
 import sys
@@ -57,6 +59,13 @@ def test_tab_separated_values_whose_names_are_quoted_are_csv_between_tabs(write)
     assert load(write("q.tsv", '"video"\t"question"\n"a.mp4"\t"Who says ""no""?"\n')) == [
         {"video": "a.mp4", "question": 'Who says "no"?'}
     ]
+
+
+def test_a_tsv_in_which_only_cells_with_quotation_marks_are_quoted_is_read_as_csv_wrote_it(write):
+    rows = [["a.mp4", 'Who says "no"?', """['A. it', "B. it's"]"""], ["b.mp4", "What?", "['A. x', 'B. y']"]]
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows([["video", "question", "candidates"], *rows])
+    assert [list(row.values()) for row in load(write("q.tsv", text.getvalue()))] == rows
 
 
 def test_csv_cells_hold_line_ends_quotation_marks_and_other_delimiters(write):
