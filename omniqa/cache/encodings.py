@@ -60,7 +60,7 @@ def encoder_identity(parts: Iterable[nn.Module], *more: object) -> str:
     for part in parts:
         for name, weight in part.state_dict().items():
             digest.update(repr((name, tuple(weight.shape), weight.dtype)).encode())
-            digest.update(_bytes(_some_of(weight.flatten())))
+            digest.update(as_bytes(_some_of(weight.flatten())))
     return digest.hexdigest()
 
 
@@ -141,7 +141,8 @@ class EncodingCache:
             return f"The encoded clip was not kept in {self.folder.folder}: {_NOT_FINITE}."
         described = {part: (DTYPES[tensor.dtype], tuple(tensor.shape)) for part, tensor in tensors.items()}
         told = metadata(
-            _about(key, name, video), lambda text: content_digest(text, described, lambda part: [_bytes(tensors[part])])
+            _about(key, name, video),
+            lambda text: content_digest(text, described, lambda part: [as_bytes(tensors[part])]),
         )
         unfinished = None
         try:
@@ -212,7 +213,7 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
 def _read(file: BinaryIO, stored: Stored) -> Tensor:
     """A tensor of a file whose digest is right. Raises ValueError if the file has become shorter since."""
     tensor = torch.empty(stored.shape, dtype=_TORCH_DTYPES[stored.dtype])
-    held, at = _bytes(tensor), 0
+    held, at = as_bytes(tensor), 0
     for piece in pieces(file, stored):
         held[at : at + len(piece)] = piece
         at += len(piece)
@@ -230,5 +231,6 @@ def _some_of(values: Tensor) -> Tensor:
     return torch.cat([values[:_RUN], values[middle : middle + _RUN], values[-_RUN:]])
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, which are copied only if it is not contiguous or not on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

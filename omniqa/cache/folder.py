@@ -7,6 +7,7 @@ then renamed, so that it is there as a whole or not at all. Reading an entry mar
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,13 +36,29 @@ class Entry:
 class CacheFolder:
     """A folder whose entries take at most `most_bytes` together. It is made when something is first written."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        most_bytes: int,
+        suffix: str = SUFFIX,
+        describe: Callable[[Path], dict[str, Any]] | None = None,
+    ) -> None:
+        """Makes nothing yet.
+
+        Args:
+            folder: may be one that does not exist.
+            most_bytes: of all entries together.
+            suffix: how the names of its entries end.
+            describe: gives what an entry's header tells, empty if it is damaged; None is for encoded clips.
+        """
         self.folder = folder
         self.most_bytes = most_bytes
+        self._suffix = suffix
+        self._describe = describe or _header
 
     def path(self, key: str) -> Path:
         """Where the entry of this key is, or would be."""
-        return self.folder / f"{key}{SUFFIX}"
+        return self.folder / f"{key}{self._suffix}"
 
     def open(self, path: Path) -> BinaryIO:
         """Open an entry for reading, without ever waiting for a writer.
@@ -78,11 +95,11 @@ class CacheFolder:
     def entries(self) -> list[Entry]:
         """All entries, the most recently used first. Raises OSError where the folder can't be read."""
         found = []
-        for path in self._files(SUFFIX):
+        for path in self._files(self._suffix):
             with suppress(FileNotFoundError):  # another process was faster
                 status = path.lstat()
                 if stat.S_ISREG(status.st_mode):
-                    found.append(Entry(path, status.st_size, status.st_mtime, _header(path)))
+                    found.append(Entry(path, status.st_size, status.st_mtime, self._describe(path)))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def shrink(self) -> None:
@@ -102,7 +119,7 @@ class CacheFolder:
         gone = self.entries()
         for entry in gone:
             entry.path.unlink(missing_ok=True)
-        for path in [*self._files(SUFFIX), *self._files(_UNFINISHED)]:  # what is left of these names is no entry
+        for path in [*self._files(self._suffix), *self._files(_UNFINISHED)]:  # what is left of these names is no entry
             self.drop(path)
         return gone
 

@@ -113,7 +113,7 @@ def batch(
     pool = many.pool()
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
-    own = runfile.method_settings(column.pruner) | encoding.settings
+    own = runfile.method_settings(column.pruner) | encoding.settings | loading.settings
     settings = runfile.make_settings(loading.model, loading.dtype, sampling, decoding, own)
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, sampling, append, retry) as results:

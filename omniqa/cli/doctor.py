@@ -16,9 +16,9 @@ from omniqa.cli.flags import describe
 from omniqa.cli.progress import spinner
 from omniqa.errors import ModelError, OmniqaError, first_line
 from omniqa.models.disk import thinker_bytes
-from omniqa.models.families import HUB_3B, HUB_7B, NANO, cached
+from omniqa.models.families import HUB_3B, HUB_7B, NANO, ModelShape, cached
 from omniqa.models.licence import licence
-from omniqa.pipeline.fit import Choice, Need, in_gib, pick, requirements
+from omniqa.pipeline.fit import Choice, Need, in_gib, minute, need, pick, requirements
 from omniqa.runtime import machine
 from omniqa.runtime.machine import Machine
 
@@ -156,13 +156,18 @@ def _compute(here: Machine) -> Iterator[Finding]:
     import torch
 
     from omniqa.runtime.attention import select_attention
-    from omniqa.runtime.matmul_rate import matmul_rate
+    from omniqa.runtime.matmul_rate import int8_rate, matmul_rate
     from omniqa.runtime.upcast import float32_is_faster
 
     float32, bfloat16 = (matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     rates = f"{bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, {float32 / 1e12:.2f} in float32"
     upcasted = ", so weights in bfloat16 are multiplied in float32" if float32_is_faster() else ""
     yield Finding("CPU", f"{torch.get_num_threads()} threads, {rates}{upcasted}")
+    int8 = int8_rate()
+    if int8 is None:
+        yield Finding("int8 on the CPU", "not in this torch: --quantize can't be used")
+    else:
+        yield Finding("int8 on the CPU", f"{int8 / 1e12:.2f} TFLOP/s with --quantize int8; {_int8_models()}")
     if torch.backends.mps.is_available():
         yield Finding("MPS", "there, and not used: omniqa runs on CUDA and on the CPU")
     if not torch.cuda.is_available():
@@ -176,6 +181,13 @@ def _compute(here: Machine) -> Iterator[Finding]:
         hopper = " or, for this GPU, fa3-fwd" if properties.major == 9 else ""
         advice = f"pip install 'omniqa[flash]'{hopper}" if attention.name == "sdpa" else ""
         yield Finding(f"attention on GPU {index}", attention.title, advice, "advice" if advice else "ok")
+
+
+def _int8_models() -> str:
+    """What the published models take in 8 bits, in words."""
+    shapes = [(model, ModelShape.of(model)) for model in (HUB_7B, HUB_3B)]
+    needs = [(model, need(shape, minute(shape.layers), quantize="int8").total) for model, shape in shapes]
+    return ", ".join(f"{model} takes {in_gib(size)}" for model, size in needs)
 
 
 def _no_gpu(here: Machine) -> Finding:

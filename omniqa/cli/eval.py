@@ -229,6 +229,7 @@ def evaluate(
         "device": loading.device,
         "attention": loading.attn,
         **encoding.settings,
+        **loading.settings,
         **variants.method_files(columns),
         "hint": hint,
         "prompt": prompt,

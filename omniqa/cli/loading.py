@@ -81,7 +81,8 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
     """
     with spinner("starting"):
         here = machine.read_machine(loading.device)
-        choice = choose(here, ModelRequest(loading.model, loading.device, loading.dtype))
+        request = ModelRequest(loading.model, loading.device, loading.dtype, loading.quantize)
+        choice = choose(here, request)
     if choice.warning:
         console.note(f"warning: {describe(choice.warning)}")
     try:
@@ -90,7 +91,7 @@ def fitting(loading: options.ModelFlags, smaller_clip: Sequence[str] = ()) -> It
     except OutOfMemoryError as error:
         if error.advice:
             raise
-        ways = advice(here, choice, loading.dtype, smaller_clip)
+        ways = advice(here, choice, request, smaller_clip)
         raise OutOfMemoryError(error.message, advice=ways) from error
 
 
@@ -106,6 +107,8 @@ def load_model(loading: options.ModelFlags, encoding: options.CacheFlags) -> "Om
             step(name)
 
         qa = load_silently(loading, encoding, on_step)
+    for note in qa.notes:
+        console.note(f"warning: {note}")
     _say_licence_of_downloaded(qa.name, steps)
     return qa
 
@@ -134,6 +137,8 @@ def load_silently(
         cache=encoding.cache,
         cache_bytes=round(encoding.cache_size * 10**9),
         reuse_static=encoding.reuse_static,
+        quantize=loading.quantize,
+        weights_cache=loading.weights_cache,
         on_step=on_step,
     )
     qa.count_import(imported)

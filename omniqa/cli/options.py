@@ -18,7 +18,7 @@ from omniqa.models.families import HUB_3B, HUB_7B, check_name
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.variants import MethodVariant, method_variants
-from omniqa.runtime.device import check_attention, check_device, check_dtype
+from omniqa.runtime.device import check_attention, check_device, check_dtype, check_quantize
 from omniqa.runtime.generation_options import GenerationOptions
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Pruning", "Media", "Cache"
@@ -59,6 +59,29 @@ Debug = Annotated[
 ]
 
 
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        help="int8: multiply by 8-bit weights, on a CPU; faster and smaller, and no longer exact. Default: off.",
+        metavar="int8",
+        autocompletion=values.complete_quantize,
+        envvar="OMNIQA_QUANTIZE",
+        rich_help_panel=_MODEL,
+    ),
+]
+WeightsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-cache",
+        help="Where quantised weights are kept. Default: a folder of omniqa's own, where this system has caches.",
+        metavar="DIR",
+        autocompletion=values.complete_folder,
+        envvar="OMNIQA_WEIGHTS_CACHE",
+        rich_help_panel=_MODEL,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ModelFlags:
     """Which model answers, and where it runs."""
@@ -94,12 +117,20 @@ class ModelFlags:
             rich_help_panel=_MODEL,
         ),
     ] = "auto"
+    quantize: Quantize = None
+    weights_cache: WeightsFolder = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What of this changes answers beside model and dtype, as settings of results."""
+        return {} if self.quantize is None else {"quantize": self.quantize}
 
     def __post_init__(self) -> None:
         """Refuse what no machine has, before anything is imported that takes long."""
         check_device(self.device)
         check_dtype(self.dtype)
         check_attention(self.attn)
+        check_quantize(self.quantize, self.device)
         if self.model is not None:
             check_name(self.model)
 

@@ -15,6 +15,7 @@ from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, ModelRequest, Need, in
 from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.runtime import machine
+from omniqa.runtime.device import check_quantize
 
 _CLIP = "The clip"
 MEMORY_PARTS = {
@@ -34,6 +35,7 @@ def plan(
     width: Annotated[int, typer.Option(help="Width of its picture.", rich_help_panel=_CLIP)] = 448,
     height: Annotated[int, typer.Option(help="Height of its picture.", rich_help_panel=_CLIP)] = 252,
     taken: options.ClipRangeFlags,
+    quantize: options.Quantize = None,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Measure what this machine computes a second, and predict the stages' seconds."),
@@ -46,7 +48,8 @@ def plan(
     Below it: the work, and the memory that it takes beside what is free here.
     """
     pruner = dropping.pruner()
-    choice = pick(machine.read_machine(), ModelRequest(model))
+    check_quantize(quantize, "auto")
+    choice = pick(machine.read_machine(), ModelRequest(model, "cpu" if quantize else "auto", quantize=quantize))
     name = choice.model
     sampling = taken.sampling().within(pixel_bounds(name))
     clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)
@@ -58,8 +61,8 @@ def plan(
     if not pruner.exact_plan:
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
     shape = ModelShape.of(name)
-    work, memory = shape.work(planned, TEXT_TOKENS), need(shape, planned, choice.device)
-    rate = _rate() if measure else None
+    work, memory = shape.work(planned, TEXT_TOKENS), need(shape, planned, choice.device, quantize=quantize)
+    rate = _rate(quantize) if measure else None
     if as_json:
         head = {"model": name, "method": pruner.name, "target": pruner.target}
         console.print_json(
@@ -93,12 +96,14 @@ def _show_memory(choice: Choice, memory: Need) -> None:
     console.remark(f"it {word}: {in_gib(free)} are free {place(choice.device)}")
 
 
-def _rate() -> float:
-    """FLOP/s of the device that a model would run on, in the precision that is faster there."""
+def _rate(quantize: str | None) -> float:
+    """FLOP/s of the device that a model would run on, in 8 bits or in the float type that is faster there."""
     import torch
 
-    from omniqa.runtime.matmul_rate import matmul_rate
+    from omniqa.runtime.matmul_rate import int8_rate, matmul_rate
 
+    if quantize and (rate := int8_rate()) is not None:
+        return rate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return max(matmul_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from omniqa.pruning import registry
-from omniqa.runtime.device import ATTENTIONS, DTYPES
+from omniqa.runtime.device import ATTENTIONS, DTYPES, QUANTIZATIONS
 
 _MOST_GIGABYTES = 1e9  # bytes of it still fit into 64 bits
 _UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
@@ -105,6 +105,11 @@ def complete_device(incomplete: str) -> list[str]:
 def complete_dtype(incomplete: str) -> list[str]:
     """Precisions by name."""
     return [name for name in DTYPES if name.startswith(incomplete)]
+
+
+def complete_quantize(incomplete: str) -> list[str]:
+    """Forms of quantised weights by name."""
+    return [name for name in QUANTIZATIONS if name.startswith(incomplete)]
 
 
 def complete_attention(incomplete: str) -> list[str]:

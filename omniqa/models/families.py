@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from omniqa.models.base import Model
+    from omniqa.runtime.quantize import WeightStore
 
 
 def stored_dtype(checkpoint: Checkpoint) -> "torch.dtype":
@@ -32,8 +33,26 @@ def stored_dtype(checkpoint: Checkpoint) -> "torch.dtype":
     return thinker.stored_dtype(checkpoint)
 
 
-def load_model(checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> "Model":
-    """Load a checked checkpoint onto `device`, for inference. Raises ModelError."""
+def load_model(
+    checkpoint: Checkpoint,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    *,
+    int8: bool = False,
+    store: "WeightStore | None" = None,
+) -> "Model":
+    """Load a checked checkpoint onto `device`, for inference.
+
+    Args:
+        checkpoint: which.
+        device: where its weights go.
+        dtype: what they become, if they stay floats.
+        int8: quantise its linear layers, but for `lm_head`; on a CPU only.
+        store: where quantised weights are found or kept.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
     from omniqa.models.qwen2_5_omni import thinker
 
-    return thinker.load_thinker(checkpoint, device, dtype)
+    return thinker.load_thinker(checkpoint, device, dtype, int8=int8, store=store)

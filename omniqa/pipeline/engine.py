@@ -10,6 +10,8 @@ import torch
 
 from omniqa.cache.encodings import EncodingCache
 from omniqa.cache.folder import CACHE_BYTES, CacheFolder
+from omniqa.cache.weights import WeightsCache
+from omniqa.cache.weights_file import weights_folder
 from omniqa.errors import UsageError, first_line
 from omniqa.media.clip import Clip
 from omniqa.media.download import held
@@ -18,12 +20,12 @@ from omniqa.media.source import Source, open_source, path_of
 from omniqa.memory import memory_errors
 from omniqa.models.base import Model, PromptText, check_length
 from omniqa.models.disk import require_disk
-from omniqa.models.families import Checkpoint, find_checkpoint, load_model, stored_dtype
+from omniqa.models.families import Checkpoint, ModelShape, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
-from omniqa.pipeline.fit import ModelRequest, choose, require_weights
+from omniqa.pipeline.fit import ModelRequest, choose, require_weights, weight_bytes
 from omniqa.pipeline.prefill import Prefilled, PrefillStage
 from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
@@ -34,7 +36,7 @@ from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
-from omniqa.runtime.device import check_device, check_dtype
+from omniqa.runtime.device import check_device, check_dtype, check_quantize
 from omniqa.runtime.generation_options import GenerationOptions
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -50,6 +52,8 @@ class OmniQA:
     cache: where encoded clips are kept; None keeps none.
     reuse_static: video tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are
     taken from there; None computes them all.
+
+    notes: sentences for the user about how it was loaded.
 
     encoder and prefiller are the steps on their own.
     """
@@ -74,6 +78,7 @@ class OmniQA:
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
         self.decoder = model.decoder_stack(self.attention)
         self.prefiller = PrefillStage(model, self.decoder)
+        self.notes: tuple[str, ...] = ()
         self._startup = {"load": load_s}  # seconds, reported once, with the first answer
 
     @property
@@ -432,6 +437,8 @@ def load(
     cache: str | Path | None = None,
     cache_bytes: int = CACHE_BYTES,
     reuse_static: float | None = None,
+    quantize: str | None = None,
+    weights_cache: str | Path | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> OmniQA:
     """Load a model.
@@ -445,6 +452,8 @@ def load(
         cache: a folder where encoded clips are kept for other runs; None keeps none.
         cache_bytes: how many bytes of them at most.
         reuse_static: 0 to 255, see `OmniQA`.
+        quantize: "int8" multiplies by 8-bit weights, on a CPU (docs/speed.md); None keeps them as floats of `dtype`.
+        weights_cache: a folder where quantised weights are kept for other runs; None is the platform's.
         on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
 
     Raises:
@@ -456,23 +465,29 @@ def load(
     start = time.perf_counter()
     check_dtype(dtype)
     check_device(device)
+    check_quantize(quantize, device)
     if device != "auto":
         _device(device)  # that it is not there comes before what would fit
-    choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype))
+    choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype, quantize))
     where = _device(choice.device)
+    check_quantize(quantize, where.type)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     on_step(f"loading {checkpoint.name}")
     with _torch_errors(where), memory_errors():
         precision = _DTYPES[dtype] or stored_dtype(checkpoint)
-        _require_memory(checkpoint, where, precision)
-        loaded = load_model(checkpoint, where, precision)
+        store = None if quantize is None else WeightsCache(weights_folder(weights_cache), checkpoint.name)
+        _require_memory(checkpoint, where, precision, quantize)
+        loaded = load_model(checkpoint, where, precision, int8=quantize == "int8", store=store)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
-    return OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
+    qa = OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
+    qa.notes = tuple(store.notes) if store else ()
+    return qa
 
 
-def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantize: str | None) -> None:
     where, kind = str(device), str(dtype).removeprefix("torch.")
-    require_weights(machine.read_machine(where), checkpoint.name, where, kind, checkpoint.elements * dtype.itemsize)
+    size = weight_bytes(ModelShape.of_config(checkpoint.config), dtype.itemsize, quantize)
+    require_weights(machine.read_machine(where), ModelRequest(checkpoint.name, where, kind, quantize), size)
 
 
 @contextmanager

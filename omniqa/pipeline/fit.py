@@ -62,11 +62,13 @@ class ModelRequest:
         model: a hub id, a folder or nano; None leaves it to omniqa.
         device: auto, cpu, cuda or cuda:N.
         dtype: auto, bfloat16 or float32.
+        quantize: int8, or None for weights of dtype.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
 
 
 ANYTHING = ModelRequest()
@@ -112,7 +114,7 @@ def choose(machine: Machine, request: ModelRequest = ANYTHING) -> Choice:
     """
     choice = pick(machine, request)
     if not choice.weights_fit:
-        raise OutOfMemoryError(_shortage(choice), advice=advice(machine, choice, request.dtype))
+        raise OutOfMemoryError(_shortage(choice), advice=advice(machine, choice, request))
     return choice
 
 
@@ -122,29 +124,32 @@ def pick(machine: Machine, request: ModelRequest = ANYTHING) -> Choice:
     Raises:
         ModelError: there is no such model.
     """
-    options = [_option(machine, model, device, request.dtype) for model, device in _candidates(machine, request)]
+    options = [
+        _option(machine, replace(request, model=model, device=device))
+        for model, device in _candidates(machine, request)
+    ]
     for option in options:
         if option.fits:
             return option
     option = next((option for option in options if option.weights_fit), options[-1])
     says = _shortage(option) if not option.weights_fit else _tight(option)
-    warning = OutOfMemoryError(says, advice=advice(machine, option, request.dtype, _SHORTER))
+    warning = OutOfMemoryError(says, advice=advice(machine, option, request, _SHORTER))
     return replace(option, warning=warning)
 
 
-def require_weights(machine: Machine, model: str, device: str, dtype: str, size: int) -> None:
+def require_weights(machine: Machine, request: Request, size: int) -> None:
     """Make sure that weights of `size` bytes, as their files have them, fit where they go.
 
     Raises:
         OutOfMemoryError: they don't.
     """
-    tried = _option(machine, model, device, dtype)
+    tried = _option(machine, request)
     tried = replace(tried, need=replace(tried.need, weights=size))
     if not tried.weights_fit:
-        raise OutOfMemoryError(_shortage(tried), advice=advice(machine, tried, dtype))
+        raise OutOfMemoryError(_shortage(tried), advice=advice(machine, tried, request))
 
 
-def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto") -> Need:
+def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto", quantize: str | None = None) -> Need:
     """What a model takes for a clip that is pruned as planned.
 
     Args:
@@ -152,19 +157,32 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
         plan: tokens by layer.
         device: cpu or cuda.
         dtype: auto (as stored), bfloat16 or float32.
+        quantize: as of Request.
     """
     kind = device.partition(":")[0]
     item = _item_bytes(shape, dtype)
     rows = [count + TEXT_TOKENS for count in plan.alive]
     upcasted = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
     return Need(
-        weights=shape.parameters * item,
+        weights=weight_bytes(shape, item, quantize),
         kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
         activations=_held(shape, plan.clip, plan.alive[0], item)
         + max(_vision(shape, plan.clip, item, upcasted, kind), _prefill(shape, rows, item, upcasted, kind))
-        + (_scratch(shape) if upcasted else 0),
+        + (_scratch(shape) if upcasted and quantize is None else 0),
         overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
     )
+
+
+def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None) -> int:
+    """Bytes of the weights in memory.
+
+    Args:
+        shape: the model's sizes.
+        item: bytes of a weight that stays a float.
+        quantize: as of Request; a scale for each output is too little to count.
+    """
+    quantized = shape.linear_parameters if quantize else 0
+    return (shape.parameters - quantized) * item + quantized
 
 
 @lru_cache
@@ -184,19 +202,19 @@ def requirements() -> dict[tuple[str, str], Need]:
     return found
 
 
-def advice(machine: Machine, tried: Choice, dtype: str = "auto", smaller_clip: Sequence[str] = ()) -> str:
+def advice(machine: Machine, tried: Choice, request: Request = ANYTHING, smaller_clip: Sequence[str] = ()) -> str:
     """What to do if `tried` has too little memory: only what was not done already, and what would fit.
 
     Args:
         machine: what is free.
         tried: what was to be used, or ran out of memory.
-        dtype: as the user gave it.
+        request: as the user gave it.
         smaller_clip: advice that would make the clip smaller, if its weights fit.
 
     Returns:
         A sentence in the form of an error's advice, with options in braces.
     """
-    ways = _ways(machine, tried, dtype)
+    ways = _ways(machine, tried, request)
     if smaller_clip and tried.weights_fit:
         ways += smaller_clip
     if not ways:
@@ -230,24 +248,28 @@ def _candidates(machine: Machine, request: ModelRequest) -> Iterator[tuple[str, 
             yield from ((HUB_7B, device), (HUB_3B, device))
 
 
-def _option(machine: Machine, model: str, device: str, dtype: str) -> Choice:
-    shape = ModelShape.of(model)
-    return Choice(model, device, need(shape, minute(shape.layers), device, dtype), machine.free_on(device))
+def _option(machine: Machine, request: Request) -> Choice:
+    """What a request, whose model and device are named, takes."""
+    shape, device = ModelShape.of(str(request.model)), request.device
+    taken = need(shape, minute(shape.layers), device, request.dtype, request.quantize)
+    return Choice(str(request.model), device, taken, machine.free_on(device))
 
 
-def _ways(machine: Machine, tried: Choice, dtype: str) -> list[str]:
+def _ways(machine: Machine, tried: Choice, request: Request) -> list[str]:
     """Options that make room with the fewest changes to what was tried."""
-    sizes, devices, precisions = [("", tried.model)], [("", tried.device)], [("", dtype)]
-    if need(ModelShape.of(HUB_3B), minute(KNOWN_LAYERS[HUB_3B]), tried.device, dtype).weights < tried.need.weights:
+    asked = replace(request, model=tried.model, device=tried.device)
+    sizes, devices, precisions = [("", asked.model)], [("", asked.device)], [("", asked.dtype, asked.quantize)]
+    smaller = need(ModelShape.of(HUB_3B), minute(KNOWN_LAYERS[HUB_3B]), tried.device, asked.dtype, asked.quantize)
+    if smaller.weights < tried.need.weights:
         sizes.append((f'{{model="{HUB_3B}"}}', HUB_3B))
     if tried.device != "cpu":
         devices.append(('{device="cpu"}', "cpu"))
-    if dtype == "float32":
-        precisions.append(('{dtype="bfloat16"}', "bfloat16"))
+    if asked.dtype == "float32":
+        precisions.append(('{dtype="bfloat16"}', "bfloat16", asked.quantize))
     found: dict[int, list[str]] = {}
-    for (size, model), (where, device), (precision, kind) in product(sizes, devices, precisions):
+    for (size, model), (where, device), (precision, dtype, quantize) in product(sizes, devices, precisions):
         words = [word for word in (size, where, precision) if word]
-        if words and _option(machine, model, device, kind).fits:
+        if words and _option(machine, Request(model, device, dtype, quantize)).fits:
             found.setdefault(len(words), []).append(" ".join(words))
     return found[min(found)] if found else []
 

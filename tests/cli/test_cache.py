@@ -28,6 +28,30 @@ def test_a_second_ask_encodes_nothing_and_ls_and_clear_tell_of_it(ask, omniqa, c
     assert json.loads(omniqa("cache", "ls", "--cache", folder, "--json")[1]) == {"bytes": 0, "clips": []}
 
 
+def test_quantised_weights_are_kept_listed_and_cleared(ask, omniqa, clip, tmp_path):
+    folder = tmp_path / "weights"
+    assert omniqa("cache", "ls", "--weights", "--weights-cache", folder)[:2] == (0, "0 models, 0.000 GB\n")
+    code, _, err = ask(clip, "What is seen?", "--device", "cpu", "--quantize", "int8", "--weights-cache", folder)
+    assert code == 0, err
+    listed = json.loads(omniqa("cache", "ls", "--weights", "--weights-cache", folder, "--json")[1])
+    assert len(listed["models"]) == 1
+    assert listed["bytes"] == sum(path.stat().st_size for path in folder.iterdir()) > 0
+    assert listed["models"][0]["name"] in omniqa("cache", "ls", "--weights", "--weights-cache", folder)[1]
+    assert omniqa("cache", "clear", "--weights", "--weights-cache", folder)[1].startswith("1 model, ")
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("what", [("--quantize", "int4"), ("--quantize", "int8", "--device", "cuda")])
+def test_what_can_not_be_quantised_is_a_usage_error(ask, clip, what):
+    code, _, err = ask(clip, "What is seen?", *what)
+    assert (code, "--quantize" in err) == (2, True)
+
+
+def test_a_folder_of_clips_has_to_be_named(omniqa):
+    code, _, err = omniqa("cache", "ls")
+    assert (code, "--cache" in err) == (2, True)
+
+
 def test_a_folder_that_is_not_there_is_told(omniqa, tmp_path):
     code, _, err = omniqa("cache", "ls", "--cache", tmp_path / "none")
     assert code == 2

@@ -123,9 +123,10 @@ def test_a_smaller_clip_is_advised_only_if_the_weights_fit():
 
 
 def test_weights_larger_than_their_configuration_says_are_refused():
-    require_weights(machine(1), NANO, "cpu", "float32", GIB)
+    nano = Request(NANO, "cpu", "float32")
+    require_weights(machine(1), nano, GIB)
     with pytest.raises(OutOfMemoryError, match=r"1\.0 GiB are free"):
-        require_weights(machine(1), NANO, "cpu", "float32", GIB + 1)
+        require_weights(machine(1), nano, GIB + 1)
 
 
 def test_weights_are_as_many_bytes_as_the_file_holds():
@@ -162,3 +163,15 @@ def test_the_readme_and_docs_state_what_the_function_says():
         sizes = (one.weights, one.kv_cache, one.activations, one.overhead, one.total)
         name = f"{model.rpartition('-')[2]}, {'CPU' if device == 'cpu' else 'GPU'}"
         assert f"| {name} | {' | '.join(f'{size / GIB:.1f}' for size in sizes)} |" in page
+
+
+def test_quantised_weights_count_a_byte_each_but_for_what_stays_in_float():
+    shape = ModelShape.of(HUB_3B)
+    plain, small = need(shape, minute(shape.layers)), need(shape, minute(shape.layers), quantize="int8")
+    linear = 36 * (2048 * (2 * 2048 + 2 * 256) + 3 * 2048 * 11008)  # of the decoder's layers
+    linear += 32 * (4 * 1280**2 + 3 * 1280 * 3420) + 5120**2 + 5120 * 2048  # of the vision encoder
+    linear += 32 * (4 * 1280**2 + 2 * 1280 * 5120) + 1280 * 2048  # of the audio encoder
+    assert plain.weights - small.weights == linear
+    assert choose(machine(7), Request(HUB_3B, "cpu", quantize="int8")).need == small
+    with pytest.raises(OutOfMemoryError):
+        choose(machine(7), Request(HUB_3B, "cpu"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, stored_dtype, thinker_config
 from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
-from omniqa.models.qwen2_5_omni.tensors import thinker_tensors
+from omniqa.models.qwen2_5_omni.tensors import is_inner_linear, thinker_tensors
 from omniqa.pruning.budget import Plan
 
 BFLOAT16 = "bfloat16"
@@ -50,6 +50,7 @@ class ModelShape:
         kv_heads: of its keys and values.
         layers: of the decoder.
         parameters: how many numbers the Thinker's weights hold.
+        linear_parameters: how many of them those of linear layers do, all but the head that gives the logits.
         vision: the vision encoder's configuration.
         audio: the audio encoder's configuration.
         stored: the dtype of the weights in the file, by torch's name.
@@ -61,6 +62,7 @@ class ModelShape:
     kv_heads: int
     layers: int
     parameters: int
+    linear_parameters: int
     vision: dict[str, Any]
     audio: dict[str, Any]
     stored: str = BFLOAT16
@@ -75,14 +77,15 @@ class ModelShape:
     @classmethod
     def of_config(cls, config: ThinkerConfig, stored: str = BFLOAT16) -> "ModelShape":
         """By the Thinker's configuration, and the dtype of its weights in the file."""
-        text = config.text_config
+        text, tensors = config.text_config, list(thinker_tensors(config))
         return cls(
             width=text.hidden_size,
             mlp=text.intermediate_size,
             heads=text.num_attention_heads,
             kv_heads=text.kv_heads,
             layers=text.num_hidden_layers,
-            parameters=sum(prod(shape) for _, shape in thinker_tensors(config)),
+            parameters=sum(prod(shape) for _, shape in tensors),
+            linear_parameters=sum(prod(shape) for name, shape in tensors if is_inner_linear(name, shape)),
             vision=asdict(config.vision_config),
             audio=asdict(config.audio_config),
             stored=stored,

@@ -67,6 +67,12 @@ def thinker_tensors(config: ThinkerConfig) -> Iterator[tuple[str, Shape]]:
     yield from _audio_encoder(config.audio_config)
 
 
+def is_inner_linear(name: str, shape: Shape) -> bool:
+    """Whether a tensor is the weight of a linear layer of the decoder's layers or an encoder."""
+    inside = name.startswith(("model.layers.", "visual.", "audio_tower."))
+    return inside and len(shape) == 2 and "audio_bos_eos_token" not in name
+
+
 def _decoder(config: TextConfig) -> Iterator[tuple[str, Shape]]:
     width, kv = config.hidden_size, config.kv_heads * config.head_size
     yield "model.embed_tokens.weight", (config.vocab_size, width)

@@ -28,6 +28,7 @@ from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
+from omniqa.runtime.quantize import WeightStore, quantize
 from omniqa.runtime.upcast import float32_is_faster, upcast
 
 
@@ -137,12 +138,22 @@ class Thinker:
         return load_aux_network(network, self.checkpoint, self.width, self.device)
 
 
-def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None = None) -> Thinker:
+def load_thinker(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    int8: bool = False,
+    store: WeightStore | None = None,
+) -> Thinker:
     """Load the Thinker of a checked checkpoint onto `device`, for inference.
 
     dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
     their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are computed in
     float32 where the CPU is faster at that.
+    int8: on a CPU, quantise the linear layers of the decoder and of both encoders (`omniqa.runtime.int8`); `lm_head`
+    stays as it is.
+    store: where quantised weights are kept.
     Raises ModelError for a tokenizer that can't be used.
     """
     from transformers.utils import logging
@@ -154,15 +165,22 @@ def load_thinker(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     template = ChatTemplate.of(tokenizer)
     config = checkpoint.config.for_transformers()
     _check_ids(checkpoint.name, config, template)
-    module = _load_module(checkpoint, config, dtype).to(device).requires_grad_(False).eval()
+    module = _load_module(checkpoint, config, None if int8 else dtype).requires_grad_(False).eval()
+    inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
+    decoder = inner.language_model if inner else module.model
+    visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
+    if int8:
+        quantize([decoder.layers, visual, audio_tower], store)
+        for weight in module.parameters():  # what is left; buffers keep the precision that they were made with
+            weight.data = weight.data.to(dtype)
+    module.to(device)
     if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
         upcast(module)
-    inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     return Thinker(
         module=module,
-        decoder=inner.language_model if inner else module.model,
-        visual=inner.visual if inner else module.visual,
-        audio_tower=inner.audio_tower if inner else module.audio_tower,
+        decoder=decoder,
+        visual=visual,
+        audio_tower=audio_tower,
         lm_head=module.lm_head,
         config=config,
         tokenizer=tokenizer,
@@ -182,14 +200,17 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.float32 if checkpoint.stored_bytes >= 4 * checkpoint.elements else torch.bfloat16
 
 
-def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
+def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype | None) -> Any:
+    """transformers' module, on the CPU. dtype: None is that of the largest stored weight, so that they stay mapped."""
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     module: Any
     report: dict[str, Any]
     config._attn_implementation = "sdpa"
+    tensors = read_tensors(checkpoint.tensors)
+    dtype = dtype or max(tensors.values(), key=torch.Tensor.numel).dtype
     module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
-        None, config=config, state_dict=read_tensors(checkpoint.tensors), dtype=dtype, output_loading_info=True
+        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     missing = sorted(report["missing_keys"])
     if missing:  # this version of transformers has more of them than omniqa knows of

@@ -1,0 +1,71 @@
+"""A whole model in 8 bits: it answers, its encodings are its own, and what can't be is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+import omniqa
+from omniqa.cli.doctor import CHECKS, CLIP
+from omniqa.errors import UsageError
+from omniqa.pruning import registry
+from omniqa.runtime.int8 import Int8Linear, is_supported
+from omniqa.runtime.upcast import UpcastLinear
+
+pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch has no FBGEMM")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("encodings"), tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def nano(request, folders):
+    encodings, weights = folders
+    return omniqa.load(
+        "nano", device="cpu", dtype=request.param, quantize="int8", cache=encodings, weights_cache=weights
+    )
+
+
+def test_nano_answers_rightly_pruned_and_not_and_from_the_cache(nano):
+    for method, retention in (("omnidrop", 0.3), ("none", 1.0)):
+        pruner = registry.create(method, retention)
+        answers = [answer.text for answer in nano.ask_all(CLIP, list(CHECKS), pruner)]
+        assert answers == list(CHECKS.values())
+
+
+def test_all_linear_layers_but_the_head_are_quantised(nano):
+    kinds = {name: type(module) for name, module in nano.model.module.named_modules()}
+    floats = [name for name, kind in kinds.items() if kind in (nn.Linear, UpcastLinear)]
+    assert floats == ["lm_head"]
+    assert sum(kind is Int8Linear for kind in kinds.values()) > 100
+
+
+def test_what_stays_in_float_has_the_dtype_that_was_asked_for(nano):
+    assert {weight.dtype for weight in nano.model.module.parameters()} == {nano.model.dtype}
+
+
+def test_embeddings_are_near_those_of_the_float_model(nano):
+    plain = omniqa.load("nano", device="cpu").encode(CLIP).video
+    found = nano.encode(CLIP).video
+    assert 0 < torch.linalg.norm(found.float() - plain) / torch.linalg.norm(plain) < 0.05
+
+
+def test_an_encoded_clip_is_not_taken_from_the_float_model_nor_given_to_it(tmp_path, folders):
+    spent = []
+    for quantize in (None, "int8", None, "int8"):
+        qa = omniqa.load("nano", device="cpu", quantize=quantize, cache=tmp_path, weights_cache=folders[1])
+        spent.append("vision_encoder" in qa.encode(CLIP).timing_s)
+    assert spent == [True, True, False, False]
+
+
+def test_weights_that_could_not_be_kept_are_told_of(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    qa = omniqa.load("nano", device="cpu", quantize="int8", weights_cache=tmp_path / "file" / "below")
+    assert "could not be kept" in qa.notes[0]
+
+
+@pytest.mark.parametrize(("quantize", "device"), [("int8", "cuda"), ("int8", "cuda:1"), ("int4", "cpu"), ("", "auto")])
+def test_what_can_not_be_quantised_is_a_usage_error(quantize, device):
+    with pytest.raises(UsageError, match=r"quantise|works on a CPU"):
+        omniqa.load("nano", device=device, quantize=quantize)
