@@ -27,7 +27,7 @@ def check_quantize(name: str | None, device: str) -> None:
     if name is None:
         return
     if name not in QUANTIZATIONS:
-        raise UsageError(f"Weights can't be quantised as {name!r}: use {', '.join(QUANTIZATIONS)}.", field="quantize")
+        raise UsageError(f"quantize {name!r} is not known: use {', '.join(QUANTIZATIONS)}.", field="quantize")
     if device.startswith("cuda"):
         raise UsageError(
             f"quantize {name} works on a CPU only, not on {device}.", field="quantize", advice='Use {device="cpu"}.'
