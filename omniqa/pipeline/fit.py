@@ -137,7 +137,7 @@ def pick(machine: Machine, request: ModelRequest = ANYTHING) -> Choice:
     return replace(option, warning=warning)
 
 
-def require_weights(machine: Machine, request: Request, size: int) -> None:
+def require_weights(machine: Machine, request: ModelRequest, size: int) -> None:
     """Make sure that weights of `size` bytes, as their files have them, fit where they go.
 
     Raises:
@@ -157,7 +157,7 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
         plan: tokens by layer.
         device: cpu or cuda.
         dtype: auto (as stored), bfloat16 or float32.
-        quantize: as of Request.
+        quantize: as of ModelRequest.
     """
     kind = device.partition(":")[0]
     item = _item_bytes(shape, dtype)
@@ -179,7 +179,7 @@ def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None) -> i
     Args:
         shape: the model's sizes.
         item: bytes of a weight that stays a float.
-        quantize: as of Request; a scale for each output is too little to count.
+        quantize: as of ModelRequest; a scale for each output is too little to count.
     """
     quantized = shape.linear_parameters if quantize else 0
     return (shape.parameters - quantized) * item + quantized
@@ -202,7 +202,7 @@ def requirements() -> dict[tuple[str, str], Need]:
     return found
 
 
-def advice(machine: Machine, tried: Choice, request: Request = ANYTHING, smaller_clip: Sequence[str] = ()) -> str:
+def advice(machine: Machine, tried: Choice, request: ModelRequest = ANYTHING, smaller_clip: Sequence[str] = ()) -> str:
     """What to do if `tried` has too little memory: only what was not done already, and what would fit.
 
     Args:
@@ -248,14 +248,14 @@ def _candidates(machine: Machine, request: ModelRequest) -> Iterator[tuple[str, 
             yield from ((HUB_7B, device), (HUB_3B, device))
 
 
-def _option(machine: Machine, request: Request) -> Choice:
+def _option(machine: Machine, request: ModelRequest) -> Choice:
     """What a request, whose model and device are named, takes."""
     shape, device = ModelShape.of(str(request.model)), request.device
     taken = need(shape, minute(shape.layers), device, request.dtype, request.quantize)
     return Choice(str(request.model), device, taken, machine.free_on(device))
 
 
-def _ways(machine: Machine, tried: Choice, request: Request) -> list[str]:
+def _ways(machine: Machine, tried: Choice, request: ModelRequest) -> list[str]:
     """Options that make room with the fewest changes to what was tried."""
     asked = replace(request, model=tried.model, device=tried.device)
     sizes, devices, precisions = [("", asked.model)], [("", asked.device)], [("", asked.dtype, asked.quantize)]
@@ -269,7 +269,7 @@ def _ways(machine: Machine, tried: Choice, request: Request) -> list[str]:
     found: dict[int, list[str]] = {}
     for (size, model), (where, device), (precision, dtype, quantize) in product(sizes, devices, precisions):
         words = [word for word in (size, where, precision) if word]
-        if words and _option(machine, Request(model, device, dtype, quantize)).fits:
+        if words and _option(machine, ModelRequest(model, device, dtype, quantize)).fits:
             found.setdefault(len(words), []).append(" ".join(words))
     return found[min(found)] if found else []
 

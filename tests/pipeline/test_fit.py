@@ -123,7 +123,7 @@ def test_a_smaller_clip_is_advised_only_if_the_weights_fit():
 
 
 def test_weights_larger_than_their_configuration_says_are_refused():
-    nano = Request(NANO, "cpu", "float32")
+    nano = ModelRequest(NANO, "cpu", "float32")
     require_weights(machine(1), nano, GIB)
     with pytest.raises(OutOfMemoryError, match=r"1\.0 GiB are free"):
         require_weights(machine(1), nano, GIB + 1)
@@ -172,6 +172,6 @@ def test_quantised_weights_count_a_byte_each_but_for_what_stays_in_float():
     linear += 32 * (4 * 1280**2 + 3 * 1280 * 3420) + 5120**2 + 5120 * 2048  # of the vision encoder
     linear += 32 * (4 * 1280**2 + 2 * 1280 * 5120) + 1280 * 2048  # of the audio encoder
     assert plain.weights - small.weights == linear
-    assert choose(machine(7), Request(HUB_3B, "cpu", quantize="int8")).need == small
+    assert choose(machine(7), ModelRequest(HUB_3B, "cpu", quantize="int8")).need == small
     with pytest.raises(OutOfMemoryError):
-        choose(machine(7), Request(HUB_3B, "cpu"))
+        choose(machine(7), ModelRequest(HUB_3B, "cpu"))

@@ -67,5 +67,5 @@ def test_weights_that_could_not_be_kept_are_told_of(tmp_path):
 
 @pytest.mark.parametrize(("quantize", "device"), [("int8", "cuda"), ("int8", "cuda:1"), ("int4", "cpu"), ("", "auto")])
 def test_what_can_not_be_quantised_is_a_usage_error(quantize, device):
-    with pytest.raises(UsageError, match="^quantize"):
+    with pytest.raises(UsageError, match=r"^quantize"):
         omniqa.load("nano", device=device, quantize=quantize)
