@@ -51,13 +51,13 @@ def bench(
     Raises the errors of omniqa.errors for whatever else goes wrong.
     """
     rounds = rounds or Rounds()
-    attended = needs_attended(*[case.pruner for case in cases])
+    attended = qa.encoder.reuse_static is None and needs_attended(*[case.pruner for case in cases])
     encode = partial(qa.encode, video, sampling, attended=attended, progress=progress)
     encoded, encoding = _encode(encode, rounds)
     lines = [_Line(case, describe) for case in cases]
     counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
     for line in lines:  # what a plan refuses is refused before the long part
-        line.attempt(lambda pruner: pruner.plan(counts, qa.model.layers))
+        line.attempt(lambda pruner: encoded.plan(pruner, qa.model.layers))
     runner = MethodRunner(qa, encoded, question, rounds.new_tokens)
     _run_in_turn(runner, lines, rounds, progress)
     full = lines[0].runs[0] if lines[0].runs else None

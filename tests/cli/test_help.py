@@ -145,7 +145,7 @@ def complete(*words, cwd=ROOT, **environment):
 
 
 def test_methods_devices_models_and_files_are_completed_without_torch(tmp_path):
-    assert complete("omniqa", "ask", "--method", "omni") == ["omnidrop", "omnisift", "omnizip"]
+    assert complete("omniqa", "ask", "--method", "omni") == ["omnidrop", "omnifocus", "omnisift", "omnizip"]
     assert "tds=" in complete("omniqa", "ask", "--set", "t")
     assert complete("omniqa", "ask", "--device", "c") == ["cpu", "cuda", "cuda:0", "cuda:1"]
     assert complete("omniqa", "ask", "--dtype", "f") == ["float32"]

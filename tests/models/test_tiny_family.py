@@ -12,7 +12,7 @@ from omniqa.models.base import AUDIO, VIDEO
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
 from omniqa.pruning.budget import Unreachable
-from omniqa.pruning.contract import AuxNetwork
+from omniqa.pruning.contract import AuxNetwork, VisionAttention
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 from tests.models import tiny_family
@@ -59,8 +59,13 @@ def test_it_answers_about_a_clip_pruned_by_omnidrop(tiny, path):
 
 @pytest.mark.parametrize("method", registry.names())
 def test_every_method_prunes_it(tiny, encoded, method):
-    if registry.create(method, 0.6 if method != "none" else 1.0).need(AuxNetwork):
+    pruner = registry.create(method, 0.6 if method != "none" else 1.0)
+    if pruner.need(AuxNetwork):
         pytest.skip("needs a trained network of its own")
+    if pruner.need(VisionAttention):
+        with pytest.raises(UsageError, match="at least 11 layers"):
+            tiny.ask(encoded, QUESTION, pruner)
+        return
     retention = 1.0 if method == "none" else 0.6
     try:
         answer = tiny.ask(encoded, QUESTION, method, retention, decoding=SHORT)

@@ -28,6 +28,8 @@ def media_tokens(clip: ClipTokens, chunks=4, d=8, seed=0, audio_chunks=None, pru
         video=torch.randn(clip.n_video, d, generator=random),
         audio=torch.randn(clip.n_audio, d, generator=random),
         audio_attention=torch.rand(clip.n_audio, generator=random),
+        video_attention=torch.rand(clip.n_video, generator=torch.Generator().manual_seed(seed + 1)),
+        query=torch.randn(5, d, generator=torch.Generator().manual_seed(seed + 2)),
         time_s=2 * place[order],
         aux_network=random_network(pruner, d, seed) if pruner and pruner.need(AuxNetwork) else None,
     )
