@@ -125,7 +125,7 @@ class OmniQA:
         self,
         video: Video | EncodedClip,
         questions: Sequence[str | PromptText],
-        pruner: AnyMethod,
+        method: str | AnyMethod = "omnidrop",
         *,
         sampling: ClipOptions | None = None,
         decoding: GenerationOptions | None = None,
@@ -139,7 +139,7 @@ class OmniQA:
         Args:
             video: as for `ask`.
             questions: one answer each, in this order.
-            pruner: the method.
+            method: a name, which is asked at R = 0.3, or an instance.
             sampling: as for `ask`.
             decoding: as for `ask`.
             on_text: gets every piece of text as it is generated.
@@ -150,6 +150,7 @@ class OmniQA:
         Yields:
             The answers.
         """
+        pruner = registry.resolve(method)
         for question in questions:
             check_length(question)
         encoded = self._encoded(video, sampling, pruner, progress)
