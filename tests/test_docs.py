@@ -105,14 +105,15 @@ def workplace(material, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.page == page for block in RUN)])
 def test_the_blocks_of_a_page_run_one_after_the_other(page, workplace, capfd):
+    names = {"__name__": "block"}  # a page's Python goes on from block to block
     for block in RUN:
         if block.page == page:
-            failure = _python(block) if block.language == "python" else _shell(block)
+            failure = _python(block, names) if block.language == "python" else _shell(block)
             assert not failure, f"{page}:{block.line}: {failure}\n{capfd.readouterr().err}"
 
 
-def _python(block):
-    exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "block"})
+def _python(block, names):
+    exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)
 
 
 def _shell(block):
