@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from omniqa import __version__, terminal
-from omniqa.cli import console, versions
+from omniqa.cli import versions
 from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.cache import app as cache
 from omniqa.cli.command import Command, Group
+from omniqa.cli.console import console
 from omniqa.cli.doctor import doctor
 from omniqa.cli.eval import evaluate
 from omniqa.cli.flags import describe

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa import terminal
-from omniqa.cli import console, options, values
+from omniqa.cli import options, values
+from omniqa.cli.console import AnswerStream, console
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
 from omniqa.errors import UsageError
 from omniqa.media.access import is_address
@@ -92,7 +93,7 @@ def ask(
         source = check_clip(path, sampling)
         stack.enter_context(fitting(loading, [*dropping.less(), *taken.less()]))
         qa = load_model(loading, encoding)
-        stream = console.AnswerStream(_heads(asked, [method.name for method in methods]))
+        stream = AnswerStream(_heads(asked, [method.name for method in methods]))
         with console.progress() as progress:
             ask = partial(
                 qa.ask_all, decoding=decoding, on_text=(lambda text: None) if as_json else stream, progress=progress
@@ -200,7 +201,7 @@ def _heads(asked: list[str], methods: list[str]) -> list[str]:
     return heads
 
 
-def _show(answer: "Answer", as_json: bool, stream: console.AnswerStream) -> None:
+def _show(answer: "Answer", as_json: bool, stream: AnswerStream) -> None:
     if not as_json:
         stream.end()
     for warning in answer.stats.media.warnings:

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from omniqa import terminal
-from omniqa.cli import console, jobs, options, tables, values
+from omniqa.cli import jobs, options, tables, values
+from omniqa.cli.console import console
 from omniqa.cli.flags import describe
+from omniqa.cli.words import asked_again, counted
 from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.jobs import questions as asking
 from omniqa.jobs import rows, runfile
@@ -125,7 +127,7 @@ def batch(
         if results.known:
             console.note(_known(results))
         if results.changed:
-            console.note(console.asked_again(results.changed))
+            console.note(asked_again(results.changed))
         if not run.anything_left():
             results.finish()
         else:
@@ -175,7 +177,7 @@ def _clips(names: list[str], zero: bool) -> list[ClipPath]:
 def _known(results: Results) -> str:
     failed = sum(line.failed for line in results.known.values())
     before = f"; {failed} of them failed, and --retry-failed asks those again" if failed else ""
-    return f"there already: {console.counted(len(results.known), 'line')}{before}"
+    return f"there already: {counted(len(results.known), 'line')}{before}"
 
 
 def _layout(name: str | None, out: Path | None, tasks: list[Task]) -> RowCodec:
@@ -294,7 +296,7 @@ def _answer(run: Job, lines: Iterable[Row], out: Path | None, models: int) -> No
     if so_far.clips:
         seconds = time.monotonic() - so_far.begun
         console.note(
-            f"{console.counted(so_far.answered, 'answer')} about {console.counted(so_far.clips, 'clip')} in "
+            f"{counted(so_far.answered, 'answer')} about {counted(so_far.clips, 'clip')} in "
             f"{seconds:.0f} s: {so_far.speed()}; {'the model' if models == 1 else 'each model'} waited "
             f"{run.runner.waited_s / seconds / models:.0%} of the time for decoding; peak memory "
             f"{so_far.peak / 1e9:.2f} GB"
@@ -305,7 +307,7 @@ def _end(run: Job, shard: Shard) -> None:
     """Say what was left out and what failed, and end with the exit code for it."""
     if run.runner.left_out:
         first = next(iter(run.runner.left_out))
-        files = console.counted(len(run.runner.left_out), "file")
+        files = counted(len(run.runner.left_out), "file")
         console.note(f"left out, as neither video nor sound: {files}, the first of them {first}")
     known = run.results.known
     if shard.count == 1 and not known and len(run.runner.left_out) == len(run.tasks):  # a shard may well be empty

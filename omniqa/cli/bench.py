@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniqa.bench.cases import Rounds, make_cases
-from omniqa.cli import console, options, tables, values
+from omniqa.cli import options, tables, values
+from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
+from omniqa.cli.words import STAGE_NAMES
 from omniqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ COLUMNS = (
 UNKNOWN = "-"
 _MEASURED = "What is measured"
 STAGES = {"decode": "decoding", "preprocess": "log-mel"} | {
-    stage: console.STAGE_NAMES[stage] for stage in ("vision_encoder", "audio_encoder")
+    stage: STAGE_NAMES[stage] for stage in ("vision_encoder", "audio_encoder")
 }
 
 
@@ -45,40 +47,7 @@ def bench(
     video: Annotated[str, typer.Argument(help="A video or audio file.", autocompletion=values.complete_file)],
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            autocompletion=values.complete_method,
-            help="What is compared with full tokens, as omnidrop or omnidrop:tds=false; repeats. "
-            "Default: all methods that can run here.",
-            envvar="OMNIQA_METHOD",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = None,
-    retentions: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--retention",
-            parser=values.share,
-            metavar="SHARE",
-            help="Each method is asked at each; repeats. Default: 0.5, 0.3, 0.2 and 0.1.",
-            envvar="OMNIQA_RETENTION",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = None,
-    method_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            autocompletion=values.complete_setting,
-            help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
-            envvar="OMNIQA_SET",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = None,
+    compared: options.ComparisonFlags,
     repeats: Annotated[
         int,
         typer.Option(
@@ -117,11 +86,12 @@ def bench(
 ) -> None:
     """Compare methods on one clip: time, tokens, memory, and agreement with full tokens.
 
-    The clip is encoded once for all; runs take turns. The table goes to stdout.
+    By default, all methods that can run here are compared, at 0.5, 0.3, 0.2 and 0.1. The clip is encoded once for all;
+    runs take turns. The table goes to stdout.
     """
     # All that can be refused without the model is refused before it is loaded.
     refuse_more_words(context)
-    cases = make_cases(methods or [], retentions or [], method_options or [])
+    cases = make_cases(compared.methods or [], compared.retentions or [], compared.method_options or [])
     rounds = Rounds(repeats, warmup, new_tokens)
     if not question.strip():
         raise UsageError("The question is empty.")

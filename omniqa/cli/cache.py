@@ -8,8 +8,10 @@ import typer
 
 from omniqa.cache.folder import GIGABYTES, CacheFolder, Entry
 from omniqa.cache.weights_file import weights_folder
-from omniqa.cli import console, options, tables
+from omniqa.cli import options, tables
 from omniqa.cli.command import Command, Group
+from omniqa.cli.console import console
+from omniqa.cli.words import counted
 from omniqa.errors import UsageError
 
 app = typer.Typer(
@@ -84,4 +86,4 @@ def _as_dict(entry: Entry) -> dict[str, object]:
 
 
 def _counted(entries: list[Entry], noun: str) -> str:
-    return f"{console.counted(len(entries), noun)}, {sum(entry.bytes for entry in entries) / 1e9:.3f} GB"
+    return f"{counted(len(entries), noun)}, {sum(entry.bytes for entry in entries) / 1e9:.3f} GB"

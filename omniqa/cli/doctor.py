@@ -11,7 +11,8 @@ from typing import Literal
 import typer
 
 from omniqa import __version__
-from omniqa.cli import console, options, tables, versions
+from omniqa.cli import options, tables, versions
+from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.progress import spinner
 from omniqa.errors import ModelError, OmniqaError, first_line

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from omniqa import __version__, json_output
-from omniqa.cli import console, jobs, options, scores, values
+from omniqa.cli import jobs, options, scores
+from omniqa.cli.console import console
 from omniqa.cli.flags import describe
+from omniqa.cli.words import asked_again
 from omniqa.errors import UsageError
 from omniqa.eval import dataset as sets
 from omniqa.eval import presets
@@ -128,39 +130,7 @@ def evaluate(
             rich_help_panel=_NANO,
         ),
     ] = None,
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            autocompletion=values.complete_method,
-            help="How tokens are dropped, as omnidrop or omnidrop:tds=false; repeats. Default: omnidrop.",
-            envvar="OMNIQA_METHOD",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = None,
-    retentions: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--retention",
-            parser=values.share,
-            metavar="SHARE",
-            help="Each method is asked at each; repeats. Default: 0.3.",
-            envvar="OMNIQA_RETENTION",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = None,
-    method_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            autocompletion=values.complete_setting,
-            help="An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats.",
-            envvar="OMNIQA_SET",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = None,
+    compared: options.ComparisonFlags,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -202,10 +172,13 @@ def evaluate(
 ) -> None:
     """Answer a set of questions by several methods, and show how many each gets right.
 
-    Each clip is decoded and encoded once for all of them. The tables go to stdout. See docs/eval.md.
+    The default is omnidrop at 0.3. Each clip is decoded and encoded once for all of them. The tables go to stdout.
+    See docs/eval.md.
     """
     # All that can be refused without the model is refused before it is loaded.
-    columns = variants.method_variants(methods or ["omnidrop"], retentions or [0.3], method_options or [])
+    columns = variants.method_variants(
+        compared.methods or ["omnidrop"], compared.retentions or [0.3], compared.method_options or []
+    )
     against = variants.find(columns, baseline) if baseline is not None else None
     check_prompt(prompt)
     check_scoring(scoring)
@@ -249,7 +222,7 @@ def evaluate(
             path, JSON_LINES, settings, shard=part, asked=asked, retry=POLICY.retry, read=known_answer, now=now
         ) as results:
             if results.changed:
-                console.note(console.asked_again(results.changed))
+                console.note(asked_again(results.changed))
             rows = EvalRows(results.settings, protocol)
             runner = Runner(chosen.clips, decoding, rows, POLICY, many.prefetch, timed_alone=True, describe=describe)
             job = Job([task for task in tasks if part.takes(task.clip.name)], columns, runner, results)

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from omniqa.cli import console, options
+from omniqa.cli import options
+from omniqa.cli.console import console
 from omniqa.cli.loading import fitting, load_model, load_silently, say_what_it_knows
+from omniqa.cli.words import counted
 from omniqa.errors import UsageError
 from omniqa.jobs import ray_engine
 from omniqa.jobs.clips import Shard
@@ -129,6 +131,6 @@ def answering(
     say_what_it_knows(loading.model)
     load = partial(load_silently, loading, encoding)
     with console.stdout_for_results(), ray_engine.cluster(pool) as actors:
-        console.note(f"{console.counted(actors.count, 'Ray actor')}, {actors.cpus} CPU and {actors.gpus:g} GPU each")
+        console.note(f"{counted(actors.count, 'Ray actor')}, {actors.cpus} CPU and {actors.gpus:g} GPU each")
         with closing(ray_engine.go_on(job, load, actors)) as lines:
             yield lines, actors.count

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from omniqa.cli import console, options
+from omniqa.cli import options
+from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.progress import download_bar, spinner
 from omniqa.errors import OutOfMemoryError, UsageError

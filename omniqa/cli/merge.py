@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from omniqa.cli import console, options
+from omniqa.cli import options
+from omniqa.cli.console import console
+from omniqa.cli.words import counted
 from omniqa.errors import SOME_FAILED
 from omniqa.jobs import merge as shards
 from omniqa.terminal import BinaryStdout
@@ -28,7 +30,7 @@ def merge(
         shards.join(checked, out)
     else:
         shards.write(checked, BinaryStdout(), "stdout")
-    lines, parts = console.counted(checked.lines, "line"), console.counted(len(checked.paths), "shard")
+    lines, parts = counted(checked.lines, "line"), counted(len(checked.paths), "shard")
     console.note(f"{lines} of {parts} joined")
     if checked.failed:
         console.error(

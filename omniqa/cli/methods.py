@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from omniqa.cli import console, options, tables
+from omniqa.cli import options, tables
+from omniqa.cli.console import console
 from omniqa.cli.values import complete_method
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import HUB_7B, decoder_layers

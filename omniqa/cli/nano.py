@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from omniqa.cli import console, options, values
+from omniqa.cli import options, values
 from omniqa.cli.command import Command, Group
+from omniqa.cli.console import console
 from omniqa.cli.loading import check_clip, load_model
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import NANO

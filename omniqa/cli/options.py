@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from omniqa.cache.folder import GIGABYTES
-from omniqa.cli import console, values
+from omniqa.cli import values
+from omniqa.cli.console import console
 from omniqa.media.access import MAX_DOWNLOAD
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import STANDARD
@@ -178,42 +179,77 @@ class CacheFlags:
         return {} if self.reuse_static is None else {"reuse_static": self.reuse_static}
 
 
+def _method(help: str) -> Any:
+    return typer.Option(
+        "--method",
+        help=help,
+        metavar="METHOD",
+        autocompletion=values.complete_method,
+        envvar="OMNIQA_METHOD",
+        rich_help_panel=_DROPPING,
+    )
+
+
+def _retention(help: str) -> Any:
+    return typer.Option(
+        "--retention",
+        help=help,
+        parser=values.share,
+        metavar="SHARE",
+        envvar="OMNIQA_RETENTION",
+        rich_help_panel=_DROPPING,
+    )
+
+
+def _settings(help: str) -> Any:
+    return typer.Option(
+        "--set",
+        help=help,
+        metavar="KEY=VALUE",
+        autocompletion=values.complete_setting,
+        envvar="OMNIQA_SET",
+        rich_help_panel=_DROPPING,
+    )
+
+
+@dataclass(frozen=True)
+class ComparisonFlags:
+    """Several methods, each at several retentions; the command says what it takes if none are given."""
+
+    methods: Annotated[
+        list[str] | None,
+        _method("A method to compare, as omnidrop or omnidrop:tds=false; repeats."),
+    ] = None
+    retentions: Annotated[
+        list[float] | None,
+        _retention("Each method is asked at each; repeats."),
+    ] = None
+    method_options: Annotated[
+        list[str] | None,
+        _settings("An option of all methods that have it, as key=value, or of one, as METHOD.key=value; repeats."),
+    ] = None
+
+
 @dataclass(frozen=True)
 class PruningFlags:
     """One method, and how much it keeps."""
 
     method: Annotated[
         str,
-        typer.Option(
-            help=f"How tokens are dropped: {METHODS}; also with options, as omnidrop:tds=false. FILE.py:Class is "
-            "a method of your own.",
-            metavar="METHOD",
-            autocompletion=values.complete_method,
-            envvar="OMNIQA_METHOD",
-            rich_help_panel=_DROPPING,
+        _method(
+            f"How tokens are dropped: {METHODS}; also with options, as omnidrop:tds=false. FILE.py:Class is "
+            "a method of your own."
         ),
     ] = "omnidrop"
     retention: Annotated[
         float,
-        typer.Option(
-            help="Share of audio and video tokens to keep, as 0.3 or 30%, averaged over the decoder's layers; "
-            "1 keeps all.",
-            parser=values.share,
-            metavar="SHARE",
-            envvar="OMNIQA_RETENTION",
-            rich_help_panel=_DROPPING,
+        _retention(
+            "Share of audio and video tokens to keep, as 0.3 or 30%, averaged over the decoder's layers; 1 keeps all."
         ),
     ] = 0.3
     method_options: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            help="An option of the method, as key=value; repeats. `omniqa methods NAME` lists them.",
-            metavar="KEY=VALUE",
-            autocompletion=values.complete_setting,
-            envvar="OMNIQA_SET",
-            rich_help_panel=_DROPPING,
-        ),
+        _settings("An option of the method, as key=value; repeats. `omniqa methods NAME` lists them."),
     ] = None
 
     def less(self) -> list[str]:

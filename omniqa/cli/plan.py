@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from omniqa.cli import console, options
+from omniqa.cli import options
+from omniqa.cli.console import console
 from omniqa.cli.loading import check_clip
 from omniqa.cli.progress import spinner
+from omniqa.cli.words import STAGE_NAMES
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import ModelShape, decoder_layers, pixel_bounds
@@ -113,7 +115,7 @@ def _show_work(work: dict[str, float], rate: float | None) -> None:
     if rate is not None:
         console.remark(f"measured: {rate / 1e12:.3f} TFLOP/s; no stage can be faster than that allows")
     rows = [
-        (console.STAGE_NAMES[stage], f"{flop / 1e12:.3f}", *([] if rate is None else [f"{flop / rate:.2f}"]))
+        (STAGE_NAMES[stage], f"{flop / 1e12:.3f}", *([] if rate is None else [f"{flop / rate:.2f}"]))
         for stage, flop in work.items()
     ]
     console.results(("stage", ">TFLOP", *([] if rate is None else [">seconds"])), rows)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from omniqa import terminal
-from omniqa.cli import console
+from omniqa.cli.console import console
 from omniqa.media.download import OnBytes, unheard
 from omniqa.terminal import one_line
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import typer
 
-from omniqa.cli import console, tables
+from omniqa.cli import tables
+from omniqa.cli.console import console
+from omniqa.cli.words import counted
 from omniqa.errors import SOME_FAILED
 from omniqa.eval.report import ALL
 
@@ -17,7 +19,7 @@ UNKNOWN = "-"
 def show(made: Mapping[str, Any]) -> None:
     """The tables of a report: by method, by group, and pairs of methods."""
     cells = made["cells"]
-    asked = f"{console.counted(made['questions'], 'question')} about {console.counted(made['clips'], 'clip')}"
+    asked = f"{counted(made['questions'], 'question')} about {counted(made['clips'], 'clip')}"
     console.remark(f"{made['dataset']}: {asked}, {made['model']}")
     console.remark(", ".join(f"{what} {_named(made, what)}" for what in ("prompt", "scoring")))
     _show_columns([cell for cell in cells if cell["by"] == ALL])
@@ -124,14 +126,12 @@ def end(made: Mapping[str, Any]) -> None:
     """Say what was wrong with clips, and end with the exit code for it where that cost answers."""
     warned = {warning["clip"] for warning in made["warnings"]}
     if warned:
-        console.note(
-            f"{console.counted(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}"
-        )
+        console.note(f"{counted(len(warned), 'clip')} with warnings, in the report: {made['warnings'][0]['warning']}")
     failures = Counter((failure["clip"], failure["error"]) for failure in made["failures"])
     if not failures:
         return
     for (clip, error), count in list(failures.items())[:SHOWN_FAILURES]:
-        console.note(f"{clip}: {error} ({console.counted(count, 'answer')})")
+        console.note(f"{clip}: {error} ({counted(count, 'answer')})")
     if len(failures) > SHOWN_FAILURES:
         console.note(f"and {len(failures) - SHOWN_FAILURES} more, all of them in the report's failures")
     total = made["questions"] * len(made["columns"])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from omniqa.cli import console
+from omniqa.cli.console import console
 from omniqa.models.base import PromptText
 from omniqa.pipeline.engine import OmniQA
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
@@ -321,7 +321,7 @@ def test_refusals_do_not_wait_for_torch(questions):
 
 def test_without_a_terminal_a_long_run_says_a_line_a_minute(capfd, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("omniqa.cli.console.time.monotonic", lambda: now[0])
     with console.tally(100, "answers", 10) as show:
         for done in range(11, 31):
             now[0] += 9.0

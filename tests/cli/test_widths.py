@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from omniqa.cli import console, tables
+from omniqa.cli import tables
+from omniqa.cli.console import console
 from omniqa.cli.tables import Column, Table
+from omniqa.cli.words import about, span
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 
 WIDTHS = (60, 80, 120)
@@ -121,10 +123,10 @@ def test_columns_give_way_by_rank_and_are_named():
     [(20, "less than a minute"), (65, "about 1 minute"), (130, "about 2 minutes"), (9000, "about 2 hours")],
 )
 def test_what_is_left_is_said_in_words(seconds, words):
-    assert console.about(seconds) == words
+    assert about(seconds) == words
 
 
 def test_a_part_of_a_clip_is_named_by_its_length():
-    assert console.span(2.0, 4.0) == "2\N{EN DASH}4 s"
-    assert console.span(62, 64) == "1:02\N{EN DASH}1:04"
-    assert console.span(3600, 3723) == "1:00:00\N{EN DASH}1:02:03"
+    assert span(2.0, 4.0) == "2\N{EN DASH}4 s"
+    assert span(62, 64) == "1:02\N{EN DASH}1:04"
+    assert span(3600, 3723) == "1:00:00\N{EN DASH}1:02:03"
