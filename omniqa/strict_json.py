@@ -35,7 +35,11 @@ def parse(text: str, any_text: bool = False, unique: bool = False) -> Any:
 
 
 def _unique(entries: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of these entries. Raises ValueError if it names one twice."""
+    """An object of these entries.
+
+    Raises:
+        ValueError: it names one twice.
+    """
     found = dict(entries)
     if len(found) < len(entries):
         raise ValueError("an object names an entry twice")

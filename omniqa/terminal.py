@@ -1,7 +1,7 @@
-"""The process's own streams: the one place where omniqa reads stdin and writes to stdout and stderr.
+r"""The process's own streams: the one place where omniqa reads stdin and writes to stdout and stderr.
 
 What others wrote (file names, tags, questions, answers) may hold control characters that move a terminal's cursor,
-change its title, or turn the order of letters around. They are written as visible escapes such as `\\x1b`. JSON
+change its title, or turn the order of letters around. They are written as visible escapes such as `\x1b`. JSON
 has escapes of its own; data such as CSV is left as it is where it goes into a file or a pipe.
 
 Results go to stdout: where they can't be written, the command ends with an error. Messages go to stderr: where they
@@ -253,7 +253,11 @@ def drawing(console: "Console") -> Iterator[None]:
 
 
 def read_stdin() -> str:
-    """All of stdin as text. Raises UsageError where it is closed or can't be read."""
+    """All of stdin as text.
+
+    Raises:
+        UsageError: it is closed or can't be read.
+    """
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
@@ -263,7 +267,11 @@ def read_stdin() -> str:
 
 
 def stdin_pieces() -> Iterator[bytes]:
-    """All of stdin as bytes, piece by piece. Raises UsageError where it is closed or can't be read."""
+    """All of stdin as bytes, piece by piece.
+
+    Raises:
+        UsageError: it is closed or can't be read.
+    """
     try:
         while piece := sys.stdin.buffer.read(_PIECE):
             yield piece

@@ -16,8 +16,13 @@ RETENTIONS = (0.5, 0.3, 0.2, 0.1)
 class Rounds:
     """How often every case is run.
 
-    repeats: rounds that count. warmup: rounds before them that don't. new_tokens: generated in each run.
-    Raises UsageError for numbers out of range.
+    Attributes:
+        repeats: rounds that count.
+        warmup: rounds before them that don't.
+        new_tokens: generated in each run.
+
+    Raises:
+        UsageError: numbers out of range.
     """
 
     repeats: int = 5
@@ -34,7 +39,8 @@ class Rounds:
 class Case:
     """A method at one retention.
 
-    required: it was asked for by name, so that its failure is an error; otherwise it is left out, with the reason.
+    Attributes:
+        required: it was asked for by name, so that its failure is an error; otherwise it is left out, with the reason.
     """
 
     pruner: AnyMethod
@@ -46,8 +52,11 @@ def make_cases(
 ) -> tuple[Case, ...]:
     """Full tokens first, then method by method each retention, none of them twice.
 
-    methods: empty for every registered one. retentions: empty for RETENTIONS. settings: options. Methods and options
-    are written as for `omniqa eval`, see pruning.variants, whose UsageErrors this raises.
+    Args:
+        methods: empty for every registered one.
+        retentions: empty for RETENTIONS.
+        settings: options. Methods and options are written as for `omniqa eval`, see pruning.variants, whose UsageErrors
+            this raises.
     """
     made = method_variants([FULL, *(methods or registry.names())], retentions or RETENTIONS, settings)
     return tuple(Case(column.pruner, bool(methods) or column.pruner.name == FULL) for column in made)

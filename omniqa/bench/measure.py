@@ -133,8 +133,12 @@ def _divergences(runner: MethodRunner, lines: Sequence["_Line"], answer: Sequenc
 class _Line:
     """A case while it is measured.
 
-    asked: the method as asked for; pruner: the same at the retention that it is run at. note: what the table says of
-    it. refusal: why it is left out; empty where it is not. runs: those that count.
+    Attributes:
+        asked: the method as asked for.
+        pruner: the same at the retention that it is run at.
+        note: what the table says of it.
+        refusal: why it is left out; empty where it is not.
+        runs: those that count.
     """
 
     def __init__(self, case: Case, describe: Callable[[OmniqaError], str]) -> None:

@@ -34,16 +34,21 @@ class Spread:
 class Measured:
     """One method at one retention, as measured.
 
-    achieved: retention over all layers. audio_kept, video_kept: tokens that entered layer 0.
-    input_pruning, prefill: seconds of these stages. pruned_prefill: of both together, which is what a method costs.
-    per_token: seconds for each token after the first; None where only one was generated.
-    first_token: from the question to the first token, the clip being encoded already.
-    peak_rss_bytes: most resident memory in this row's runs; None where the system can't start that count anew.
-    peak_device_bytes: most allocated on the GPU; None on the CPU. Both hold the weights and the encoded clip.
-    answer: the greedy answer. same_answer: whether its tokens are those of full tokens.
-    first_difference: the first token, counted from 1, in which it differs from full tokens' answer; None if none does.
-    kl: mean KL(full ‖ method) over the tokens of full tokens' answer, which both are fed, in nats. All three are None
-    where full tokens were not measured.
+    Attributes:
+        achieved: retention over all layers.
+        audio_kept, video_kept: tokens that entered layer 0.
+        input_pruning, prefill: seconds of these stages.
+        pruned_prefill: of both together, which is what a method costs.
+        per_token: seconds for each token after the first; None where only one was generated.
+        first_token: from the question to the first token, the clip being encoded already.
+        peak_rss_bytes: most resident memory in this row's runs; None where the system can't start that count anew.
+        peak_device_bytes: most allocated on the GPU; None on the CPU. Both hold the weights and the encoded clip.
+        answer: the greedy answer.
+        same_answer: whether its tokens are those of full tokens.
+        first_difference: the first token, counted from 1, in which it differs from full tokens' answer; None if none
+            does.
+        kl: mean KL(full ‖ method) over the tokens of full tokens' answer, which both are fed, in nats. All three are
+            None where full tokens were not measured.
     """
 
     achieved: float
@@ -66,9 +71,12 @@ class Measured:
 class Row:
     """A line of the table.
 
-    options: those that differ from the method's defaults. asked: the retention asked for; target: the one that the
-    method was run at, another where it can't reach the asked one. note: why so, or why nothing was measured; empty
-    where there is nothing to say. measured: None where there was not enough memory.
+    Attributes:
+        options: those that differ from the method's defaults.
+        asked: the retention asked for.
+        target: the one that the method was run at, another where it can't reach the asked one.
+        note: why so, or why nothing was measured; empty where there is nothing to say.
+        measured: None where there was not enough memory.
     """
 
     method: str
@@ -96,8 +104,10 @@ class LeftOut:
 class Report:
     """The rows, full tokens first, and what they have in common.
 
-    threads: of the CPU's products. encoding: seconds of decoding and encoding the clip by stage, and in all ("total"),
-    shared by all rows. new_tokens: how many were generated in each run. The other counts: tokens before pruning.
+    Attributes:
+        threads: of the CPU's products.
+        encoding: seconds of decoding and encoding the clip by stage, and in all ("total"), shared by all rows.
+        new_tokens: how many were generated in each run. The other counts: tokens before pruning.
     """
 
     video: str

@@ -21,8 +21,10 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 class Run:
     """One run of one method on one question.
 
-    answer: what the engine reports; its tokens are all that were generated, the end token and what follows included.
-    peak_rss_bytes: of this run alone; None if that can't be told.
+    Attributes:
+        answer: what the engine reports; its tokens are all that were generated, the end token and what follows
+            included.
+        peak_rss_bytes: of this run alone; None if that can't be told.
     """
 
     answer: Answer
@@ -41,7 +43,8 @@ class Run:
 class MethodRunner:
     """One question about one encoded clip, to be answered by one method after another.
 
-    new_tokens: how many every run generates, greedily and on past the answer's end, so that all do the same work.
+    Attributes:
+        new_tokens: how many every run generates, greedily and on past the answer's end, so that all do the same work.
     """
 
     qa: OmniQA

@@ -214,7 +214,10 @@ def _results(
 class _Progress:
     """What this run has done so far.
 
-    tokens: of sound and picture; kept: by the layers' mean. peak: bytes of memory that one process held at most.
+    Attributes:
+        tokens: of sound and picture.
+        kept: by the layers' mean.
+        peak: bytes of memory that one process held at most.
     """
 
     answered: int = 0

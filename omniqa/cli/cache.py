@@ -67,7 +67,11 @@ def clear(
 
 
 def _opened(folder: Path | None, weights: bool, weights_cache: Path | None) -> CacheFolder:
-    """The folder that is asked for. Raises UsageError if there is none, or none was named."""
+    """The folder that is asked for.
+
+    Raises:
+        UsageError: there is none, or none was named.
+    """
     if weights:
         return weights_folder(weights_cache)  # nothing has been kept if it is not there
     if folder is None:

@@ -31,7 +31,8 @@ _TIMES = 28  # two times of up to 8 characters, "left", and the spaces between a
 class AnswerStream:
     """Writes answers to stdout as they are generated; call it with each piece of text.
 
-    heads: what stands in front of each answer, one after the other, such as its question; none where they run out.
+    Args:
+        heads: what stands in front of each answer, one after the other, such as its question; none where they run out.
     """
 
     def __init__(self, heads: Sequence[str] = ()) -> None:

@@ -19,8 +19,10 @@ _TEXT_WIDTH = 12  # a column of words is wrapped to no less
 class Column:
     """A column of a table.
 
-    title: its header. kind: a name or a number stands on one line, whole; text may go over several.
-    rank: 0 is always shown; of the others, the highest goes first where the table is too wide.
+    Attributes:
+        title: its header.
+        kind: a name or a number stands on one line, whole; text may go over several.
+        rank: 0 is always shown; of the others, the highest goes first where the table is too wide.
     """
 
     title: str
@@ -75,7 +77,8 @@ class Table:
     def of(cls, columns: Sequence[Column | str], rows: Sequence[Sequence[str]]) -> "Table":
         """A table whose cells are made printable, each on one line.
 
-        columns: a title alone stands for words, one that begins with > for numbers.
+        Args:
+            columns: a title alone stands for words, one that begins with > for numbers.
         """
         return cls(list(map(_column, columns)), [[one_line(cell) for cell in row] for row in rows])
 

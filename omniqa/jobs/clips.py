@@ -31,8 +31,10 @@ _PICTURES = "_pipe"
 class ClipPath(NamedTuple):
     """A clip to ask about.
 
-    name: what results call it. path: where it is, or what a data set calls it.
-    found: it was found in a folder, so it need not be media at all.
+    Attributes:
+        name: what results call it.
+        path: where it is, or what a data set calls it.
+        found: it was found in a folder, so it need not be media at all.
     """
 
     name: str
@@ -88,7 +90,11 @@ class MediaFolder:
     sampling: ClipOptions
 
     def source(self, clip: str, pixels: tuple[int, int]) -> Path | str:
-        """Where the clip is. Raises MediaError if it is missing, or there twice."""
+        """Where the clip is.
+
+        Raises:
+            MediaError: it is missing, or there twice.
+        """
         return clip if self._is_address(clip) else self.find(clip)
 
     def file(self, clip: str) -> FileState | None:
@@ -101,7 +107,8 @@ class MediaFolder:
     def find(self, clip: str) -> Path:
         """The file at this path below the folder; else the one of this name anywhere below it, or of this stem.
 
-        Raises MediaError where there is none, or several.
+        Raises:
+            MediaError: there is none, or several.
         """
         if is_address(clip):
             raise refused(clip)
@@ -163,7 +170,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From "3/16". Raises UsageError for anything else."""
+        """From "3/16".
+
+        Raises:
+            UsageError: anything else.
+        """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         index, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= index <= count:

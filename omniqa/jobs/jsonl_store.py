@@ -22,8 +22,10 @@ LINE_BYTES = 2**27  # of a row; what is longer is no row, and is not read any fu
 class RowCodec(Protocol):
     """How a row is written as bytes.
 
-    header: what a file begins with, in front of the first row. opening: what its first line begins with.
-    kind: what messages call a row.
+    Attributes:
+        header: what a file begins with, in front of the first row.
+        opening: what its first line begins with.
+        kind: what messages call a row.
     """
 
     header: bytes
@@ -41,7 +43,9 @@ class RowCodec(Protocol):
     def is_whole(self, piece: bytes, quotes: int = 0) -> bool:
         """Whether a line that was read up to a newline ends there; a newline may stand inside of one.
 
-        piece: what was read last. quotes: the quotation marks in earlier pieces of this line.
+        Args:
+            piece: what was read last.
+            quotes: the quotation marks in earlier pieces of this line.
         """
         ...
 
@@ -83,12 +87,15 @@ class JsonlStore:
     Each line is on the disk when `append` returns. A half line that a kill left at the end is dropped on opening, one
     that a full disk or an interrupt left, at once.
 
-    path: the file; made if it is not there.
-    layout: how a row is written. keep: what is kept of each row in `rows`, for a long file's would not fit in memory;
-    it raises ValueError for one that has no place here.
-    rows: what the file holds, in its order; `append` adds to it.
+    Attributes:
+        path: the file; made if it is not there.
+        layout: how a row is written.
+        keep: what is kept of each row in `rows`, for a long file's would not fit in memory; it raises ValueError for
+            one that has no place here.
+        rows: what the file holds, in its order; `append` adds to it.
 
-    Raises UsageError where the file can't be written, is open elsewhere, or holds a line that is no row.
+    Raises:
+        UsageError: the file can't be written, is open elsewhere, or holds a line that is no row.
     """
 
     def __init__(self, path: Path, layout: RowCodec = JSON_LINES, keep: Callable[[Row], Any] = lambda row: row) -> None:
@@ -118,7 +125,11 @@ class JsonlStore:
         self._lock.release()
 
     def append(self, row: Row) -> None:
-        """Write one line, whole and for good. Raises UsageError where the disk does not take it."""
+        """Write one line, whole and for good.
+
+        Raises:
+            UsageError: the disk does not take it.
+        """
         try:
             if not os.fstat(self._file).st_size:
                 write_line(self._file, self._layout.header)
@@ -186,8 +197,11 @@ def _lock_of(path: Path) -> "FileLock":
 def read_rows(path: Path, layout: RowCodec, keep: Callable[[Row], Any] = lambda row: row) -> Iterator[Any]:
     """The rows of a file that nobody writes to any more; a half line at the end is left out.
 
-    keep: what is given of each row; it raises ValueError for one that has no place here.
-    Raises UsageError where the file can't be read, or holds a line that is no row.
+    Args:
+        keep: what is given of each row; it raises ValueError for one that has no place here.
+
+    Raises:
+        UsageError: the file can't be read, or holds a line that is no row.
     """
     try:
         with path.open("rb") as file:
@@ -282,7 +296,11 @@ def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file by `text`, such that it is never half there. Raises UsageError where it can't be written."""
+    """Replace a file by `text`, such that it is never half there.
+
+    Raises:
+        UsageError: it can't be written.
+    """
     try:
         with NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False, encoding="utf-8") as new:
             new.write(text)

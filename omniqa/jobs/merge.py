@@ -21,7 +21,9 @@ from omniqa.terminal import BinaryStdout
 class Checked:
     """Shards that belong together and are whole.
 
-    lines and failed: how many there are. run_file: that of the joined file.
+    Attributes:
+        lines and failed: how many there are.
+        run_file: that of the joined file.
     """
 
     paths: Sequence[Path]
@@ -55,7 +57,12 @@ def check(paths: Sequence[Path]) -> Checked:
 
 
 def write(checked: Checked, file: BinaryIO | BinaryStdout, name: str) -> None:
-    """Write all lines. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
+    """Write all lines.
+
+    Raises:
+        UsageError: there is no room.
+        BrokenPipeError: nobody reads any more.
+    """
     try:
         file.write(checked.layout.header)
         for row in checked.rows():
@@ -70,7 +77,8 @@ def write(checked: Checked, file: BinaryIO | BinaryStdout, name: str) -> None:
 def join(checked: Checked, out: Path) -> None:
     """Write the joined file, whole or not at all, with a run file: the job can go on with it.
 
-    Raises UsageError where it is there already, or can't be written.
+    Raises:
+        UsageError: it is there already, or can't be written.
     """
     if out.exists():
         raise UsageError(f"{out} is there already. Merge into a new file.")
@@ -155,7 +163,8 @@ def _check_lines(ordered: Sequence[Path], shards: dict[Path, RunFile], layout: R
 def _layout(paths: Sequence[Path]) -> RowCodec:
     """JSON lines, or a table with the columns that its first line names; some shards may be empty.
 
-    Raises UsageError where that line can't be read.
+    Raises:
+        UsageError: that line can't be read.
     """
     written = next((path for path in paths if path.stat().st_size), None)
     if written is None:

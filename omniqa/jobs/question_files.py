@@ -36,7 +36,8 @@ Rows = Iterable[tuple[int, list[str]]]
 class QuestionRecord(dict[str, Any]):
     """An object of a file.
 
-    line: where in the file it begins, counted from 1.
+    Args:
+        line: where in the file it begins, counted from 1.
     """
 
     def __init__(self, fields: dict[str, Any], line: int) -> None:

@@ -28,8 +28,10 @@ _OWN = ("video", "question", "id")  # fields with a meaning; all others are carr
 class Question:
     """A question.
 
-    fields: what came with it and is carried through to its result.
-    id: its own, if it has one that no other has. key: what else tells it from others about the same clip.
+    Attributes:
+        fields: what came with it and is carried through to its result.
+        id: its own, if it has one that no other has.
+        key: what else tells it from others about the same clip.
     """
 
     text: str
@@ -58,7 +60,11 @@ def _digest(name: str, key: str, time: int) -> str:
 
 
 def for_all(clips: Iterable[ClipPath], texts: Sequence[str]) -> list[Task]:
-    """The same questions about every clip. Raises UsageError for one that is empty or holds what is no character."""
+    """The same questions about every clip.
+
+    Raises:
+        UsageError: one that is empty or holds what is no character.
+    """
     if not all(text.strip() for text in texts):
         raise UsageError("A question is empty.")
     for text in texts:
@@ -94,7 +100,8 @@ def from_file(path: Path, clips: Sequence[ClipPath], folder: str | None) -> list
     have an `id`; whatever else it has is carried through.
     folder: below which the named videos are; None is the file's own.
 
-    Raises UsageError where the file can't be read, a record lacks what it needs, or an id is there twice.
+    Raises:
+        UsageError: the file can't be read, a record lacks what it needs, or an id is there twice.
     """
     records = _records(path)
     _check_ids(records)

@@ -55,11 +55,14 @@ class Actors:
 class Pool:
     """What actors are wanted, and where they run.
 
-    actors: how many; None is one for every share of `gpus` that the cluster has, or one where it has none.
-    cpus, gpus: what each asks Ray for; gpus None is 1 where the cluster has any.
-    address: of a cluster that is running; None is what RAY_ADDRESS says, or else this machine, for as long as needed.
+    Attributes:
+        actors: how many; None is one for every share of `gpus` that the cluster has, or one where it has none.
+        cpus, gpus: what each asks Ray for; gpus None is 1 where the cluster has any.
+        address: of a cluster that is running; None is what RAY_ADDRESS says, or else this machine, for as long as
+            needed.
 
-    Raises UsageError for numbers that make no sense.
+    Raises:
+        UsageError: numbers that make no sense.
     """
 
     actors: int | None = None
@@ -87,7 +90,9 @@ class Pool:
 class _Report(NamedTuple):
     """What an actor says: after each line, and at the end of what it was given.
 
-    left_out: files that turned out to be no media. waited_s: how long the model waited for decoding since the last one.
+    Attributes:
+        left_out: files that turned out to be no media.
+        waited_s: how long the model waited for decoding since the last one.
     """
 
     row: Row | None
@@ -142,7 +147,9 @@ def cluster(pool: Pool) -> Iterator[Actors]:
     """Join the cluster, or start one on this machine that ends with this block; gives the actors to have.
 
     Where Ray is running in this process already, that is used and left running.
-    Raises UsageError where Ray is not installed, nothing answers at the address, or this machine lacks the GPUs.
+
+    Raises:
+        UsageError: Ray is not installed, nothing answers at the address, or this machine lacks the GPUs.
     """
     if find_spec("ray") is None:
         raise UsageError("engine ray needs Ray: pip install 'omniqa[ray]'.", field="engine")
@@ -206,8 +213,11 @@ def _hush() -> None:
 def go_on(job: Job, load: Load, actors: Actors) -> Generator[Row, None, None]:
     """Ask on the cluster what is missing; gives every line once it is written, in the order in which they come.
 
-    load: loads the model, in each actor. actors: as `cluster` gave them.
     Raises what `Job.write` and `Runner.ask` raise, and ModelError where no actor stays alive.
+
+    Args:
+        load: loads the model, in each actor.
+        actors: as `cluster` gave them.
     """
     return job.write(_lines(job, load, actors))
 

@@ -24,9 +24,10 @@ from omniqa.terminal import for_file
 class Results:
     """The lines of a job.
 
-    settings: the name of this run's settings, in every line.
-    known: lines with them that are there, by id and column.
-    changed: how many files have changed since lines were written about them; these lines are gone.
+    Attributes:
+        settings: the name of this run's settings, in every line.
+        known: lines with them that are there, by id and column.
+        changed: how many files have changed since lines were written about them; these lines are gone.
     """
 
     changed = 0
@@ -49,7 +50,11 @@ class Results:
         return next((line.model for line in self.known.values()), None)
 
     def add(self, row: Row) -> None:
-        """Take in a line, for good. Raises UsageError where there is no room for it."""
+        """Take in a line, for good.
+
+        Raises:
+            UsageError: there is no room for it.
+        """
         line = known(row)
         self.known[line.key] = line
 
@@ -63,10 +68,14 @@ class Results:
 class ResultFile(Results):
     """Lines in a file, with its run file beside it, open for one run at a time.
 
-    append: lines with other settings may be there. retry: failures with these settings are taken out first.
-    read: `known`, or what checks more of a line. now: the file of a clip, by its name, as it is now. Lines that answer
-    for another one are taken out, too.
-    Raises UsageError where the file can't be written, or holds other results.
+    Args:
+        append: lines with other settings may be there.
+        retry: failures with these settings are taken out first.
+        read: `known`, or what checks more of a line.
+        now: the file of a clip, by its name, as it is now. Lines that answer for another one are taken out, too.
+
+    Raises:
+        UsageError: the file can't be written, or holds other results.
     """
 
     def __init__(
@@ -139,7 +148,11 @@ class ResultFile(Results):
         return before or RunFile()
 
     def add(self, row: Row) -> None:
-        """Write a line, whole and for good. Raises UsageError where there is no room for it."""
+        """Write a line, whole and for good.
+
+        Raises:
+            UsageError: there is no room for it.
+        """
         with interrupts_held():  # what is on the disk and what is known of it never differ
             self._store.append(row)
             super().add(row)
@@ -164,7 +177,12 @@ class Stream(Results):
         self._file = sys.stdout.fileno() if path is None else os.open(path, os.O_WRONLY)
 
     def add(self, row: Row) -> None:
-        """Write a line. Raises UsageError where there is no room, BrokenPipeError where nobody reads any more."""
+        """Write a line.
+
+        Raises:
+            UsageError: there is no room.
+            BrokenPipeError: nobody reads any more.
+        """
         try:
             if not self.known:
                 write_line(self._file, for_file(self._layout.header, self._file))

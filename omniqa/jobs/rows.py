@@ -59,8 +59,9 @@ class ClipQuestions(Protocol):
 class ClipRequest(NamedTuple):
     """A request about a clip.
 
-    file: the clip's file as it was right before it was decoded.
-    had_frames: how many there were when memory ran out, if it did.
+    Attributes:
+        file: the clip's file as it was right before it was decoded.
+        had_frames: how many there were when memory ran out, if it did.
     """
 
     clip: ClipPath
@@ -93,7 +94,8 @@ class JobRows(Protocol):
 class BatchRows:
     """The lines of a batch: what `ask` prints as JSON, and more.
 
-    settings: their name in the run file.
+    Attributes:
+        settings: their name in the run file.
     """
 
     settings: str
@@ -127,7 +129,9 @@ class BatchRows:
 class Known(NamedTuple):
     """What is kept in memory of a line.
 
-    stale: it answers for another file than the one that is there. video and error: of a failure, else None.
+    Attributes:
+        stale: it answers for another file than the one that is there.
+        video, error: of a failure, else None.
     """
 
     id: str
@@ -148,7 +152,10 @@ class Known(NamedTuple):
 class Failure(NamedTuple):
     """Failures for the same reason.
 
-    cause: the first one's, without the file's name. questions, clips: how many. video: one of the clips.
+    Attributes:
+        cause: the first one's, without the file's name.
+        questions, clips: how many.
+        video: one of the clips.
     """
 
     cause: str
@@ -160,8 +167,10 @@ class Failure(NamedTuple):
 def known(row: Row, now: Callable[[str], FileState | None] = lambda video: None) -> Known:
     """What to keep of a line, be it of JSON or of a table, where all cells are text.
 
-    now: the file of a clip, by its name, as it is now; None if it does not matter.
     Raises ValueError, with the reason, for a line that is no result.
+
+    Args:
+        now: the file of a clip, by its name, as it is now; None if it does not matter.
     """
     clip = clip_field(row)
     for name in ("id", "status", "settings", "model", clip):

@@ -26,9 +26,11 @@ _SAMPLE_BYTES = 1 << 16  # of each file of weights, that tell it from others
 class RunFile:
     """The content of FILE.run.json, beside the results in FILE.
 
-    shard: as "3/16". asked: what the whole job asks, all shards together: the number of questions, and a digest.
-    settings: by the name that lines call them by; several where lines were added to others'.
-    finished: how many lines there are with these settings, where all that was asked for has one.
+    Attributes:
+        shard: as "3/16".
+        asked: what the whole job asks, all shards together: the number of questions, and a digest.
+        settings: by the name that lines call them by; several where lines were added to others'.
+        finished: how many lines there are with these settings, where all that was asked for has one.
     """
 
     shard: str = str(Shard())
@@ -38,11 +40,19 @@ class RunFile:
     version: str = __version__
 
     def write(self, results: Path) -> None:
-        """Keep it beside the results. Raises UsageError where that can't be written."""
+        """Keep it beside the results.
+
+        Raises:
+            UsageError: that can't be written.
+        """
         write_whole(path_of(results), json_output.dumps(asdict(self), indent=1) + "\n")
 
     def claimed(self, results: Path, settings: Settings, append: bool) -> "RunFile":
-        """With these settings, too. Raises UsageError for other ones than before, unless `append`."""
+        """With these settings, too.
+
+        Raises:
+            UsageError: other ones than before, unless `append`.
+        """
         name = name_of(settings)
         if name not in self.settings and self.settings and not append:
             *_, last = self.settings.values()
@@ -61,7 +71,11 @@ def path_of(results: Path) -> Path:
 
 
 def read(results: Path) -> RunFile | None:
-    """The run file beside the results; None where there is none. Raises UsageError where it is broken."""
+    """The run file beside the results; None where there is none.
+
+    Raises:
+        UsageError: it is broken.
+    """
     path = path_of(results)
     try:
         text = read_regular(path).decode("utf-8")
@@ -121,7 +135,8 @@ def make_settings(
 ) -> Settings:
     """All that lines depend on, flat, as JSON gives it back. Devices may differ.
 
-    own: what else lines of this kind depend on, such as the method.
+    Args:
+        own: what else lines of this kind depend on, such as the method.
     """
     weights = {"model": model, "weights": weights_fingerprint(model), "dtype": dtype}
     settings: Settings = json.loads(json_output.dumps({**weights, **own, **clips.settings, **asdict(decoding)}))
@@ -143,7 +158,8 @@ def name_of(settings: Settings) -> str:
 def summary(tasks: Iterable[ClipQuestions], columns: Sequence[str] = ("",)) -> dict[str, Any]:
     """What a job asks, in short, whatever its order. Files that only may be media are left out: some come and go.
 
-    columns: the names of its methods; an empty one in a job that has but one.
+    Args:
+        columns: the names of its methods; an empty one in a job that has but one.
     """
     questions = [id for task in tasks if named_as_media(task.clip) for id, _ in task.asked()]
     ids = sorted(f"{id}\t{column}" if column else id for id in questions for column in columns)

@@ -61,9 +61,11 @@ class Todo(NamedTuple):
 class _Asking:
     """A clip that is being asked about. left: what has no line yet.
 
-    file: the clip's file as it was right before it was decoded.
-    frames: how many are looked at, 0 until it is known. had_frames: how many there were when memory ran out, if it did.
-    fault: that the model computed no numbers, if it did not.
+    Attributes:
+        file: the clip's file as it was right before it was decoded.
+        frames: how many are looked at, 0 until it is known.
+        had_frames: how many there were when memory ran out, if it did.
+        fault: that the model computed no numbers, if it did not.
     """
 
     clip: ClipPath
@@ -284,8 +286,9 @@ def _prepare(
 ) -> "Ready":
     """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone.
 
-    frames: the most that are taken; None is what the sampling says.
-    attended: see `OmniQA.prepare`.
+    Args:
+        frames: the most that are taken; None is what the sampling says.
+        attended: see `OmniQA.prepare`.
     """
     if not _is_wanted(clip):
         raise NoMedia

@@ -52,7 +52,11 @@ class CsvCodec:
 
     @classmethod
     def of(cls, path: Path) -> "CsvCodec":
-        """The layout of a file that is there. Raises UsageError where its first line names no columns."""
+        """The layout of a file that is there.
+
+        Raises:
+            UsageError: its first line names no columns.
+        """
         with path.open(newline="", encoding=_BYTES[0], errors=_BYTES[1]) as file:
             try:
                 return cls(next(csv.reader(file, strict=True), ()))

@@ -88,7 +88,7 @@ def refused(address: str | Path) -> MediaError:
 
 
 def is_address(path: str) -> bool:
-    """Whether a path is written as one of the network: scheme://…"""
+    """Whether a path is written as one of the network, with a scheme and `://`."""
     return _ADDRESS.match(path) is not None
 
 

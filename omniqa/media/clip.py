@@ -215,7 +215,8 @@ def _sample(
 class _Reading:
     """A range of a file being read; what is wrong with one stream is noted, and the other goes on.
 
-    hand_on: takes the frames two by two; where there is none, they are held.
+    Attributes:
+        hand_on: takes the frames two by two; where there is none, they are held.
     """
 
     info: MediaInfo

@@ -139,7 +139,8 @@ class ClipOptions:
     def frame_size(self, height: int, width: int, geometry: Geometry = STANDARD, frames: int = 0) -> tuple[int, int]:
         """Height and width that each of a clip's frames gets for a model of this geometry. Raises MediaError.
 
-        frames: how many are taken; it only matters where `total_pixels` bounds them together.
+        Args:
+            frames: how many are taken; it only matters where `total_pixels` bounds them together.
         """
         bounds = self.pixels_of(frames, geometry.pixel_bounds, geometry.temporal_patch)
         return smart_resize(height, width, *bounds, geometry.token_pixels)

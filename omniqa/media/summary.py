@@ -8,7 +8,9 @@ from typing import Any
 class ClockJump:
     """A place where the file's timestamps jump.
 
-    at_s: on the file's clock, which goes on without a jump. by_s: how far they leap; negative where they go back.
+    Attributes:
+        at_s: on the file's clock, which goes on without a jump.
+        by_s: how far they leap; negative where they go back.
     """
 
     at_s: float
@@ -19,12 +21,16 @@ class ClockJump:
 class MediaSummary:
     """What was taken from the file; width and height are those the model saw.
 
-    grids: temporal patches of two frames. grids_reused: those that equal an earlier one, which were encoded once.
-    tokens_reused: the share of all video tokens that reuse_static took from an earlier grid.
-    jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without them.
-    hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
-    pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
-    deinterlaced: frames that were stored as two fields. padded: those of another shape than the file's first frame.
+    Attributes:
+        grids: temporal patches of two frames.
+        grids_reused: those that equal an earlier one, which were encoded once.
+        tokens_reused: the share of all video tokens that reuse_static took from an earlier grid.
+        jumps: of the whole file's timestamps, in order; every time that is shown or accepted is on a clock without
+            them.
+        hdr: "pq", "hlg" or "bt2020", if the file's colours were converted to ordinary ones.
+        pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
+        deinterlaced: frames that were stored as two fields.
+        padded: those of another shape than the file's first frame.
     """
 
     duration_s: float

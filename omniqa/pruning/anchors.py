@@ -26,7 +26,7 @@ class AudioChoice:
 
 
 def choose_audio(order: Tensor, rho_audio: float, anchors: float) -> AudioChoice:
-    """The first round((1 - ρ_a)·n_A) of `order`, and of the m remaining the anchors, at positions 0, s, 2s, …
+    """The first round((1 - ρ_a)·n_A) of `order`, and of the m remaining the anchors, at positions 0, s, 2s etc.
 
     order: (n_A,) long on the CPU, the audio tokens by descending priority. anchors: how many, as a share of n_A.
     """

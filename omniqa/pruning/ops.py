@@ -77,8 +77,14 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def most_similar(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(m,) float32, (m,) long: the highest cosine of each row of `x` (m, d) to any row of `y` (n, d), n > 0, and the
-    first row of `y` that has it. In blocks of `x`.
+    """The highest cosine of each row of `x` to any row of `y`, and the first row of `y` that has it, in blocks of `x`.
+
+    Args:
+        x: (m, d).
+        y: (n, d), n > 0.
+
+    Returns:
+        (m,) float32, and (m,) long.
     """
     values, indices = [], []
     places = torch.arange(len(y), device=y.device)

@@ -1,4 +1,6 @@
-"""The methods by name. There is no list to edit; a method is found in one of three places:
+"""The methods by name. No list is edited.
+
+A method is found in one of three places:
 
 - `methods/`, where its file or folder lies;
 - an installed package, whose entry point in the group `omniqa.methods` names its class;

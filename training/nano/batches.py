@@ -79,9 +79,10 @@ class Asked:
 class Media:
     """A clip as the encoders take it in.
 
-    frames: uint8 (F, H, W, 3), F even.
-    mel: float32 (128, T).
-    shape: the tokens that they become.
+    Attributes:
+        frames: uint8 (F, H, W, 3), F even.
+        mel: float32 (128, T).
+        shape: the tokens that they become.
     """
 
     frames: NDArray[np.uint8]
@@ -93,11 +94,14 @@ class Media:
 class Row:
     """A clip's tokens and those of its questions, one after the other.
 
-    ids: (N,). positions: (3, N). modality: (N,), VIDEO, AUDIO or TEXT.
-    block: (N,), CLIP for what all questions share, then 1, 2, … for the tokens of each question and its answer.
-    learned: (N,) bool, the tokens that the model shall give: answers, and <|im_end|> after them.
-    verdict: (N,), at the end of an option's line the id of "yes" or "no", which it would say there; NONE elsewhere.
-    time_s: (N,), when an audio or video token begins; NaN for text.
+    Attributes:
+        ids: (N,).
+        positions: (3, N).
+        modality: (N,), VIDEO, AUDIO or TEXT.
+        block: (N,), CLIP for what all questions share, then 1, 2, … for the tokens of each question and its answer.
+        learned: (N,) bool, the tokens that the model shall give: answers, and <|im_end|> after them.
+        verdict: (N,), at the end of an option's line the id of "yes" or "no", which it would say there; NONE elsewhere.
+        time_s: (N,), when an audio or video token begins; NaN for text.
     """
 
     ids: NDArray[np.int64]
@@ -113,11 +117,12 @@ class Row:
 class Batch:
     """B clips in rows of one length N: shapes as in Row with B before N, frames of all clips of one size.
 
-    clip_tokens: the first of each row; they hold the clip and what all questions share, padded at its end.
-    chunk: what comes after is padded to a multiple of this number, and no block is longer.
-    kinds: of each clip, the kind of question of block 1, 2, ….
-    evidence: of each clip, that of block 1, 2, ….
-    shown: (audio tokens of all clips, SEEN) float32, what is shown while they are heard.
+    Attributes:
+        clip_tokens: the first of each row; they hold the clip and what all questions share, padded at its end.
+        chunk: what comes after is padded to a multiple of this number, and no block is longer.
+        kinds: of each clip, the kind of question of block 1, 2, ….
+        evidence: of each clip, that of block 1, 2, ….
+        shown: (audio tokens of all clips, SEEN) float32, what is shown while they are heard.
     """
 
     media: tuple[Media, ...]

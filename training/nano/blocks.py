@@ -53,7 +53,8 @@ class BlockModel:
     def logits(self, batch: Batch, media_visible_layers: range | None = None) -> Tensor:
         """What is said at every token to be learned: (tokens, vocabulary), float32, clip after clip.
 
-        media_visible_layers: the layers in which text sees audio and video tokens; None: all.
+        Args:
+            media_visible_layers: the layers in which text sees audio and video tokens; None: all.
         """
         (last,) = deque(self.states(batch, media_visible_layers), maxlen=1)
         return self._said(last, before(batch.learned))
@@ -61,7 +62,9 @@ class BlockModel:
     def loss(self, batch: Batch, media_visible_layers: range | None = None, embedded: Tensor | None = None) -> Tensor:
         """Cross entropy of the tokens to be learned and of the verdicts on options, summed.
 
-        media_visible_layers: see `logits`. embedded: see `states`.
+        Args:
+            media_visible_layers: see `logits`.
+            embedded: see `states`.
         """
         (last,) = deque(self.states(batch, media_visible_layers, embedded), maxlen=1)
         return self.loss_of(last, batch)
@@ -78,7 +81,9 @@ class BlockModel:
     ) -> Generator[Tensor, None, None]:
         """(B, N, d) after each layer, one after the other.
 
-        media_visible_layers: see `logits`. embedded: (B, N, d), in the place of what `embed` gives.
+        Args:
+            media_visible_layers: see `logits`.
+            embedded: (B, N, d), in the place of what `embed` gives.
         """
         device = self.thinker.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -98,7 +103,9 @@ class BlockModel:
     def looks(self, state: Tensor, batch: Batch, layer: int) -> Tensor:
         """How much each head of a layer looks at each audio and video token from each token of text.
 
-        state: (B, N, d), what the layer gets. Gives the logarithms of shares that sum to 1, (B, H, N - M, M) float32.
+        Args:
+            state: (B, N, d), what the layer gets. Gives the logarithms of shares that sum to 1, (B, H, N - M, M)
+                float32.
         """
         attention, tokens = self.thinker.decoder.layers[layer].self_attn, batch.clip_tokens
         h = self.thinker.decoder.layers[layer].input_layernorm(state)
@@ -132,7 +139,7 @@ class BlockModel:
         return x
 
     def encode_video(self, media: Sequence[Media]) -> Tensor:
-        """(tokens of all clips, d)"""
+        """(tokens of all clips, d)."""
         frames = torch.cat([torch.from_numpy(clip.frames) for clip in media])
         return VisionEncoder(self.thinker.visual, self.attention)._encode_grids(frames).flatten(0, 1)
 
@@ -209,7 +216,8 @@ def _visible(batch: Batch, blind: bool) -> tuple[Tensor, Tensor]:
 def visible_to_text(batch: Batch, blind: bool = False) -> Tensor:
     """(B, C, W, M + 2 W) bool, which keys a row of text sees: the clip, and what comes before it of its own block.
 
-    blind: of the clip only the text.
+    Args:
+        blind: of the clip only the text.
     """
     clip = batch.block[:, : batch.clip_tokens] != PADDING
     if blind:

@@ -40,7 +40,9 @@ class Step:
 class Learned:
     """What has been added to the weights' gradients: those of a loss summed over `parts`, tokens to be said or clips.
 
-    loss: that sum. clips: how many it came from.
+    Attributes:
+        loss: that sum.
+        clips: how many it came from.
     """
 
     loss: float

@@ -116,7 +116,9 @@ class TokenLabeler:
 def looked_past(looks: Tensor, batch: Batch) -> Tensor:
     """Mean over heads, tokens said and options of -log of the share of looks that falls on the evidence.
 
-    looks: see BlockModel.looks. Looked from is wherever a token of an answer is said, and the end of an option's line.
+    Args:
+        looks: see BlockModel.looks. Looked from is wherever a token of an answer is said, and the end of an option's
+            line.
     """
     rows = (before(batch.learned) | (batch.verdict >= 0))[:, batch.clip_tokens :].nonzero().tolist()
     length = torch.where(batch.modality == AUDIO, 1 / STANDARD.audio_tokens_per_second, 2 / FPS)[:, : batch.clip_tokens]

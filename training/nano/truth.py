@@ -17,7 +17,8 @@ _PER_SECOND = STANDARD.audio_tokens_per_second
 def seen(script: Script, shape: MediaShape, fps: int) -> NDArray[np.float32]:
     """(grids, tokens_per_grid, SEEN), 1 where it lies on the token, NaN throughout where a scene ends inside the grid.
 
-    fps: frames a second, two of which are a grid.
+    Args:
+        fps: frames a second, two of which are a grid.
     """
     names = np.zeros((shape.grids, shape.rows, shape.cols, len(SEEN)), np.float32)
     for grid, start in zip(names, shape.grid_times, strict=True):
