@@ -5,11 +5,15 @@
     python -m benchmarks.prefill 3b-random --slides 16 --retention 0.3 --runs 3
     python -m benchmarks.prefill 3b-random --grow 8 --grow 30 --grow 120 --retention 0.3 --runs 1 --plot growth.png
     python -m benchmarks.prefill 3b-random CLIP --encoders --runs 3
+    python -m benchmarks.prefill 3b-random --grow 16 --retention 1.0 --retention 0.3 --retention 0.2 --quantize int8
 
 Without CLIP, a clip is made: --slides SECONDS shows a new picture every four seconds, --grow SECONDS one that always
 moves. transformers runs in a process of its own (benchmarks/theirs.py) that needs torchvision, qwen-omni-utils and a
 reader of video files; --path names folders that they lie in where the environment lacks them. Both sides take as many
 frames of the same size. Floors are operations over the best matrix rate measured in the same run.
+--quantize adds rows of the same checkpoint in 8 bits, in turn with the others. Their floors are of the float rate, too.
+--vision-block adds rows that prune before that block of the vision encoder, whose work is not counted then.
+Both models lie in one process then: its peak memory counts what was read of either.
 --encoders runs the encoders alone, both sides on the same arrays in one process, and needs none of these packages.
 It also tells, on a CPU, which of torch's operators take omniqa's time.
 """
@@ -20,6 +24,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -42,11 +47,13 @@ from omniqa.models.qwen2_5_omni.flops import ModelShape
 from omniqa.pipeline.answer import Answer
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
+from omniqa.runtime.device import QUANTIZATIONS
 from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.runtime.upcast import UpcastLinear
 from tests.media.clips import Audio, Video, tone, write_clip
 
 QUESTIONS = ("What is seen, and what is heard?", "What happens at the end?")
+INT8 = ", int8"
 FIRST = GenerationOptions(max_new_tokens=1)
 RETENTIONS = [1.0, 0.3]
 SLIDE_S = 4
@@ -66,12 +73,14 @@ def make_clip(path: Path, seconds: int, slides: bool) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """Both sides, loaded. theirs: None leaves transformers out."""
+    """Both sides, loaded. quantized: the same model in 8 bits. theirs: None leaves transformers out."""
 
     qa: OmniQA
+    quantized: OmniQA | None
     theirs: Theirs | None
     sampling: ClipOptions
     retentions: list[float]
+    blocks: list[int]
     runs: int
 
     def measure(self, clip: Path) -> dict[str, Any]:
@@ -81,10 +90,10 @@ class Bench:
         note = ""
         for _ in range(self.runs):
             rates.measure()
-            for retention in self.retentions:
-                first, second, answer = self.ours(clip, retention)
-                found.setdefault(f"R = {retention:g}", []).append(first)
-                found.setdefault(f"R = {retention:g}, second question", []).append(second)
+            for name, qa, retention, block in self._cases():
+                first, second, answer = self.ours(qa, clip, retention, block)
+                found.setdefault(name, []).append(first)
+                found.setdefault(f"{name}, second question", []).append(second)
             if self.theirs and not note:
                 try:
                     found[THEIRS].append(self.ask_theirs(self.theirs, clip, answer))
@@ -92,16 +101,28 @@ class Bench:
                     note = str(error)
         return {"rates": rates.best, "rows": make_rows(found, rates.fastest, note), "runs": record(found)}
 
-    def ours(self, clip: Path, retention: float) -> tuple[Run, Run, Answer]:
+    def _cases(self) -> Iterator[tuple[str, OmniQA, float, int | None]]:
+        """Name, model, retention and the block of the vision encoder, None for none, of all that is measured."""
+        for retention in self.retentions:
+            for block in (None, *(self.blocks if retention < 1 else ())):
+                name = f"R = {retention:g}" + ("" if block is None else f", b = {block}")
+                yield name, self.qa, retention, block
+                if self.quantized:
+                    yield f"{name}{INT8}", self.quantized, retention, block
+
+    def ours(self, qa: OmniQA, clip: Path, retention: float, block: int | None = None) -> tuple[Run, Run, Answer]:
         """The first question about a file, a second about the clip as it is encoded then; and the first's answer."""
-        pruner = registry.create("none" if retention == 1 else "omnidrop", retention)
+        options = {} if block is None else {"vision_block": block}
+        pruner = registry.create("none" if retention == 1 else "omnidrop", retention, **options)
         rss_is_ours = reset_rss_peak()
-        video = self.qa.encode(clip, self.sampling)
-        answers = self.qa.ask_all(video, QUESTIONS, pruner, decoding=FIRST, count_encoding=True)
+        video = qa.encode(clip, self.sampling, method=pruner)
+        answers = qa.ask_all(video, QUESTIONS, pruner, decoding=FIRST, count_encoding=True)
         first = next(answers)
         reset_rss_peak()
         second = next(answers)
         work = operations(self._shape, **_work(first))
+        if block is not None:
+            del work["vision_encoder"]
         # What a second question computes depends on what the first one left, so it has no floor.
         return _run(first, work, rss_is_ours), _run(second, {}, rss_is_ours), first
 
@@ -178,11 +199,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--slides", type=int, help="seconds of a clip of slides")
     parser.add_argument("--grow", type=int, action="append", default=[], help="seconds of a clip that moves; repeats")
     parser.add_argument("--retention", type=float, action="append", help="repeats; 1.0 and 0.3 where not given")
+    parser.add_argument("--vision-block", type=int, action="append", default=[], help="prune there, too; repeats")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--max-frames", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="also with weights like that")
+    parser.add_argument("--weights-cache", type=Path, help="where these are kept; as omniqa does where not given")
     parser.add_argument("--threads", type=int, help="of each side; as torch chooses where not given")
     parser.add_argument("--encoders", action="store_true", help="the encoders alone")
     parser.add_argument("--without-transformers", action="store_true", help="omniqa alone")
@@ -219,7 +243,7 @@ def _grown(length: int) -> str:
 def warm_up(bench: Bench, folder: Path) -> None:
     """Both sides answer once before anything counts: weights are read, libraries started. Raises TheirsError."""
     clip = make_clip(folder / "warm.mp4", WARM_S, slides=False)
-    for row in replace(bench, retentions=[1.0], runs=1).measure(clip)["rows"]:
+    for row in replace(bench, retentions=[1.0], blocks=[], runs=1).measure(clip)["rows"]:
         if row["note"]:
             raise TheirsError(row["note"])
 
@@ -228,7 +252,10 @@ def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) 
     """What was found, by the clip's title; tables are printed as they come."""
     qa = omniqa.load(given.model, device=given.device, dtype=given.dtype)
     sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames)
-    bench = Bench(qa, theirs, sampling, given.retention or RETENTIONS, given.runs)
+    quantized = given.quantize and omniqa.load(
+        given.model, device=given.device, dtype=given.dtype, quantize=given.quantize, weights_cache=given.weights_cache
+    )
+    bench = Bench(qa, quantized, theirs, sampling, given.retention or RETENTIONS, given.vision_block, given.runs)
     if not given.encoders:
         warm_up(bench, folder)
     wide = any(isinstance(module, UpcastLinear) for module in qa.model.module.modules())
