@@ -25,6 +25,7 @@ ROOMS = (
     ("nano",),
     ("jobs",),
     ("eval", "bench"),
+    ("integrations",),
     ("cli",),
     ("__main__",),
 )

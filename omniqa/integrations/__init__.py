@@ -1,0 +1,1 @@
+"""omniqa inside other programs."""
