@@ -1,4 +1,4 @@
-"""omniqa as a model of lmms-eval: `--model omniqa --model_args pretrained=…,method=omnidrop,retention=0.3`.
+"""omniqa as a model of lmms-eval, with model arguments such as pretrained=…,method=omnidrop,retention=0.3.
 
 lmms-eval finds it by the entry point `omniqa` of the group `lmms_eval.models`. It must be installed beside omniqa.
 """
@@ -29,7 +29,7 @@ class OmniqaModel(lmms):
 
     Args:
         pretrained: a folder, a hub id, or "nano"; as `omniqa.load` takes it.
-        method: as `omniqa ask --method`, also with options ("omnidrop:tds=false").
+        method: a name of `omniqa methods`, also with options ("omnidrop:tds=false").
         retention: R.
         device: as `omniqa.load` takes it.
         dtype: likewise.
