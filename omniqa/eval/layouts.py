@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omniqa.errors import UsageError
-from omniqa.eval.options import Options, option_fields
+from omniqa.eval.options import Options, holds_lettered_lines, option_fields
 from omniqa.eval.questions import LETTERS, Groups, Question
 from omniqa.eval.records import Record
 from omniqa.jobs.question_files import place
@@ -100,6 +100,8 @@ def _plain(record: Record, number: int) -> Question:
     }  # fmt: skip
     clip, text, groups = record.text("video"), record.text("question"), record.groups(names)
     options = record.options()
+    if options is None and holds_lettered_lines(text):
+        raise UsageError(f"{record.where}: 'question' holds options on its lines; put them into 'options' as a list.")
     if options is None:
         return Question(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
     return _chosen(record, number, clip, text, options, "answer", groups)
@@ -179,6 +181,10 @@ def _videomme(record: Record, number: int) -> Question:
     return _chosen(record, number, clip, text, record.choices(), "answer", record.groups(groups))
 
 
+def _is_avut(fields: Mapping[str, Any]) -> bool:
+    return "video_path" in fields and any(re.fullmatch("option_[A-Z]", name) for name in fields)
+
+
 def _avut(record: Record, number: int) -> Question:
     groups = record.groups({"domain": "video_type", "task": "task_type"})
     clip, text = record.text("video_path"), record.text("question")
@@ -217,7 +223,7 @@ LAYOUTS = {
     "worldsense": Layout(_is_worldsense, _worldsense_records, _worldsense),
     "omnivideobench": Layout(_is_omnivideobench, _omnivideobench_records, _omnivideobench),
     "videomme": Layout(_is_videomme, _rows, _videomme),
-    "avut": Layout(_has("video_path", "option_A"), _rows, _avut),
+    "avut": Layout(_is_avut, _rows, _avut),
     "dailyomni": Layout(_has("video_id", "Choice"), _rows, _dailyomni),
     PLAIN: Layout(_has("video", "question", "answer"), _rows, _plain),
 }

@@ -15,6 +15,7 @@ _LETTERED = re.compile(r"\s*[(\[]?([A-Za-z])[.):\]]\s*")
 _INLINE = re.compile(r"(?:^|(?<=[\s\[,;|]))[(\[]?([A-Z])[.):\]]\s*")
 _LISTS = {"options", "candidates", "choices", "choice", "option", "candidate", "answer_choices", "answer_options"}
 _COLUMN = re.compile(r"(?i:(options?|choices?|candidates?|answer_choice)[ _-]?)([A-Za-z]|\d{1,2})|()([A-Z])")
+_LINES_A_B = re.compile(r"^[ \t]*[(\[]?A[.):\]].*\n+[ \t]*[(\[]?B[.):\]]", re.MULTILINE)
 _ARRAY = re.compile(r"\s*array\((\[.*\])(?:,\s*dtype=.*)?\)\s*", re.DOTALL)  # as NumPy names itself
 _WRITTEN_OUT = re.compile(r"(?<=['\"])\s*(?:\\n\s*)+(?=['\"])")  # a line's end between texts, as two characters
 
@@ -41,7 +42,7 @@ class Options:
 
 def option_fields(fields: Mapping[str, Any]) -> list[list[str]]:
     """The names of a record's fields that hold options; columns with one option each stand together."""
-    lists = [[name] for name in fields if name.casefold() in _LISTS and _holds_several(name, fields[name])]
+    lists = [[name] for name, value in fields.items() if _is_named(name, value) or _is_lettered(value)]
     columns: dict[str, list[str]] = {}
     for name in fields:
         if match := _COLUMN.fullmatch(name):
@@ -78,13 +79,28 @@ def same(one: Options, other: Options) -> bool:
     return trimmed(one.texts) == trimmed(other.texts)
 
 
-def _holds_several(name: str, value: Any) -> bool:
-    """Whether a field of such a name holds all options; in the singular it may be anything else, such as a letter."""
-    if not _is_there(value):
+def holds_lettered_lines(text: str) -> bool:
+    """Whether options stand in a text of other things, such as a question, on lines of their own."""
+    return _LINES_A_B.search(text) is not None
+
+
+def _is_named(name: str, value: Any) -> bool:
+    """Whether a field has options' name and holds them; in the singular it may be anything else, such as a letter."""
+    if name.casefold() not in _LISTS or not _is_there(value):
         return False
     plural = name.casefold() not in ("choice", "option", "candidate")
     found = from_value(value)
     return plural or (found is not None and found.offered > 1)
+
+
+def _is_lettered(value: Any) -> bool:
+    """Whether a field, whatever its name, is a list of texts that begin with A, B, …, or has texts by these letters."""
+    if isinstance(value, Mapping):
+        return {"A", "B"} <= value.keys() and all(isinstance(text, str | None) for text in value.values())
+    if not isinstance(value, list | tuple) and not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return False
+    found = from_value(value)
+    return found is not None and found.offered > 1 and bool(found.written)
 
 
 def _is_there(value: Any) -> bool:

@@ -454,8 +454,27 @@ def test_options_by_another_name_are_never_an_open_question(tmp_path, name):
     assert question.options == OPTIONS
 
 
+@pytest.mark.parametrize("options", [LETTERED, TEXTS["NumPy"], COLUMNS])
+def test_lettered_options_are_found_by_any_name(tmp_path, options):
+    (question,) = read(tmp_path, [{"video": "a.mp4", "question": "Which?", "answer": "B", "mcq": options}])
+    assert question.options == OPTIONS
+
+
+def test_options_within_the_question_are_an_error(tmp_path):
+    asked = "Which?\n" + "\n".join(LETTERED)
+    with pytest.raises(UsageError, match="'question' holds options"):
+        read(tmp_path, [{"video": "a.mp4", "question": asked, "answer": "B"}])
+
+
+def test_avut_as_a_table_without_its_first_option_keeps_its_letters(tmp_path):
+    path = tmp_path / "avut.csv"
+    path.write_text("video_path,question,option_A,option_B,option_C,option_D,answer\na.mp4,Which?,,dog,,cat,D\n")
+    (question,) = layouts.read(files.load(path), "auto", path)
+    assert (question.options, question.answer) == (("", "dog", "", "cat"), "D")
+
+
 def test_fields_that_only_look_like_options_are_left_alone(tmp_path):
-    fields = {"choice": "B", "option": 3, "Q": "?", "A": "!"}
+    fields = {"choice": "B", "option": 3, "Q": "?", "A": "!", "scores": {"A": 0.5, "B": 0.5}, "tags": ["A-roll", "b"]}
     (question,) = read(tmp_path, [{"video": "a.mp4", "question": "Which?", "answer": "a dog", **fields}])
     assert question.options is None
 
