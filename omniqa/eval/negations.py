@@ -10,7 +10,8 @@ _OR = r"or|and|nor|oder|und|noch|ou|et|ni|o|y|e|или|и|ни|或|和|と|や|�
 _LETTERS = rf"{_LETTER}(?:(?:\s*[,、]\s*{_LETTER})*[,、]?\s*(?:{_OR})\s*{_LETTER})?"
 
 _NOT = (
-    r"not|never|neither|cannot|nor|without|doubt|rather\s+than|instead\s+of|other\s+than|as\s+opposed\s+to|than|over|"
+    r"not|never|neither|cannot|nor|without|(?<!no\s)(?<!without\s)(?<!any\s)doubt|rather\s+than|instead\s+of|as\s+opposed\s+to|"
+    r"(?<!other\s)(?<!more\s)than|(?<!no\s)(?<!none\s)(?<!nothing\s)other\s+than|over|"
     r"unlike|except(?:\s+for)?|(?:every\w*|all|any\w*)\s+but|rul(?:e|es|ed|ing)\s+out|eliminat\w+|exclud\w+|"
     r"nicht|kein\w*|weder|statt|anstatt|pas|plutôt\s+que|au\s+lieu\s+de|ni|sauf|no|en\s+lugar\s+de|en\s+vez\s+de|"
     r"não|em\s+vez\s+de|ao\s+invés\s+de|nem|non|invece\s+di|anziché|piuttosto\s+che|niet|in\s+plaats\s+van|nie|"
@@ -27,14 +28,18 @@ _BEFORE_CJK = (
 _BE = r"(?:is|are|was|were|can|could|do|does|did|has|have|would|will|should|must)"
 _WRONG = r"(?:wrong|incorrect|false|untrue|impossible|unlikely|out\b|ruled\s+out|eliminated|excluded)"
 _BEHIND = (
-    rf"\s+{_BE}(?:\s+be)?\s+(?:all\s+|both\s+|clearly\s+|obviously\s+)?{_WRONG}"
+    rf"\s+{_BE}(?:\s+be)?\s+(?:(?:all|both|\w+ly)\s+)?{_WRONG}"
+    r"|\s*[:=]\s*(?:no|wrong|incorrect|false)\b|\s*≠"
     rf"|\s+(?:{_BE}(?:n['’]t|\s+not|\s+never)|cannot)\b(?!\s+(?:be\s+)?(?:{_WRONG}|only|just|merely))"
     r"|\s*(?:选项|選項)?\s*(?:[都均]?(?:是|就)?(?:不对|不對|不正确|不正確|错|錯|不符|不成立|不可能|有误|有誤|不是)|(?:可以|可)?(?:被)?排除)[误誤]?的?"
-    r"|\s*(?:では|じゃ|で)\s*(?:なく|ない|ありません|なし)て?|\s*より(?!も?(?:良|よ)い)も?"
-    r"|\s*(?:가|이|은|는)?\s*(?:아니|아닌|아님|아닙|틀)\w*|\s*말고"
+    r"|\s*は\s*(?:違|間違|誤|不正解)\w*|\s*(?:は\s*(?:正解|正答|答え)\s*)?(?:では|じゃ|で)\s*(?:なく|ない|ありません|なし)て?|\s*より(?!も?(?:良|よ)い)も?"
+    r"|\s*(?:가|이|은|는)?\s*(?:정?답(?:이|은)?\s*)?(?:아니|아닌|아님|아닙|틀)\w*|\s*말고"
     r"|\s+(?:ist|sind)\s+falsch|\s+est\s+faux|\s+es\s+incorrect[ao]|\s+değil\w*|\s+नहीं|\s+неверн\w+|\s+неправильн\w+"
 )
-_RULED_OUT = re.compile(rf"(?i:(?:{_BEFORE}|{_BEFORE_CJK}){_LETTERS}|(?<![\w°$€£¥#+\\/]){_LETTERS}(?:{_BEHIND}))")
+_NONE_OF = rf"\bnone\s+of\s+{_LETTER}(?:\s*(?:[,、]|[,、]?\s*(?:{_OR}))\s*{_LETTER})*"
+_RULED_OUT = re.compile(
+    rf"(?i:{_NONE_OF}|(?:{_BEFORE}|{_BEFORE_CJK}){_LETTERS}|(?<![\w°$€£¥#+\\/]){_LETTERS}(?:{_BEHIND}))"
+)
 
 _WORDS_BEFORE = r"not|never|neither|cannot|nor|n t|t|no|without|rather than|instead of|than|unlike|except|but not"
 _WORDS_BETWEEN = r"be|is|it|it s|see|show|that|there|really|any"
