@@ -79,9 +79,17 @@ def plan(
         f"{name}, {pruner.name}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
         f"{clip.n_video} video and {clip.n_audio} audio tokens"
     )
+    if parameters := _parameters(planned):
+        console.remark(parameters)
     console.results((">layer", ">alive", ">share", ">leave after it"), rows)
     _show_work(work, rate)
     _show_memory(choice, memory)
+
+
+def _parameters(planned: Plan) -> str:
+    """The plan's numbers beside its counts, with all of their digits, so that they reproduce the counts."""
+    numbers = {name: value for name, value in vars(planned).items() if isinstance(value, int | float)}
+    return ", ".join(f"{name}={value!r}" for name, value in numbers.items())
 
 
 def _memory(choice: Choice, memory: Need) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which audio and video tokens enter the decoder, and which leave it after each layer.
 
-What a method's file needs is here: `from omniqa.pruning import Kept, Method, Plan`. See docs/methods.md.
+What a method's file needs is here: `from omniqa.pruning import Kept, Method, Plan`. See docs/add-a-method.md.
 """
 
 from omniqa.pruning.budget import ClipTokens, Plan, Unreachable

@@ -19,6 +19,7 @@ from omniqa.pruning import registry
 from omniqa.pruning.methods.omnidrop.method import OmniDrop
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.models.qwen2_5_omni.clips import make_clip
+from tests.pruning.test_discovery import EXAMPLE
 
 QUESTION = "What happens?"
 ONCE = Rounds(repeats=1, warmup=0, new_tokens=4)
@@ -71,6 +72,15 @@ def test_full_tokens_agree_with_themselves_and_so_does_every_method_at_retention
         assert row.measured.same_answer
         assert row.measured.achieved == 1.0
         assert row.note == ""
+
+
+def test_an_instance_of_a_users_own_method_is_a_row(measure, qa, clip, tmp_path):
+    (tmp_path / "mine.py").write_text(EXAMPLE, encoding="utf-8")
+    mine = registry.create(f"{tmp_path / 'mine.py'}:Uniform", 0.25, at_least=4)
+    got = by_name(measure([mine], []))[("uniform", 0.25)]
+    answer = qa.ask(clip, QUESTION, mine, decoding=GenerationOptions(ONCE.new_tokens))
+    assert (answer.method, got.answer) == ("uniform", answer.text)
+    assert got.achieved == answer.retention.achieved == pytest.approx(0.25, abs=0.01)
 
 
 def test_figures_equal_those_of_asking(measure, qa, clip):

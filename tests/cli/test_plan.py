@@ -1,11 +1,13 @@
 """`omniqa plan`, and what must not wait for torch."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from omniqa.pruning.methods.omnidrop.schedule import alive_counts, drops, plp
 from tests.media.cases import tracks
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
@@ -19,6 +21,23 @@ def test_plan_shows_every_layer(omniqa):
     alive = [int(row[1]) for row in rows]
     assert sum(alive) / 36 / 10816 == pytest.approx(0.3, abs=0.002)
     assert [a - int(row[3]) for a, row in zip(alive, rows, strict=True)][:-1] == alive[1:]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("retention", [0.1, 0.2, 0.3, 0.5])
+def test_the_rates_that_plan_prints_reproduce_its_counts(omniqa, retention, form):
+    json_flag = ["--json"] if form == "json" else []
+    _, out, _ = omniqa("plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--retention", retention, *json_flag)
+    if form == "json":
+        plan = json.loads(out)["plan"]
+        printed, alive = plan, plan["alive"]
+    else:
+        printed = {name: float(value) for name, value in re.findall(r"(\w+)=([-\d.e]+)", out)}
+        rows = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
+        alive = [int(row[1]) for row in rows]
+    rates = plp(printed["p_init"], printed["p_final"], printed["t_mid"], 28, printed["beta"])
+    assert alive == list(alive_counts(alive[0], drops(alive[0], rates)))
+    assert len(set(alive)) > 10
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from omniqa.jobs.results import ResultFile
 from omniqa.jobs.runner import Job, Runner
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.engine import OmniQA
+from omniqa.pruning.methods.omnifocus import OmniFocus
 from omniqa.pruning.variants import method_variants
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
@@ -73,7 +74,7 @@ def test_each_clip_is_encoded_once_for_all_questions_methods_and_retentions(qa, 
     encoded = []
     encode = OmniQA.encode
     monkeypatch.setattr(
-        OmniQA, "encode", lambda self, clip, *rest: encoded.append(clip.name) or encode(self, clip, *rest)
+        OmniQA, "encode", lambda self, clip, **named: encoded.append(clip.name) or encode(self, clip, **named)
     )
     questions = CLIPS.questions(2)
     mixed = [questions[index] for index in (0, -1, 1, -2, 2)]
@@ -174,13 +175,21 @@ def test_shards_that_were_asked_by_other_methods_are_not_joined(qa, start, tmp_p
         merge.check(paths)
 
 
+def test_an_instance_is_a_column(qa, start):
+    columns = method_variants([OmniFocus(0.4, r_audio=0.6), "none"], [0.3])
+    rows = list(start(made=columns).go_on(qa))
+    assert [column.name for column in columns] == ["omnifocus:r_audio=0.6 0.4", "none"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["method"] for row in rows} == {"omnifocus", "none"}
+
+
 def test_a_fault_of_omniqa_fails_its_clip_and_the_others_are_asked(qa, start, monkeypatch):
     encode = OmniQA.encode
 
-    def odd(self, clip):
+    def odd(self, clip, **named):
         if clip.name == "nano 0":
             raise ZeroDivisionError("no such thing")
-        return encode(self, clip)
+        return encode(self, clip, **named)
 
     monkeypatch.setattr(OmniQA, "encode", odd)
     rows = list(start([question for question in CLIPS.questions(2) if question.number % 5 == 0], COLUMNS[:1]).go_on(qa))

@@ -79,7 +79,9 @@ def test_lines_are_what_ask_prints_and_more(start, qa, media, tmp_path):
 def test_each_clip_is_decoded_and_encoded_once_and_its_first_answer_tells_how_long_that_took(start, qa, monkeypatch):
     encoded = []
     encode = OmniQA.encode
-    monkeypatch.setattr(OmniQA, "encode", lambda self, clip: encoded.append(clip.name) or encode(self, clip))
+    monkeypatch.setattr(
+        OmniQA, "encode", lambda self, clip, **named: encoded.append(clip.name) or encode(self, clip, **named)
+    )
     rows = list(start().go_on(qa))
     assert encoded == list(dict.fromkeys(row["video"] for row in rows))
     assert all((row["timing_s"]["decode"] > 0) == (row["question"] == QUESTIONS[0]) for row in rows)

@@ -1,5 +1,7 @@
 """A method is found in the package, in an installed package, or in a user's own file."""
 
+import json
+import os
 import pickle
 import re
 import subprocess
@@ -15,8 +17,8 @@ from omniqa.pruning.budget import ClipTokens
 from omniqa.pruning.variants import method_files, method_variants
 from tests.pruning.clip import entered, media_tokens
 
-DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
-EXAMPLE = DOCS.read_text(encoding="utf-8").split("## Adding a method")[1].split("```python\n")[1].split("```")[0]
+GUIDE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+EXAMPLE = GUIDE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 @pytest.fixture
@@ -126,6 +128,22 @@ def test_an_installed_package_adds_a_method(installed, tmp_path):
     installed(uniform="their_package:Uniform")
     assert registry.names()[-1] == "uniform"
     assert registry.create("uniform", 0.5).plan(ClipTokens(10, 0, 0), 2).alive == (5, 5)
+
+
+def test_a_package_that_pip_installed_gives_its_method_to_the_command_line(tmp_path):
+    """The metadata is what pip writes; nothing of it is patched in."""
+    (tmp_path / "their_package.py").write_text(EXAMPLE, encoding="utf-8")
+    metadata = tmp_path / "their_package-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(
+        f"[{registry.GROUP}]\nuniform = their_package:Uniform\n", encoding="utf-8"
+    )
+    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    command = [sys.executable, "-m", "omniqa", "methods", "uniform", "--json"]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert [option["name"] for option in json.loads(done.stdout)[0]["options"]] == ["at_least"]
 
 
 def test_a_broken_package_is_an_error_once_its_method_is_asked_for(installed):

@@ -18,6 +18,7 @@ from omniqa.pruning.options import options_of
 from tests.pruning.clip import entered, media_tokens
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+GUIDE = DOCS.with_name("add-a-method.md")
 
 
 def test_the_known_methods():
@@ -124,7 +125,7 @@ def test_the_docs_list_each_option_as_it_is(name):
 @pytest.fixture
 def uniform(tmp_path, monkeypatch):
     """The docs' example, put into the package as a file of its own and found there."""
-    example = DOCS.read_text(encoding="utf-8").split("## Adding a method")[1].split("```python\n")[1].split("```")[0]
+    example = GUIDE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     (tmp_path / "uniform.py").write_text(example, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     importlib.invalidate_caches()

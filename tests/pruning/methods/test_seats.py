@@ -290,6 +290,7 @@ def test_a_published_row_far_from_its_retention_on_a_clip_is_an_error_that_names
 def test_too_few_layers_are_an_error(layers):
     with pytest.raises(UsageError, match="at least 11 layers"):
         Seats(0.3).plan(CHUNKS, layers)
+    assert Seats(1.0).plan(CHUNKS, layers).retention == 1
     assert Seats(0.3).plan(CHUNKS, 11).retention == pytest.approx(0.3, abs=0.01)
 
 

@@ -127,10 +127,9 @@ def plan_seats(clip: ClipTokens, retention: float, layers: int) -> SeatsPlan:
         UsageError: the decoder has too few layers.
         Unreachable: R lies above the ceiling H/L, or what the counts come to is more than TOLERANCE away.
     """
-    points = drop_points(layers)
     if retention == 1 or not clip.n:
         return SeatsPlan(clip, (clip.n,) * layers, 1.0, 1.0, (), None, (), ())
-    ceiling = points[3] / layers
+    ceiling = drop_points(layers)[3] / layers
     if retention > ceiling + SLACK:
         raise AboveCeiling("seats", retention, ceiling, min(_reachable(clip, layers)))
     plan = _planned(clip, budgets(clip, retention, layers), layers)
