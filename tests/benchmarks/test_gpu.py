@@ -74,7 +74,7 @@ def test_the_decoders_floor_is_what_torch_counts(model, clip, retention, monkeyp
     """But for the masked half of attention, scores and the head, which are no part of a floor."""
     monkeypatch.setattr(model.decoder, "attention", Products())
     monkeypatch.setattr(
-        "omniqa.models.decoder.attention_received",
+        "omniqa.models.layer_pruner.attention_received",
         lambda q, k, rows, keys: torch.rand(keys.stop - keys.start),
     )
     monkeypatch.setattr(model.decoder, "logits", lambda x: x)
@@ -85,7 +85,7 @@ def test_the_decoders_floor_is_what_torch_counts(model, clip, retention, monkeyp
     }
     for name, result in encoded.items():
         monkeypatch.setattr(getattr(model, name), "encode", lambda given, result=result: result)
-    monkeypatch.setattr(AudioEncoding, "importance", lambda self, kind: torch.rand(len(self.embeddings)))
+    monkeypatch.setattr(AudioEncoding, "attention_received", lambda self, scope: torch.rand(len(self.embeddings)))
     counted, run = operations(lambda: gpu.run_omniqa(model, clip, registry.create("omnidrop", retention), 1))
     masked = sum(2 * n * n for n in run.lengths[:-1]) * model.config.get_text_config().hidden_size
     assert gpu.shape_of(model).prefill(run.lengths) == pytest.approx(counted - masked, rel=1e-3)

@@ -125,12 +125,13 @@ def test_trace_holds_every_token_of_every_layer(ask_json, clip, tmp_path, qa):
     file = tmp_path / "trace.npz"
     (answer,) = ask_json(clip, "What?", "--trace", file)
     trace = np.load(file)
-    assert set(trace) == {"modality", "chunk", "time_s", "alive", "score"}
+    assert set(trace) == {"modality", "chunk", "time_s", "alive", "score", "cached"}
     assert trace["alive"].shape == trace["score"].shape == (qa.model.layers, 245)
     assert trace["score"].dtype == np.float32
     assert trace["alive"].mean(axis=1).tolist() == answer["retention"]["per_layer"]
     np.testing.assert_array_equal(trace["chunk"], trace["time_s"] // 2)
     assert not (~trace["alive"][:-1] & trace["alive"][1:]).any(), "what has left does not come back"
+    assert np.array_equal(trace["cached"], trace["alive"]), "this method prunes no cache"
 
 
 def test_several_questions_write_a_trace_each(ask, clip, tmp_path):
