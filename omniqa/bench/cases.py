@@ -22,7 +22,7 @@ class Rounds:
         new_tokens: generated in each run.
 
     Raises:
-        UsageError: numbers out of range.
+        UsageError: a number is out of range.
     """
 
     repeats: int = 5

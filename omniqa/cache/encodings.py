@@ -185,7 +185,11 @@ def _about(key: str, name: str, video: EncodedMedia) -> About:
 
 
 def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) -> EncodedMedia:
-    """The clip of an entry. Raises ValueError if it was pruned by no rule and one was asked for, or the reverse."""
+    """The clip of an entry.
+
+    Raises:
+        ValueError: it was pruned by no rule and one was asked for, or the reverse.
+    """
     keep = tensors.get(KEEP)
     if (keep is None) != (rule is None) or (keep is not None and int((keep == 1).sum()) != about.kept):
         raise ValueError("its video tokens are not those that its mask names")
@@ -211,7 +215,11 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
 
 
 def _read(file: BinaryIO, stored: Stored) -> Tensor:
-    """A tensor of a file whose digest is right. Raises ValueError if the file has become shorter since."""
+    """A tensor of a file whose digest is right.
+
+    Raises:
+        ValueError: the file has become shorter since.
+    """
     tensor = torch.empty(stored.shape, dtype=_TORCH_DTYPES[stored.dtype])
     held, at = as_bytes(tensor), 0
     for piece in pieces(file, stored):

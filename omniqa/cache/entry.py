@@ -29,8 +29,11 @@ _SECONDS = re.compile(r"\d{1,40}(/0*[1-9]\d{0,39})?", re.ASCII)
 class About:
     """What a header says about the clip; all but its tensors.
 
-    key: what the entry is found by. grid_times: as fractions of seconds, "1/3". window: of the sound, in positions;
-    None without sound. kept: video tokens that a rule kept; None where none was applied.
+    Attributes:
+        key: what the entry is found by.
+        grid_times: as fractions of seconds, "1/3".
+        window: of the sound, in positions; None without sound.
+        kept: video tokens that a rule kept; None where none was applied.
     """
 
     key: str
@@ -54,7 +57,10 @@ class About:
 class Form:
     """What a model's encodings look like, whatever the clip.
 
-    dtype: as safetensors calls it. width: of an embedding. heads, head_size, window: of the sound's queries and keys.
+    Attributes:
+        dtype: as safetensors calls it.
+        width: of an embedding.
+        heads, head_size, window: of the sound's queries and keys.
     """
 
     dtype: str
@@ -155,7 +161,11 @@ Reader = Callable[[str], Iterable[Any]]
 
 
 def check_digest(file: BinaryIO, header: Header) -> None:
-    """Raises ValueError if the file's content is not that which its digest was made of. Holds a piece at a time."""
+    """Check the file's content against its digest, a piece at a time.
+
+    Raises:
+        ValueError: they do not fit.
+    """
     described = {name: (stored.dtype, stored.shape) for name, stored in header.tensors.items()}
     found = content_digest(header.text, described, lambda name: pieces(file, header.tensors[name]))
     if found != header.digest:
@@ -163,7 +173,11 @@ def check_digest(file: BinaryIO, header: Header) -> None:
 
 
 def pieces(file: BinaryIO, stored: Stored) -> Iterator[bytes]:
-    """A tensor's bytes, some at a time. Raises ValueError if the file is shorter than it was."""
+    """A tensor's bytes, some at a time.
+
+    Raises:
+        ValueError: the file is shorter than it was.
+    """
     file.seek(stored.begin)
     left = stored.end - stored.begin
     while left:

@@ -93,7 +93,11 @@ class CacheFolder:
             os.utime(path)
 
     def entries(self) -> list[Entry]:
-        """All entries, the most recently used first. Raises OSError where the folder can't be read."""
+        """All entries, the most recently used first.
+
+        Raises:
+            OSError: the folder can't be read.
+        """
         found = []
         for path in self._files(self._suffix):
             with suppress(FileNotFoundError):  # another process was faster

@@ -144,7 +144,11 @@ class _Writer:
 
 
 def _read(path: Path, key: str, shapes: Shapes) -> dict[str, QuantizedWeight | None]:
-    """The weights of a file whose digest is right. Raises ValueError for other tensors than the model has."""
+    """The weights of a file whose digest is right.
+
+    Raises:
+        ValueError: other tensors than the model has.
+    """
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}
         if (told.get("key"), told.get("format")) != (key, FORMAT):

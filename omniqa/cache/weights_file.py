@@ -61,7 +61,11 @@ def file_digest(header: bytes, scales: memoryview, values: bytes) -> str:
 
 
 def _header(file: BinaryIO) -> bytes:
-    """A file's header, read from its start. Raises ValueError for a file that is too short, or was begun otherwise."""
+    """A file's header, read from its start.
+
+    Raises:
+        ValueError: the file is too short, or begins otherwise.
+    """
     size = file.seek(0, 2)
     file.seek(0)
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -74,7 +78,11 @@ def _header(file: BinaryIO) -> bytes:
 
 
 def check_digest(file: BinaryIO) -> None:
-    """Raises ValueError if the file is not as it was written. Holds a piece at a time, and the scales."""
+    """Check that the file is as it was written. Holds a piece at a time, and the scales.
+
+    Raises:
+        ValueError: it is not.
+    """
     header = _header(file)
     at = slice(len(_START), len(_START) + len(BLANK))
     try:

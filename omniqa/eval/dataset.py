@@ -19,9 +19,10 @@ from omniqa.media.sampling import ClipOptions
 class Dataset:
     """Questions, and where their clips come from.
 
-    name: what the report calls it.
-    layout: as `layouts.find` names it; "nano" for nano's.
-    identity: JSON values; of sets with the same identity, a question's number is the same question.
+    Attributes:
+        name: what the report calls it.
+        layout: as `layouts.find` names it; "nano" for nano's.
+        identity: JSON values; of sets with the same identity, a question's number is the same question.
     """
 
     name: str
@@ -34,9 +35,12 @@ class Dataset:
 def from_file(path: Path, media: Path | None, layout: str, sampling: Callable[[str], ClipOptions]) -> Dataset:
     """A set from a file, with clips from below `media`, by default the file's own folder.
 
-    sampling: what is taken of clips, by the set's layout.
+    Args:
+        sampling: what is taken of clips, by the set's layout.
 
-    Raises UsageError where the file can't be read as such, and MediaError where none of its clips is there.
+    Raises:
+        UsageError: the file can't be read as such.
+        MediaError: none of its clips is there.
     """
     content = files.load(path)
     found = layouts.find(content, layout, path)
@@ -48,7 +52,11 @@ def from_file(path: Path, media: Path | None, layout: str, sampling: Callable[[s
 
 
 def from_nano(clips: NanoClips, count: int) -> Dataset:
-    """The first `count` clips of nano's test set. Raises UsageError where it has not so many."""
+    """The first `count` clips of nano's test set.
+
+    Raises:
+        UsageError: it has not so many.
+    """
     made = {name: value for name, value in asdict(clips).items() if name != "sampling"}
     return Dataset("nano", clips.questions(count), clips, "nano", {"dataset": "nano", **made})
 

@@ -35,7 +35,8 @@ class NanoClips:
         blind: a control. "video": the picture is another clip's, 0 and 1, 2 and 3, … change theirs. "audio": all
             sounds are left out, and the room's noise alone is heard.
 
-    Raises UsageError where size or blind are out of range, or a clip can't have so many scenes.
+    Raises:
+        UsageError: size or blind are out of range, or a clip can't have so many scenes.
     """
 
     seconds: float = 8.0

@@ -206,7 +206,11 @@ def _lines(text: str) -> list[str]:
 
 
 def _inline(text: str) -> list[str]:
-    """Options one behind the other, as "A. one B. two". Raises ValueError if a letter comes twice or out of turn."""
+    """Options one behind the other, as "A. one B. two".
+
+    Raises:
+        ValueError: a letter comes twice or out of turn.
+    """
     text = text.strip().removeprefix("[").removesuffix("]")
     marks = list(_INLINE.finditer(text))
     if len(marks) < 2 or marks[0].start() or [mark[1] for mark in marks] != list(LETTERS[: len(marks)]):

@@ -90,6 +90,10 @@ def check_preset(name: str | None) -> None:
 
 
 def find(name: str, layout: str) -> Preset:
-    """The values of a harness for a set of this layout. Raises UsageError for a name that is not in PRESETS."""
+    """The values of a harness for a set of this layout.
+
+    Raises:
+        UsageError: the name is not in PRESETS.
+    """
     check_preset(name)
     return _PRESETS[name](layout)

@@ -27,12 +27,20 @@ class Protocol:
 
     @cached_property
     def style(self) -> PromptStyle:
-        """How questions are put. Raises UsageError for a prompt that does not exist."""
+        """How questions are put.
+
+        Raises:
+            UsageError: there is no such prompt.
+        """
         return PromptStyle(self.prompt, self.layout, self.hint, self.sound)
 
     @cached_property
     def scorer(self) -> Scorer:
-        """How answers are scored. Raises UsageError for a scoring that does not exist."""
+        """How answers are scored.
+
+        Raises:
+            UsageError: there is no such scoring.
+        """
         return Scorer(self.scoring, self.layout)
 
     @property

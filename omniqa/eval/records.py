@@ -17,9 +17,10 @@ _LETTER = re.compile(r"\s*[(\[]?([A-Za-z])(?:[.):\]]|\s*$)\s*")
 class Record:
     """An object of a dataset's file.
 
-    where: what messages call it: "worldsense_qa.json, question 3".
-
     Reading a field that is not there, or is of no use, raises UsageError.
+
+    Attributes:
+        where: what messages call it: "worldsense_qa.json, question 3".
     """
 
     where: str

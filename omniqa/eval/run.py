@@ -49,7 +49,9 @@ class LabeledClip(NamedTuple):
 class EvalRows:
     """What is kept of each answer.
 
-    settings: their name in the run file. protocol: how questions are put and answers scored.
+    Attributes:
+        settings: their name in the run file.
+        protocol: how questions are put and answers scored.
     """
 
     settings: str

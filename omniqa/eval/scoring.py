@@ -67,8 +67,10 @@ _STANDING = re.compile(  # "A" and "I" are mostly words where others follow
 class Score:
     """What was made of an answer.
 
-    said: the letter that was understood, or the words in the form in which they are compared; None: no letter found.
-    correct: whether it is right.
+    Attributes:
+        said: the letter that was understood, or the words in the form in which they are compared; None: no letter
+            found.
+        correct: whether it is right.
     """
 
     said: str | None

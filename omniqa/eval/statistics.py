@@ -24,7 +24,8 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
 class Paired:
     """Two methods on the same n questions.
 
-    first_only, second_only: questions that only one of them has right.
+    Attributes:
+        first_only, second_only: questions that only one of them has right.
     """
 
     n: int

@@ -173,7 +173,7 @@ class Shard:
         """From "3/16".
 
         Raises:
-            UsageError: anything else.
+            UsageError: the text is anything else.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         index, count = map(int, match.groups()) if match else (0, 0)

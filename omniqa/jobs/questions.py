@@ -63,7 +63,7 @@ def for_all(clips: Iterable[ClipPath], texts: Sequence[str]) -> list[Task]:
     """The same questions about every clip.
 
     Raises:
-        UsageError: one that is empty or holds what is no character.
+        UsageError: one is empty, or holds what is no character.
     """
     if not all(text.strip() for text in texts):
         raise UsageError("A question is empty.")

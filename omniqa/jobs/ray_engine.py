@@ -62,7 +62,7 @@ class Pool:
             needed.
 
     Raises:
-        UsageError: numbers that make no sense.
+        UsageError: a number makes no sense.
     """
 
     actors: int | None = None

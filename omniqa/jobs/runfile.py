@@ -51,7 +51,7 @@ class RunFile:
         """With these settings, too.
 
         Raises:
-            UsageError: other ones than before, unless `append`.
+            UsageError: they are other ones than before, without `append`.
         """
         name = name_of(settings)
         if name not in self.settings and self.settings and not append:

@@ -101,9 +101,10 @@ STANDARD = Geometry(
 class MediaShape:
     """How many tokens the media have, and when.
 
-    grid_times: seconds of each temporal grid (two frames) from the range's start, ascending.
-    rows, cols: merged tokens of one grid, top to bottom and left to right.
-    audio_tokens: one after the other, from the range's start.
+    Attributes:
+        grid_times: seconds of each temporal grid (two frames) from the range's start, ascending.
+        rows, cols: merged tokens of one grid, top to bottom and left to right.
+        audio_tokens: one after the other, from the range's start.
     """
 
     grid_times: tuple[Fraction, ...]
@@ -131,14 +132,15 @@ class MediaShape:
 class TokenLayout:
     """The whole prompt, one row a token.
 
-    ids: (N,) int64.
-    positions: (3, N) int64, temporal, height and width.
-    modality: (N,) int8, VIDEO, AUDIO or TEXT.
-    chunk: (N,) int64, the token's chunk (`Geometry.chunk_seconds`), from 0; -1 for text.
-    time_s: (N,) float64, seconds from the range's start; NaN for text.
-    media: the audio and video tokens' place; they stand together.
-    question: the user's words' place. The query span is everything after `media`.
-    shape: what the media are.
+    Attributes:
+        ids: (N,) int64.
+        positions: (3, N) int64, temporal, height and width.
+        modality: (N,) int8, VIDEO, AUDIO or TEXT.
+        chunk: (N,) int64, the token's chunk (`Geometry.chunk_seconds`), from 0; -1 for text.
+        time_s: (N,) float64, seconds from the range's start; NaN for text.
+        media: the audio and video tokens' place; they stand together.
+        question: the user's words' place. The query span is everything after `media`.
+        shape: what the media are.
     """
 
     ids: "NDArray[np.int64]"
@@ -285,7 +287,11 @@ class Model(Protocol):
         """The text of generated token ids."""
 
     def load_aux_network(self, network: Any) -> Any:
-        """A pruning method's own network for this model. Raises ModelError if there are no weights that fit."""
+        """A pruning method's own network for this model.
+
+        Raises:
+            ModelError: there are no weights that fit.
+        """
 
 
 def check_length(question: str | PromptText) -> None:

@@ -39,7 +39,8 @@ class DecodeStep:
     def __call__(self, token: int) -> Tensor:
         """Run `token`; give the next one's logits (vocabulary,), float32, which the next call may overwrite.
 
-        Raises ValueError where the cache has no room for it.
+        Raises:
+            ValueError: the cache has no room for it.
         """
         self.cache.advance()
         self._token.fill_(token)

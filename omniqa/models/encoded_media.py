@@ -17,10 +17,11 @@ from omniqa.runtime.attention import score_block
 class AudioEncoding:
     """Encoded sound.
 
-    embeddings: (n_A, d), in the decoder's width.
-    queries, keys: (positions, heads, D) of the encoder's last layer, two positions a token; what importance is
-    computed from. A lone last position belongs to no token.
-    window: positions in one window.
+    Attributes:
+        embeddings: (n_A, d), in the decoder's width.
+        queries, keys: (positions, heads, D) of the encoder's last layer, two positions a token; what importance is
+            computed from. A lone last position belongs to no token.
+        window: positions in one window.
     """
 
     embeddings: Tensor

@@ -17,9 +17,10 @@ def generate(
 ) -> Iterator[int]:
     """Yield token ids until one of `eos` (not yielded) or the limit.
 
-    logits: (vocabulary,) of the first token, which goes to `position`.
-
     Raises NotFiniteError as soon as a token's logits hold NaN or infinity.
+
+    Args:
+        logits: (vocabulary,) of the first token, which goes to `position`.
     """
     draws = torch.Generator().manual_seed(decoding.seed)
     step = DecodeStep(decoder, cache, position)

@@ -60,7 +60,9 @@ class QueryScorer:
 class LayerPruner:
     """Asks the method after each layer, and drops what it does not keep.
 
-    scorer: what was attended to so far. alive, cached: see PrefillOutput.
+    Attributes:
+        scorer: what was attended to so far.
+        alive, cached: see PrefillOutput.
     """
 
     def __init__(self, prompt: PrefillInput, method: AnyMethod, plan: Plan, cache: KVCache, project: Project) -> None:

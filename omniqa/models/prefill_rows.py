@@ -10,13 +10,15 @@ from torch import Tensor
 class PrefillInput:
     """What enters layer 0.
 
-    embeddings: (N, d); positions: (3, N).
-    media: where the audio and video tokens stand; the query span is everything after them.
-    question: (words,) places of the user's words, counted from the end of the sequence (all negative).
-    index: (n_0,) which of the clip's n tokens each token of `media` is.
-    modality, chunk: (n,) of all of the clip's tokens, those that did not enter included.
-    max_chunk: the clip's largest chunk index.
-    added: (k, n, d) what is added to each of the clip's tokens before layers 0 … k-1; None adds nothing.
+    Attributes:
+        embeddings: (N, d).
+        positions: (3, N).
+        media: where the audio and video tokens stand; the query span is everything after them.
+        question: (words,) places of the user's words, counted from the end of the sequence (all negative).
+        index: (n_0,) which of the clip's n tokens each token of `media` is.
+        modality, chunk: (n,) of all of the clip's tokens, those that did not enter included.
+        max_chunk: the clip's largest chunk index.
+        added: (k, n, d) what is added to each of the clip's tokens before layers 0 … k-1; None adds nothing.
     """
 
     embeddings: Tensor
@@ -56,9 +58,12 @@ Rotary = tuple[Tensor, Tensor]
 class Rows:
     """The prompt on its way through the layers.
 
-    x: (N, d). rotary: cosine and sine, each (N, 1, D). media: where the audio and video tokens stand.
-    index: (n_l,) which of the clip's tokens each of them is.
-    has_media: False while `x` is the query span alone.
+    Attributes:
+        x: (N, d).
+        rotary: cosine and sine, each (N, 1, D).
+        media: where the audio and video tokens stand.
+        index: (n_l,) which of the clip's tokens each of them is.
+        has_media: False while `x` is the query span alone.
     """
 
     x: Tensor

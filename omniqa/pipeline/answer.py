@@ -20,10 +20,11 @@ EVIDENCE_CHUNKS = 5
 class Retention:
     """Retention as it was measured.
 
-    target: what was asked.
-    achieved: mean over the decoder's layers of (audio + video tokens computed) / (those before any pruning).
-    audio, video: the same for one modality alone; None where the clip has none of it.
-    per_layer: the share computed by each layer.
+    Attributes:
+        target: what was asked.
+        achieved: mean over the decoder's layers of (audio + video tokens computed) / (those before any pruning).
+        audio, video: the same for one modality alone; None where the clip has none of it.
+        per_layer: the share computed by each layer.
     """
 
     target: float
@@ -49,9 +50,11 @@ class TokenCounts:
 class Evidence:
     """A chunk of the clip and the attention that the query span gave it.
 
-    start_s, end_s: on the file's clock.
-    score: probability, averaged over the query span's rows, the heads and the layers, summed over the chunk's tokens.
-    audio, video: its parts.
+    Attributes:
+        start_s, end_s: on the file's clock.
+        score: probability, averaged over the query span's rows, the heads and the layers, summed over the chunk's
+            tokens.
+        audio, video: its parts.
     """
 
     start_s: float
@@ -65,11 +68,12 @@ class Evidence:
 class Stats:
     """Counts, seconds by stage, and memory.
 
-    timing_s: load, cache (looking for the encoded clip, and keeping it), decode, preprocess, vision_encoder,
-    audio_encoder, input_pruning, prefill, generate, time_to_first_token (from the opened file, model loading not
-    included) and total (loading included). A stage that was not run for this question, since the video was encoded for
-    an earlier one, is 0. Decoding runs beside the encoders: `overlapped` is by how much the stages' sum exceeds the
-    time that passed.
+    Attributes:
+        timing_s: load, cache (looking for the encoded clip, and keeping it), decode, preprocess, vision_encoder,
+            audio_encoder, input_pruning, prefill, generate, time_to_first_token (from the opened file, model loading
+            not included) and total (loading included). A stage that was not run for this question, since the video was
+            encoded for an earlier one, is 0. Decoding runs beside the encoders: `overlapped` is by how much the stages'
+            sum exceeds the time that passed.
     """
 
     tokens: TokenCounts
@@ -85,8 +89,9 @@ class Stats:
 class Answer:
     """An answer with everything that is reported about it.
 
-    token_ids: what was generated, the end token not included.
-    evidence: the chunks that the query span attended to most, strongest first.
+    Attributes:
+        token_ids: what was generated, the end token not included.
+        evidence: the chunks that the query span attended to most, strongest first.
     """
 
     video: str
@@ -179,7 +184,8 @@ def find_evidence(
 ) -> tuple[Evidence, ...]:
     """The chunks that were attended to most, strongest first.
 
-    attended: (n,) attention that the query span gave each token.
+    Args:
+        attended: (n,) attention that the query span gave each token.
     """
     chunks, rank = np.unique(
         trace.chunk, return_inverse=True

@@ -28,8 +28,9 @@ from omniqa.runtime.attention import Attention
 class _Video:
     """A clip's grids on their way through the vision encoder.
 
-    rule: the tokens that it does not keep are freed as they come; None keeps all.
-    attended: work out what video tokens receive in the encoder's last block, too.
+    Args:
+        rule: the tokens that it does not keep are freed as they come; None keeps all.
+        attended: work out what video tokens receive in the encoder's last block, too.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class _Video:
 class ClipEncoder:
     """Takes clips through the encoders of one model.
 
-    reuse_static: tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are taken from
-    there; None computes them all.
-    cache: where encoded clips are kept; None keeps none.
+    Args:
+        reuse_static: tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are taken
+            from there; None computes them all.
+        cache: where encoded clips are kept; None keeps none.
     """
 
     def __init__(
@@ -101,8 +103,9 @@ class ClipEncoder:
     ) -> EncodedClip:
         """Encode a clip that is at hand; one that the cache had is brought to the device.
 
-        rule: the video tokens that it does not keep are freed as they come.
-        attended: work out what video tokens receive in the vision encoder's last block, too.
+        Args:
+            rule: the video tokens that it does not keep are freed as they come.
+            attended: work out what video tokens receive in the vision encoder's last block, too.
         """
         device = self._model.device
         reset_device_peak(device)
@@ -130,7 +133,8 @@ class ClipEncoder:
     ) -> EncodedClip:
         """Encode a file, its frames as they come, so that few of them are held.
 
-        rule, attended: see `encode`.
+        Args:
+            rule, attended: see `encode`.
         """
         looked_up = StageClock(torch.device("cpu"))
         name = str(path_of(video))

@@ -26,7 +26,8 @@ SHARED_BYTES = 2**30  # of what questions about one clip share, kept between the
 class PrefixState:
     """What questions about one clip by one method start from; nothing of it depends on the question.
 
-    prefix: None if the decoder has nothing to start from.
+    Attributes:
+        prefix: None if the decoder has nothing to start from.
     """
 
     selection: Kept
@@ -41,7 +42,9 @@ class PrefixState:
 class PrefixStates:
     """What questions about one clip share, so that a further one need not compute it again.
 
-    audio_attention: of the audio tokens. plans: by method.
+    Attributes:
+        audio_attention: of the audio tokens.
+        plans: by method.
     """
 
     def __init__(self, most_bytes: int = SHARED_BYTES) -> None:
@@ -66,8 +69,9 @@ class PrefixStates:
 class EncodedClip(EncodedMedia):
     """A clip after both encoders, ready for any number of questions.
 
-    timing_s: what decoding and encoding took, by stage.
-    shared: what the questions asked so far have left for the next.
+    Attributes:
+        timing_s: what decoding and encoding took, by stage.
+        shared: what the questions asked so far have left for the next.
     """
 
     name: str
@@ -166,8 +170,11 @@ class EncodedClip(EncodedMedia):
 class PreprocessedClip:
     """A clip before the encoders: what the file gave, and how many tokens that will be.
 
-    mel: (128, frames) log-mel; None where there is no sound. timing_s: what decoding and the log-mel took.
-    key: what it is kept under in the cache once it is encoded; None keeps it nowhere. note: a warning about the cache.
+    Attributes:
+        mel: (128, frames) log-mel; None where there is no sound.
+        timing_s: what decoding and the log-mel took.
+        key: what it is kept under in the cache once it is encoded; None keeps it nowhere.
+        note: a warning about the cache.
     """
 
     name: str

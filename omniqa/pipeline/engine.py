@@ -49,13 +49,13 @@ STAGES = (
 class OmniQA:
     """A loaded model that answers questions about videos. Made by `load`.
 
-    cache: where encoded clips are kept; None keeps none.
-    reuse_static: video tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are
-    taken from there; None computes them all.
-
-    notes: sentences for the user about how it was loaded.
-
     encoder and prefiller are the steps on their own.
+
+    Attributes:
+        cache: where encoded clips are kept; None keeps none.
+        reuse_static: video tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are
+            taken from there; None computes them all.
+        notes: sentences for the user about how it was loaded.
     """
 
     def __init__(

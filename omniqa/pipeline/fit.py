@@ -322,7 +322,8 @@ def _vision(shape: ModelShape, clip: ClipTokens, item: int, upcasted: bool, kind
 def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind: str) -> int:
     """The largest moment of a layer: its MLP, or scores of the question's rows; hidden states beside either.
 
-    rows: tokens, text included, of each layer. Those that leave after a layer leave before its MLP.
+    Args:
+        rows: tokens, text included, of each layer. Those that leave after a layer leave before its MLP.
     """
     most = rows[1] if len(rows) > 1 else 1
     # In float32: gate's result in its own dtype, up's in float32 and then in its own. Else: gate, up, their product.

@@ -65,7 +65,8 @@ class Prefilled:
 class PrefillStage:
     """Takes prompts through one model's decoder.
 
-    aux_networks: the methods' own networks that were needed so far.
+    Attributes:
+        aux_networks: the methods' own networks that were needed so far.
     """
 
     def __init__(self, model: Model, decoder: Decoder) -> None:
@@ -85,9 +86,11 @@ class PrefillStage:
     ) -> Prefilled:
         """Run the prompt through the decoder, pruning as it goes; leave room for `max_new_tokens` more tokens.
 
-        reuse_prefix: start from what an earlier question about this video left, and leave as much for the next.
+        Args:
+            reuse_prefix: start from what an earlier question about this video left, and leave as much for the next.
 
-        Raises UsageError for an empty question, and if the method can't serve this clip, model or retention.
+        Raises:
+            UsageError: the question is empty, or the method can't serve this clip, model or retention.
         """
         asked = PromptText.of(question)
         if not asked.question.strip():
@@ -120,7 +123,11 @@ class PrefillStage:
         return self._decoder.prefill_media(prompt, count) if count else None
 
     def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
-        """The method's own network, read when it is first needed. Raises ModelError where there is none that fits."""
+        """The method's own network, read when it is first needed.
+
+        Raises:
+            ModelError: there is none that fits.
+        """
         part = pruner.need(AuxNetwork)
         if part is None:
             return None

@@ -36,7 +36,8 @@ def silent(stage: str, share: float) -> None:
 class Key(NamedTuple):
     """What a clip is kept under in the cache.
 
-    path, file: the file that it was made of, and how that was before; None for arrays.
+    Attributes:
+        path, file: the file that it was made of, and how that was before; None for arrays.
     """
 
     text: str
@@ -52,7 +53,9 @@ class Key(NamedTuple):
 class Preparer:
     """Decodes and looks up clips for one model.
 
-    cache: where encoded clips are kept; None keeps none. settings: what changes encodings beside the weights.
+    Args:
+        cache: where encoded clips are kept; None keeps none.
+        settings: what changes encodings beside the weights.
     """
 
     def __init__(self, model: Model, cache: EncodingCache | None, settings: tuple[object, ...]) -> None:
@@ -70,8 +73,9 @@ class Preparer:
     ) -> Ready:
         """The clip before the encoders; the encoded clip itself, on the CPU, where the cache has it.
 
-        attended: only if that has the attention which its video tokens receive.
-        decode: decode it even then.
+        Args:
+            attended: only if that has the attention which its video tokens receive.
+            decode: decode it even then.
         """
         clock = StageClock(torch.device("cpu"))
         with memory_errors():

@@ -12,7 +12,10 @@ from omniqa.pruning.ops import highest_cosine, most_similar
 class AudioChoice:
     """The audio tokens that stay at one ρ_a, as ascending indices on the CPU.
 
-    dominant: those of the highest priority; anchors: those spread over the remaining ones; others: the rest.
+    Attributes:
+        dominant: those of the highest priority.
+        anchors: those spread over the remaining ones.
+        others: the rest.
     """
 
     dominant: Tensor
@@ -28,7 +31,9 @@ class AudioChoice:
 def choose_audio(order: Tensor, rho_audio: float, anchors: float) -> AudioChoice:
     """The first round((1 - ρ_a)·n_A) of `order`, and of the m remaining the anchors, at positions 0, s, 2s etc.
 
-    order: (n_A,) long on the CPU, the audio tokens by descending priority. anchors: how many, as a share of n_A.
+    Args:
+        order: (n_A,) long on the CPU, the audio tokens by descending priority.
+        anchors: how many, as a share of n_A.
     """
     k = round((1 - rho_audio) * len(order))
     dominant, remaining = order[:k].sort().values, order[k:].sort().values

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 class ClipSegments:
     """A clip cut into groups and blocks; tensors on the CPU.
 
-    order: (n_A,) long, the audio tokens by descending priority. audio_group: (n_A,) long.
-    starts: (blocks,) long, the first video token of each block; compared: (blocks,) bool, blocks compared with the
-    block before; block_group: (blocks,) long. whole: (n_V,) bool, video tokens that stay whatever the rate.
-    groups: how many there are.
-    rates: from ρ_v and the audio tokens kept in each group, the share of video to drop in each group.
-    cost: of the blocks not compared, which tokens go last; see ops.keep_of_blocks.
+    Attributes:
+        order: (n_A,) long, the audio tokens by descending priority.
+        audio_group: (n_A,) long.
+        starts: (blocks,) long, the first video token of each block.
+        compared: (blocks,) bool, blocks compared with the block before.
+        block_group: (blocks,) long.
+        whole: (n_V,) bool, video tokens that stay whatever the rate.
+        groups: how many there are.
+        rates: from ρ_v and the audio tokens kept in each group, the share of video to drop in each group.
+        cost: of the blocks not compared, which tokens go last; see ops.keep_of_blocks.
     """
 
     order: Tensor

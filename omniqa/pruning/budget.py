@@ -20,8 +20,13 @@ _HALVINGS = 50
 class ClipTokens:
     """The audio and video tokens of a clip before any pruning, as counts.
 
-    n_audio: audio tokens; grids: temporal patches; tokens_per_grid: tokens of one grid, merged 2x2. A modality that
-    the clip lacks has 0. Raises ValueError on counts that no clip has.
+    Attributes:
+        n_audio: audio tokens.
+        grids: temporal patches.
+        tokens_per_grid: tokens of one grid, merged 2x2. A modality that the clip lacks has 0.
+
+    Raises:
+        ValueError: no clip has such counts.
     """
 
     n_audio: int
@@ -49,8 +54,9 @@ class ClipTokens:
 class Plan:
     """How many audio and video tokens each decoder layer will hold.
 
-    clip: the counts before pruning; alive: (L,) tokens that layer 0 … L-1 computes, alive[0] being what the input
-    level leaves.
+    Attributes:
+        clip: the counts before pruning.
+        alive: (L,) tokens that layer 0 … L-1 computes, alive[0] being what the input level leaves.
     """
 
     clip: ClipTokens
@@ -94,8 +100,11 @@ def retention(alive: Sequence[int], n: int) -> float:
 class Unreachable(UsageError):
     """A method can't come within TOLERANCE of the asked retention on this clip.
 
-    method: its name; asked: the retention asked for; nearest: the retention nearest to it that the method reaches;
-    floor: the lowest that it reaches. The method at `nearest` in place of `asked` serves the clip.
+    Args:
+        method: its name.
+        asked: the retention asked for.
+        nearest: the retention nearest to it that the method reaches.
+        floor: the lowest that it reaches. The method at `nearest` in place of `asked` serves the clip.
     """
 
     def __init__(self, method: str, asked: float, nearest: float, floor: float) -> None:
@@ -149,7 +158,8 @@ def solve_ratios(
     total(ρ_a, ρ_v): the tokens that the ratios leave. ρ_v is solved in [0, 0.95] with ρ_a = `rho_audio`; where R lies
     outside what that reaches, or more than TOLERANCE from all of it, ρ_v stays and ρ_a is solved in [0, 1].
 
-    Raises Unreachable where that is not within TOLERANCE either.
+    Raises:
+        Unreachable: that is not within TOLERANCE either.
     """
     goal = retention * n
     rho_v = nearest(0.0, MAX_RHO_V, lambda rho: total(rho_audio, rho), goal)

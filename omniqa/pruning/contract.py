@@ -59,7 +59,8 @@ class AudioAttention(Signal):
 class VisionAttention(Signal):
     """MediaTokens.video_attention.
 
-    grids: of a window that the softmax runs over, counted from the video's first.
+    Attributes:
+        grids: of a window that the softmax runs over, counted from the video's first.
     """
 
     grids: ClassVar[int] = 2
@@ -140,7 +141,8 @@ class MediaTokens:
     rule: the rule by which video was pruned already, see Method.vision_rule; None: all of it is here.
     video_keep: (n_video,) bool, the tokens that the rule kept; None without one.
 
-    Raises ValueError where the shapes contradict each other.
+    Raises:
+        ValueError: the shapes contradict each other.
     """
 
     modality: Tensor
@@ -256,8 +258,9 @@ class LayerSignals:
 class LayerKept:
     """What is alive at the next layer.
 
-    keep: (m,) long, ascending positions among the n_l tokens of the LayerSignals.
-    prune_caches: whether the dropped tokens leave the caches of this layer and of all before it, too.
+    Attributes:
+        keep: (m,) long, ascending positions among the n_l tokens of the LayerSignals.
+        prune_caches: whether the dropped tokens leave the caches of this layer and of all before it, too.
     """
 
     keep: Tensor
@@ -268,11 +271,12 @@ class LayerKept:
 class Method(ABC, Generic[PlanT]):
     """A pruning method at one retention; its options are its dataclass fields (`omniqa.pruning.options`).
 
-    retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
-
     A method is a frozen dataclass in `omniqa.pruning.methods`; `omniqa.pruning.registry` finds it there. It sets
     `name`, `paper` (a URL) and `summary` (one line), says by `plan` how many tokens go where and by `needs` what it
     chooses by, and overrides `prune_input` or `prune_layer` or both.
+
+    Attributes:
+        retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
 
     Raises:
         UsageError: an option has a value that its type does not allow.
@@ -314,7 +318,10 @@ class Method(ABC, Generic[PlanT]):
     def plan(self, clip: ClipTokens, layers: int) -> PlanT:
         """How many of the clip's tokens each of the decoder's `layers` layers will hold.
 
-        Arithmetic on counts, without torch. Raises UsageError where the method can't serve this clip, decoder or R.
+        Arithmetic on counts, without torch.
+
+        Raises:
+            UsageError: the method can't serve this clip, decoder or R.
         """
 
     def vision_rule(self, plan: PlanT) -> VisionRule | None:
@@ -335,7 +342,8 @@ class Method(ABC, Generic[PlanT]):
     def prune_input(self, media: MediaTokens, plan: PlanT) -> Kept:
         """The plan.alive[0] tokens that enter layer 0; here: all of them.
 
-        plan: what `plan` returned for media.counts.
+        Args:
+            plan: what `plan` returned for media.counts.
         """
         return Kept()
 

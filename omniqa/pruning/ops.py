@@ -107,10 +107,12 @@ def keep_of_blocks(
 ) -> Tensor:
     """(n_video,) bool: the tokens kept of blocks of `size` tokens, k[b] of block b; False outside the blocks.
 
-    video: (n_video, d). starts: (blocks,) the first token of each block. compared: (blocks,) bool, the blocks of
-    which the tokens stay that are least similar to those at the same place `size` tokens earlier, dropped ones
-    included.
-    cost: of the others the lowest stay; takes (b, size, d) embeddings to (b, size) float32.
+    Args:
+        video: (n_video, d).
+        starts: (blocks,) the first token of each block.
+        compared: (blocks,) bool, the blocks of which the tokens stay that are least similar to those at the same place
+            `size` tokens earlier, dropped ones included.
+        cost: of the others the lowest stay; takes (b, size, d) embeddings to (b, size) float32.
     """
     keep = torch.zeros(len(video), dtype=torch.bool, device=video.device)
     places = torch.arange(size, device=video.device)
@@ -132,7 +134,8 @@ def _blocks_of(size: int) -> int:
 def drop_lowest(scores: Tensor, k: int, droppable: Tensor | None = None) -> Tensor:
     """(n_l - k,) long: the ascending positions that stay when the k lowest of `scores` (n_l,) leave.
 
-    droppable: (n_l,) bool, the tokens that may leave, at least k of them; None: all.
+    Args:
+        droppable: (n_l,) bool, the tokens that may leave, at least k of them; None: all.
     """
     return _droppable_first(scores, droppable)[k:].sort().values
 

@@ -99,7 +99,8 @@ def options(name: str) -> tuple[Option, ...]:
 def create(name: str, retention: float, **options: Any) -> AnyMethod:
     """The method called `name` at `retention`, with options by their field names.
 
-    Raises UsageError where the method or an option is unknown, or a value is not allowed.
+    Raises:
+        UsageError: the method or an option is unknown, or a value is not allowed.
     """
     method = get(name)
     for key in options:
@@ -125,7 +126,8 @@ def resolve(
 def parse_options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
     """`key=value` texts as keyword arguments for `create`, read by the options' types; the last of a key wins.
 
-    Raises UsageError where a text is no `key=value`, or method, option or value is unknown.
+    Raises:
+        UsageError: a text is no `key=value`, or method, option or value is unknown.
     """
     values = {}
     for assignment in assignments:

@@ -58,7 +58,8 @@ class TemporalMerge(VisionRule):
 def _merge_groups(video: Tensor, first_out: Tensor, kept: int) -> Tensor:
     """Which tokens stay of whole groups, the last of them perhaps short: (grids, tokens_per_grid) bool.
 
-    first_out: (grids, tokens_per_grid) bool, tokens that count as the most similar.
+    Args:
+        first_out: (grids, tokens_per_grid) bool, tokens that count as the most similar.
     """
     import torch
 

@@ -15,7 +15,8 @@ from omniqa.pruning.user_file import fingerprint, split_spec
 class MethodVariant:
     """A method at one retention.
 
-    name: "omnidrop 0.3", "omnidrop:tds=false 0.3"; "none" at no retention, for it knows but one.
+    Attributes:
+        name: "omnidrop 0.3", "omnidrop:tds=false 0.3"; "none" at no retention, for it knows but one.
     """
 
     name: str
@@ -31,7 +32,8 @@ def method_variants(
         An instance stands for itself, at its own retention.
     assignments: `key=value` for all methods that have such an option, `METHOD.key=value` for one of them.
 
-    Raises UsageError where a method or option is unknown or a value not allowed, or no method has an option.
+    Raises:
+        UsageError: a method or option is unknown or a value not allowed, or no method has an option.
     """
     split = [_split(method) for method in methods if isinstance(method, str)]
     names = [name for name, _ in split]
@@ -108,7 +110,11 @@ def _text(value: Any) -> str:
 
 
 def find(made: Sequence[MethodVariant], baseline: str) -> MethodVariant:
-    """The column of a name, or of a method where it has but one. Raises UsageError where there is none or several."""
+    """The column of a name, or of a method where it has but one.
+
+    Raises:
+        UsageError: there is none or several.
+    """
     found = [column for column in made if baseline in (column.name, column.name.split(" ")[0])]
     exact = [column for column in found if column.name == baseline]
     if len(exact or found) != 1:

@@ -129,8 +129,10 @@ def _decode_by_products(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> T
 def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
     """The backend called `name`: "sdpa", "flash", or "auto": flash where it can run, else sdpa.
 
-    This is the one place that decides; docs/gpu.md has it as a table. Raises UsageError where flash is asked for and
-    can't run.
+    This is the one place that decides; docs/gpu.md has it as a table.
+
+    Raises:
+        UsageError: flash is asked for and can't run.
     """
     check_attention(name)
     if name == "sdpa":
@@ -171,9 +173,14 @@ def score_block(device: torch.device) -> int:
 def attention_received(q: Tensor, k: Tensor, rows: Tensor, keys: slice) -> Tensor:
     """Attention probability that each key in `keys` gets, averaged over heads and the rows that can see it.
 
-    q: (R, H, D), the query rows; rows: (R,) their places among the N tokens, ascending; k: (N, KV, D).
-    Returns float32 (len(keys),); the softmax runs over every key that a row may see, text included. A key that no row
-    sees gets 0. Only R × N probabilities are computed, a block of rows at a time.
+    Args:
+        q: (R, H, D), the query rows.
+        rows: (R,) their places among the N tokens, ascending.
+        k: (N, KV, D).
+
+    Returns:
+        float32 (len(keys),); the softmax runs over every key that a row may see, text included. A key that no row sees
+        gets 0. Only R × N probabilities are computed, a block of rows at a time.
     """
     tokens, kv_heads, size = k.shape
     heads = q.shape[1]

@@ -21,8 +21,11 @@ HALF = (torch.bfloat16, torch.float16)
 class FlashPackage:
     """A package with flash-attn's functions.
 
-    module: what is imported. title: what it is called where it is shown. generations: compute capabilities, without
-    their minor number, that it has kernels for. dtypes: what these compute in.
+    Attributes:
+        module: what is imported.
+        title: what it is called where it is shown.
+        generations: compute capabilities, without their minor number, that it has kernels for.
+        dtypes: what these compute in.
     """
 
     module: str

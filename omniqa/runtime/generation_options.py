@@ -9,13 +9,15 @@ from omniqa.errors import UsageError
 class GenerationOptions:
     """How an answer is written.
 
-    max_new_tokens: at most so many.
-    temperature: 0 takes the likeliest token each time (greedy); above 0 draws from softmax(logits / temperature).
-    top_p: draw only from the likeliest tokens that together reach this probability.
-    seed: makes draws repeatable, on every device the same.
-    stop_at_end: False generates on past the answer's end, so that all answers are equally long.
+    Attributes:
+        max_new_tokens: at most so many.
+        temperature: 0 takes the likeliest token each time (greedy); above 0 draws from softmax(logits / temperature).
+        top_p: draw only from the likeliest tokens that together reach this probability.
+        seed: makes draws repeatable, on every device the same.
+        stop_at_end: False generates on past the answer's end, so that all answers are equally long.
 
-    Raises UsageError for values out of range.
+    Raises:
+        UsageError: a value is out of range.
     """
 
     max_new_tokens: int = 128

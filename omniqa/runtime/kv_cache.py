@@ -10,7 +10,9 @@ class KVCache:
     A layer's storage is taken when the layer runs, for what it holds and for the tokens still to come. While an answer
     is generated it never moves: a captured step finds it where it was.
 
-    room: tokens that can still be added to each layer. lengths: (L,) tokens that each layer holds.
+    Attributes:
+        room: tokens that can still be added to each layer.
+        lengths: (L,) tokens that each layer holds.
     """
 
     def __init__(self, layers: int, room: int) -> None:
@@ -46,7 +48,11 @@ class KVCache:
         return keys, values
 
     def advance(self) -> None:
-        """Count a token that was written into the storage of every layer. Raises ValueError where there is no room."""
+        """Count a token that was written into the storage of every layer.
+
+        Raises:
+            ValueError: there is no room.
+        """
         if not self.room:
             raise ValueError("the cache has no room for another token")
         self.room -= 1

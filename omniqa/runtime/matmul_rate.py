@@ -15,7 +15,8 @@ _SIZES = {"cpu": (1536, 2048), "cuda": (8192, 8192)}  # rows and width: enough t
 def matmul_rate(dtype: torch.dtype, device: torch.device = _CPU, size: tuple[int, int] | None = None) -> float:
     """Measured FLOP/s of a matrix product, best of three after one that does not count.
 
-    size: rows and width; None takes what is as large as a decoder layer's.
+    Args:
+        size: rows and width; None takes what is as large as a decoder layer's.
     """
     rows, width = size or _SIZES.get(device.type, _SIZES["cpu"])
     x, weight = (torch.randn(count, width, device=device).to(dtype) for count in (rows, width))

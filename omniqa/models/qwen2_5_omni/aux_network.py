@@ -17,8 +17,9 @@ from omniqa.typed_json import quotable
 def load_aux_network(part: AuxNetwork, checkpoint: Checkpoint, width: int, device: torch.device) -> nn.Module:
     """The network of `part` for embeddings of `width`, in float32 on `device`, for inference.
 
-    Raises ModelError where nobody has weights for it, or where these are not the network's by name and shape; the
-    message names the first that is not.
+    Raises:
+        ModelError: nobody has weights for it, or these are not the network's by name and shape; the message names
+            the first that is not.
     """
     where, stored = _find(part, checkpoint)
     tensors = read_tensors(stored)

@@ -120,7 +120,8 @@ def stored_dtype(model: str) -> str:
 def pixel_bounds(model: str) -> tuple[int, int]:
     """Fewest and most pixels of a frame: the model's own, as transformers reads them, or the published models'.
 
-    Raises ModelError for a malformed file.
+    Raises:
+        ModelError: a file is malformed.
     """
     path = files_of(model).here(PIXEL_BOUNDS)
     return GEOMETRY.pixel_bounds if path is None else read_json(model, path, read_pixel_bounds)
@@ -136,11 +137,13 @@ def find_checkpoint(
 ) -> Checkpoint:
     """Resolve a folder or a hub id (from the local cache, or downloaded) and check it.
 
-    on_step: gets the name of each step that may take long, as it begins.
-    before_download: gets the model and the shards that have to be downloaded, if any; what it raises ends the search.
+    Args:
+        on_step: gets the name of each step that may take long, as it begins.
+        before_download: gets the model and the shards that have to be downloaded, if any; what it raises ends the
+            search.
 
-    Raises ModelError where there is no such model, it has another architecture, or files are missing, cut short or
-    malformed.
+    Raises:
+        ModelError: there is no such model, it has another architecture, or files are missing, cut short or malformed.
     """
     on_step(f"looking up {model}")
     files = files_of(model)
@@ -220,7 +223,11 @@ def _shards(name: str, files: ModelFiles, prefix: str) -> dict[str, str]:
 def _own_tensors(
     name: str, config: ThinkerConfig, shards: dict[str, Path], stored: dict[str, StoredTensor]
 ) -> list[str]:
-    """The tensors that the configuration asks for. Raises ModelError unless each is there, in its shape, as floats."""
+    """The tensors that the configuration asks for.
+
+    Raises:
+        ModelError: one is missing, of another shape, or not of floats.
+    """
     named = {
         tensor.removeprefix(THINKER): tensor for tensor in stored
     }  # a Thinker saved alone may have the prefix, too

@@ -119,7 +119,9 @@ class EarlyPruning:
 class _Batch:
     """A batch of grids on its way through the blocks.
 
-    rows: what is computed. carries: whether keys, values and states of its last grid are kept for the next batch.
+    Args:
+        rows: what is computed.
+        carries: whether keys, values and states of its last grid are kept for the next batch.
     """
 
     def __init__(

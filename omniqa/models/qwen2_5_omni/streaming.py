@@ -13,10 +13,11 @@ HELD_TOKENS = 2048  # of different grids, held so that equal ones need not be en
 class StreamingEncoder(GridStream):
     """A GridStream that hands on whole windows of `window` grids, and holds no more than it needs.
 
-    take: gets (grids, tokens_per_grid, d) embeddings, in order, a whole number of windows at a time.
-
     Batches and embeddings are those of a GridStream, except if a grid equals one further back than HELD_TOKENS: it is
     encoded again, in another batch, and equal to the encoder's rounding.
+
+    Args:
+        take: gets (grids, tokens_per_grid, d) embeddings, in order, a whole number of windows at a time.
     """
 
     def __init__(self, encoder: VisionEncoder, window: int, take: Callable[[Tensor], None]) -> None:

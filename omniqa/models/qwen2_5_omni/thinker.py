@@ -36,11 +36,12 @@ from omniqa.runtime.upcast import float32_is_faster, upcast
 class Thinker:
     """A loaded Thinker: transformers' modules by their part in the work, and what surrounds them.
 
-    module: the whole Qwen2_5OmniThinkerForConditionalGeneration.
-    decoder, visual, audio_tower, lm_head: its parts, wherever this version of transformers keeps them.
-    end_tokens: ids that end an answer.
-    checkpoint: where all of it came from.
-    geometry: what it counts in, with its checkpoint's own pixel bounds.
+    Attributes:
+        module: the whole Qwen2_5OmniThinkerForConditionalGeneration.
+        decoder, visual, audio_tower, lm_head: its parts, wherever this version of transformers keeps them.
+        end_tokens: ids that end an answer.
+        checkpoint: where all of it came from.
+        geometry: what it counts in, with its checkpoint's own pixel bounds.
     """
 
     module: nn.Module
@@ -148,13 +149,16 @@ def load_thinker(
 ) -> Thinker:
     """Load the Thinker of a checked checkpoint onto `device`, for inference.
 
-    dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
-    their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are computed in
-    float32 where the CPU is faster at that.
-    int8: on a CPU, quantise the linear layers of the decoder and of both encoders (`omniqa.runtime.int8`); `lm_head`
-    stays as it is.
-    store: where quantised weights are kept.
-    Raises ModelError for a tokenizer that can't be used.
+    Args:
+        dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
+            their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are
+            computed in float32 where the CPU is faster at that.
+        int8: on a CPU, quantise the linear layers of the decoder and of both encoders (`omniqa.runtime.int8`);
+            `lm_head` stays as it is.
+        store: where quantised weights are kept.
+
+    Raises:
+        ModelError: the tokenizer can't be used.
     """
     from transformers.utils import logging
 

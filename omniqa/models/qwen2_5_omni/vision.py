@@ -28,8 +28,10 @@ Rotary = tuple[Tensor, Tensor]
 class GridTables:
     """What is the same for all grids of one shape, on the encoder's device.
 
-    order: the windows. cells, restore: its tables.
-    rotary: cosine and sine (patches, 1, D), float32: the first half of a head turns by row, the second by column.
+    Attributes:
+        order: the windows.
+        cells, restore: its tables.
+        rotary: cosine and sine (patches, 1, D), float32: the first half of a head turns by row, the second by column.
     """
 
     order: WindowOrder
@@ -41,8 +43,12 @@ class GridTables:
 def patchify(frames: Tensor) -> Tensor:
     """Cut normalised frames into patches, merged token by merged token.
 
-    frames: (grids·2, H, W, 3), sides multiples of 28. Returns (grids, tokens_per_grid, 4, 1176): of each merged token
-    its four patches, each by channel, frame, row and column.
+    Args:
+        frames: (grids·2, H, W, 3), sides multiples of 28.
+
+    Returns:
+        (grids, tokens_per_grid, 4, 1176): of each merged token its four patches, each by channel, frame, row and
+        column.
     """
     count, height, width, channels = frames.shape
     rows, cols = height // CELL, width // CELL
@@ -145,8 +151,9 @@ class VisionEncoder:
 class GridStream:
     """Encodes a clip's grids as they arrive, a batch at a time; equal grids are encoded once.
 
-    grids, grids_reused: how many have come, and how many of them equal an earlier one.
-    tokens_reused: of tokens that differ, none is taken from elsewhere.
+    Attributes:
+        grids, grids_reused: how many have come, and how many of them equal an earlier one.
+        tokens_reused: of tokens that differ, none is taken from elsewhere.
     """
 
     tokens_reused = 0.0

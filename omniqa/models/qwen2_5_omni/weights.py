@@ -13,7 +13,8 @@ from omniqa.memory import is_out_of_memory
 def read_tensors(stored: Mapping[str, Path]) -> dict[str, torch.Tensor]:
     """Tensors by name, each from the file that `stored` says, and still mapped there.
 
-    Raises ModelError for a file that safetensors does not read, though its header was found to be right.
+    Raises:
+        ModelError: safetensors does not read a file, though its header was found to be right.
     """
     by_shard: dict[Path, list[str]] = {}
     for name, path in stored.items():

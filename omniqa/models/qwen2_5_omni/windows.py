@@ -25,10 +25,11 @@ class WindowGroup:
 class WindowOrder:
     """The order in which one grid's tokens are computed.
 
-    cells: (tokens_per_grid,) merged token at each place.
-    restore: (tokens_per_grid,) place of each merged token.
-    positions: (4·tokens_per_grid, 2) row and column of each patch, in that order.
-    groups: the windows, of one shape after the other.
+    Attributes:
+        cells: (tokens_per_grid,) merged token at each place.
+        restore: (tokens_per_grid,) place of each merged token.
+        positions: (4·tokens_per_grid, 2) row and column of each patch, in that order.
+        groups: the windows, of one shape after the other.
     """
 
     cells: Tensor

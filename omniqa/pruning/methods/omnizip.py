@@ -85,7 +85,8 @@ def chunk_rates(
 ) -> list[float]:
     """The share of video to drop in each chunk (methods.md, omnizip, 3).
 
-    kept, audio, video: by chunk, the audio tokens kept, all audio tokens and all video tokens.
+    Args:
+        kept, audio, video: by chunk, the audio tokens kept, all audio tokens and all video tokens.
     """
     rates = [rho_v] * len(audio)
     heard = [c for c, count in enumerate(audio) if count]

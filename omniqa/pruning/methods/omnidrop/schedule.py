@@ -32,12 +32,17 @@ PAPER_ROWS: dict[tuple[int, float], tuple[float, float, float, int]] = {
 class OmniDropPlan(Plan):
     """OmniDrop's plan (methods.md, omnidrop).
 
-    t: the input level's dial, 0 at its strongest and 1 where it keeps all; None for plp=False.
-    share_audio, share_video: nominal shares kept; rho: the TTM rate that share_video asks for.
-    keep_audio, keep_video: tokens that the input level's two selections keep.
-    thin_to: what they keep is thinned to so many tokens; None where it is not thinned.
-    thin_audio: the audio tokens among thin_to, where each modality is thinned by itself (guidance="audio"); else None.
-    p_init, p_final, t_mid, beta: the PLP curve; p: (L-1,) its rates; l_div: the first layer that drops by TDS.
+    Attributes:
+        t: the input level's dial, 0 at its strongest and 1 where it keeps all; None for plp=False.
+        share_audio, share_video: nominal shares kept.
+        rho: the TTM rate that share_video asks for.
+        keep_audio, keep_video: tokens that the input level's two selections keep.
+        thin_to: what they keep is thinned to so many tokens; None where it is not thinned.
+        thin_audio: the audio tokens among thin_to, where each modality is thinned by itself (guidance="audio"); else
+            None.
+        p_init, p_final, t_mid, beta: the PLP curve.
+        p: (L-1,) its rates.
+        l_div: the first layer that drops by TDS.
     """
 
     t: float | None
@@ -94,7 +99,8 @@ def plp(
 def drops(n0: int, ps: Sequence[float], droppable: int | None = None) -> tuple[int, ...]:
     """(L-1,) k_l = ⌊n_l·p_l⌋ tokens that leave after layer l, of `n0` alive at layer 0.
 
-    droppable: how many of the n0 may leave at all (the video tokens, for guidance="audio"); None: all.
+    Args:
+        droppable: how many of the n0 may leave at all (the video tokens, for guidance="audio"); None: all.
     """
     alive, left, counts = n0, n0 if droppable is None else droppable, []
     for p in ps:
@@ -125,8 +131,9 @@ def solve_omnidrop(
     schedule="exact" comes within max(0.002, 1/n) of R for every R in (0, 1], L >= 4; "paper" takes the paper's
     constants as they are, and plan.retention says where they land. R = 1 is the untouched model.
 
-    Raises UsageError where R or L is out of range, where schedule="paper" has no constants for them, and for
-    guidance="audio" on a clip that lacks a modality.
+    Raises:
+        UsageError: R or L is out of range, schedule="paper" has no constants for them, or guidance="audio"
+            meets a clip that lacks a modality.
     """
     options = options or ScheduleOptions()
     if not 0 < retention <= 1:

@@ -190,7 +190,9 @@ def _first_of_equals(audio: Tensor, pair: Tensor) -> Tensor:
 def audio_scores(selector: nn.Module, tokens: MediaTokens, sizes: Tensor, kept_video: Tensor) -> Tensor:
     """float32: the selector's score, before the sigmoid, of the audio tokens from the first grid on; differentiable.
 
-    sizes: (pairs,), of audio_of_pairs. kept_video: (grids, tokens_per_grid) bool, of keep_video; each grid has some.
+    Args:
+        sizes: (pairs,), of audio_of_pairs.
+        kept_video: (grids, tokens_per_grid) bool, of keep_video; each grid has some.
     """
     import torch
 

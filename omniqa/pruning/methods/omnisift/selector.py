@@ -12,8 +12,9 @@ _BLOCK_ROWS = 4096  # audio tokens, and video tokens, that are held in float32 a
 class AudioSelector(nn.Module):
     """Cross-attention from audio tokens to the video tokens that survive beside them, then a score of each.
 
-    d: the width of the embeddings. Parameters have the published checkpoint's names; they are float32. There is no
-    dropout, so that training and inference give the same scores.
+    Args:
+        d: the width of the embeddings. Parameters have the published checkpoint's names; they are float32. There is no
+            dropout, so that training and inference give the same scores.
     """
 
     def __init__(self, d: int) -> None:
@@ -29,9 +30,11 @@ class AudioSelector(nn.Module):
     def forward(self, audio: Tensor, audio_sizes: Tensor, video: Tensor, video_sizes: Tensor) -> Tensor:
         """(n_a,) float32: the score of each audio token, before the sigmoid; differentiable.
 
-        audio: (n_a, d), pair after pair; audio_sizes: (pairs,) long on the CPU, how many of them each pair has.
-        video, video_sizes: likewise the video tokens that survive; a pair that has audio has at least one.
-        In blocks: what is held at a time does not grow with the clip.
+        Args:
+            audio: (n_a, d), pair after pair.
+            audio_sizes: (pairs,) long on the CPU, how many of them each pair has.
+            video, video_sizes: likewise the video tokens that survive; a pair that has audio has at least one. In
+                blocks: what is held at a time does not grow with the clip.
         """
         pair, first, size = _pieces(audio_sizes)
         if not len(pair):

@@ -34,9 +34,11 @@ class AboveCeiling(Unreachable):
 class SeatsPlan(Plan):
     """SEATS' plan (methods.md, seats): targets, from which the windows' own counts may differ a little.
 
-    r_video, r_audio: a modality's budget, averaged over all layers.
-    drop_layers: the three layers, from 0, after which tokens are dropped; removal: the one after which none is left.
-    keep_video, keep_audio: the shares that the three drops keep.
+    Attributes:
+        r_video, r_audio: a modality's budget, averaged over all layers.
+        drop_layers: the three layers, from 0, after which tokens are dropped.
+        removal: the one after which none is left.
+        keep_video, keep_audio: the shares that the three drops keep.
     """
 
     r_video: float
