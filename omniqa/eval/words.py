@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_ARTICLE = re.compile(r"""(?<!\S)[^\w\s.+*#-]*\b(?:a|an|the)\b(?=[,;:.!?"'”’)\]]*(?:\s|$))""")
+_ARTICLE = re.compile(r"""(?<!\S)[^\w\s.+*#-]{0,4}\b(?:a|an|the)\b(?=[,;:.!?"'”’)\]]*(?:\s|$))""")
 _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
