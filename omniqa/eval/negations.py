@@ -5,7 +5,8 @@ import re
 _AFTER = r"(?![\w+#♯♭°%*^=&@$€£¥/\\-]|'(?!d[iıuü]r\b)\w)"  # as scoring's: C++ and I'm are no letters
 _GOES_ON = r"but|or|and|nor|it|so|because|since|as|is|are|was|were|can|could|rather|instead|then|which|over"
 _CAPITAL = rf"(?-i:(?:[B-HJ-Z]|[AI](?! (?!(?:{_GOES_ON})\b)[a-z])){_AFTER})"  # "not A man" rules out no letter
-_LETTER = rf"""(?:(?:option|choice|letter|选项|選項)s?\s*)?(?:[(\["'“]{{0,3}}{_CAPITAL}[)\]"'”]{{0,3}}|[(\[](?-i:[a-z])[)\]])"""
+_OPENS, _CLOSES = r"""[(\["'“]{0,3}""", r"""[)\]"'”]{0,3}"""
+_LETTER = rf"(?:(?:option|choice|letter|选项|選項)s?\s*)?(?:{_OPENS}{_CAPITAL}{_CLOSES}|[(\[](?-i:[a-z])[)\]])"
 _OR = r"or|and|nor|oder|und|noch|ou|et|ni|o|y|e|или|и|ни|或|和|と|や|또는|/"
 _LETTERS = rf"{_LETTER}(?:(?:\s*[,、]\s*{_LETTER}){{0,9}}[,、]?\s*(?:{_OR})\s*{_LETTER})?"
 
