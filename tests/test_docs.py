@@ -94,10 +94,11 @@ def workplace(material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     load, loaded = engine.load_model, {}  # nano is loaded once a page
 
-    def once(checkpoint, device, dtype):
-        if (checkpoint.name, dtype) not in loaded:
-            loaded[checkpoint.name, dtype] = load(checkpoint, device, dtype)
-        return loaded[checkpoint.name, dtype]
+    def once(checkpoint, device, dtype, **named):
+        key = checkpoint.name, dtype, *named.items()
+        if key not in loaded:
+            loaded[key] = load(checkpoint, device, dtype, **named)
+        return loaded[key]
 
     monkeypatch.setattr(engine, "load_model", once)
     return tmp_path
