@@ -191,7 +191,7 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
         ValueError: it was pruned by no rule and one was asked for, or the reverse.
     """
     keep = tensors.get(KEEP)
-    if (keep is None) != (rule is None) or (keep is not None and int((keep == 1).sum()) != about.kept):
+    if (keep is None) != (rule is None) or (keep is not None and rule is not None and not _fits(keep, about, rule)):
         raise ValueError("its video tokens are not those that its mask names")
     if keep is not None and rule is not None:
         grids = len(about.grid_times)
@@ -212,6 +212,13 @@ def _media(tensors: dict[str, Tensor], about: About, rule: VisionRule | None) ->
         keep=None if keep is None else keep == 1,
         video_attention=tensors.get(ATTENTION),
     )
+
+
+def _fits(keep: Tensor, about: About, rule: VisionRule) -> bool:
+    """Whether a mask names as many tokens of each grid as the rule keeps, and as many as there are."""
+    counts = rule.counts(len(about.grid_times), about.rows * about.cols)
+    by_grid = keep.view(len(counts), -1).sum(1).tolist()
+    return bool((keep <= 1).all()) and by_grid == list(counts) and sum(counts) == about.kept
 
 
 def _read(file: BinaryIO, stored: Stored) -> Tensor:

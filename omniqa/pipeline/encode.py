@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ class ClipEncoder:
             found = self.preparer.find(ready.key, rule, clock, attended)
             if found.media is not None:
                 return EncodedClip.of(found.media, ready.name).after(ready.timing_s).after(clock.seconds).on(device)
+            ready = replace(ready, note=found.warning or ready.note)
         with memory_errors():
             with clock.stage("vision_encoder"):
                 for number, grid in enumerate(_grids(frames, self._model.geometry.temporal_patch)):

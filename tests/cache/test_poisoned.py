@@ -14,11 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from omniqa.cache.encodings import DTYPES, EncodingCache, _bytes
-from omniqa.cache.entry import METADATA, content_digest
+from omniqa.cache.encodings import DTYPES, EncodingCache, as_bytes
+from omniqa.cache.entry import METADATA, content_digest, read_header
 from omniqa.cache.folder import SUFFIX, CacheFolder
 from omniqa.errors import OutOfMemoryError
 from omniqa.pipeline.engine import OmniQA
+from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.models.qwen2_5_omni.clips import make_clip
 
@@ -58,7 +59,7 @@ class Entry(NamedTuple):
         change(about, tensors)
         text = json.dumps(about)
         described = {name: (DTYPES[one.dtype], tuple(one.shape)) for name, one in tensors.items()}
-        digest = content_digest(text, described, lambda name: [_bytes(tensors[name])])
+        digest = content_digest(text, described, lambda name: [as_bytes(tensors[name])])
         save_file({name: one.contiguous() for name, one in tensors.items()}, self.path, {METADATA: f"{digest} {text}"})
 
 
@@ -363,3 +364,65 @@ def test_listing_and_clearing_never_wait_and_leave_what_is_not_theirs(answer, en
     folder.shrink()
     assert len(folder.clear()) == 2
     assert [path.name for path in folder.folder.iterdir()] == ["mine"]
+
+
+# --- the mask of a clip that was pruned while it was encoded ---
+
+
+@pytest.fixture
+def pruned(qa, tmp_path):
+    """A model with a cache, a method whose rule prunes the clip early, the clip, and its entry."""
+    cached = OmniQA(qa.name, qa.model, cache=EncodingCache(CacheFolder(tmp_path, 10**9)))
+    method, clip = registry.create("dycoke", 0.7, vision_block=1), make_clip(frames=12, seconds=3.0)
+    cached.encode(clip, method=method)
+    (path,) = tmp_path.glob(f"*{SUFFIX}")
+    with path.open("rb") as file:
+        header = read_header(file)
+    told = {METADATA: f"{header.digest} {header.text}"}
+    return cached, method, clip, Entry(path, path.read_bytes(), {"__metadata__": told}, b"", b"")
+
+
+def swapped(keep):
+    """As many tokens of each grid, but others."""
+    grid = keep.view(-1, 144)[1]
+    kept, dropped = grid.nonzero().flatten()[0], (grid == 0).nonzero().flatten()[0]
+    grid[kept], grid[dropped] = 0, 1
+
+
+def moved(keep):
+    """As many tokens, but not of each grid."""
+    grids = keep.view(-1, 144)
+    grids[0, 0] = 0
+    grids[1, (grids[1] == 0).nonzero().flatten()[0]] = 1
+
+
+def fewer(keep):
+    keep[keep.nonzero().flatten()[0]] = 0
+
+
+def no_truth(keep):
+    keep[(keep == 0).nonzero().flatten()[0]] = 2
+
+
+@pytest.mark.parametrize("change", [moved, fewer, no_truth])
+def test_a_mask_that_the_rule_does_not_give_is_refused_even_if_its_digest_is_right(pruned, change):
+    cached, method, clip, entry = pruned
+    expected = cached.encode(clip, method=method)
+    entry.forge(lambda about, tensors: change(tensors["keep"]))
+    found = cached.encode(clip, method=method)
+    assert any("damaged and was removed (its video tokens" in warning for warning in found.summary.warnings)
+    assert found.keep.equal(expected.keep)
+    assert not cached.encode(clip, method=method).summary.warnings
+
+
+@pytest.mark.parametrize("change", [swapped, moved, fewer, no_truth])
+def test_a_mask_that_was_changed_after_it_was_written_is_refused_by_its_digest(pruned, change):
+    cached, method, clip, entry = pruned
+    expected = cached.encode(clip, method=method)
+    with safe_open(entry.path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    change(tensors["keep"])
+    save_file(tensors, entry.path, entry.header["__metadata__"])
+    found = cached.encode(clip, method=method)
+    assert any("does not fit its digest" in warning for warning in found.summary.warnings)
+    assert found.keep.equal(expected.keep)
