@@ -58,7 +58,7 @@ def ask(
     trace: Annotated[
         Path | None,
         typer.Option(
-            help="Write which token was alive in which layer, and its score, to FILE.npz.",
+            help="Write which token was kept in which layer, and its score, to FILE.npz.",
             metavar="FILE.npz",
             envvar="OMNIQA_TRACE",
         ),

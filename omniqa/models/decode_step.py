@@ -29,7 +29,7 @@ class DecodeStep:
         self._places = torch.tensor(cache.lengths, device=device)
         self._prefilled = tuple(cache.lengths)
         # One mask for all layers, each of which looks at its end: what is added to scores, 0 or -inf.
-        self._attn_mask = torch.zeros(longest + cache.room, dtype=dtype, device=device)
+        self._attn_mask = torch.zeros(longest + cache.unused, dtype=dtype, device=device)
         self._attn_mask[longest:] = -torch.inf
         self._end = torch.tensor([longest], device=device)
         self._captured: GraphedStep | None = None

@@ -15,7 +15,7 @@ class Trace:
     """Every audio and video token through the layers; n original tokens in sequence order, L layers.
 
     modality: (n,) int8, 0 video, 1 audio. chunk: (n,) int64. time_s: (n,) float64, from the range's start.
-    alive: (L, n) bool. score: (L, n) float32, NaN where not alive or not scored.
+    alive: (L, n) bool. score: (L, n) float32, NaN where not kept or not scored.
     cached: (L, n) bool, the tokens whose keys and values the layer's cache holds while the answer is generated: those
         alive, unless the method prunes caches.
     """

@@ -69,12 +69,12 @@ class Plan:
 
     @property
     def drops(self) -> tuple[int, ...]:
-        """(L-1,) drops[l] tokens are alive at layer l and no longer at l+1."""
+        """(L-1,) drops[l] tokens are kept at layer l and no longer at l+1."""
         return tuple(before - after for before, after in pairwise(self.alive))
 
     @property
     def retention(self) -> float:
-        """Mean over layers of the share of tokens alive: the measured R, not the asked one."""
+        """Mean over layers of the share of tokens kept: the measured R, not the asked one."""
         return retention(self.alive, self.clip.n)
 
     def prunes(self, layer: int) -> bool:
@@ -93,7 +93,7 @@ def floor_count(x: float) -> int:
 
 
 def retention(alive: Sequence[int], n: int) -> float:
-    """R: mean over the layers of alive tokens / n tokens before pruning. A clip without tokens has lost none: 1."""
+    """R: mean over the layers of kept tokens / n tokens before pruning. A clip without tokens has lost none: 1."""
     return sum(alive) / (len(alive) * n) if n else 1.0
 
 

@@ -4,8 +4,8 @@ A method acts at two places:
 
 - the *input level*, once, before layer 0: which of the n audio and video tokens enter the decoder, and with which
   embeddings (`Method.prune_input`);
-- the *layer level*, after each layer but the last: which of the n_l tokens alive at layer l are alive at layer l+1
-  (`Method.prune_layer`). Layer l's keys and values keep all tokens alive at l, while decoding too, unless the method
+- the *layer level*, after each layer but the last: which of the n_l tokens kept at layer l are kept at layer l+1
+  (`Method.prune_layer`). Layer l's keys and values keep all tokens kept at l, while decoding too, unless the method
   prunes the caches. Decoding itself drops nothing.
 
 `Method.needs` names the signals that it chooses by. The engine computes these and no others.
@@ -232,7 +232,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class LayerSignals:
-    """The n_l tokens alive at a layer, in sequence order, once that layer has been computed.
+    """The n_l tokens kept at a layer, in sequence order, once that layer has been computed.
 
     "At the drop" means by what enters the layer if Method.drop_point is "attention", and by what the layer gives, put
     through the layer's own norm and projections, if it is "output". Signals that the method does not need are None.
@@ -256,7 +256,7 @@ class LayerSignals:
 
 @dataclass(frozen=True, eq=False)
 class LayerKept:
-    """What is alive at the next layer.
+    """What is kept at the next layer.
 
     Attributes:
         keep: (m,) long, ascending positions among the n_l tokens of the LayerSignals.
@@ -276,7 +276,7 @@ class Method(ABC, Generic[PlanT]):
     chooses by, and overrides `prune_input` or `prune_layer` or both.
 
     Attributes:
-        retention: R, the asked mean over layers of tokens alive / tokens before pruning, in (0, 1].
+        retention: R, the asked mean over layers of tokens kept / tokens before pruning, in (0, 1].
 
     Raises:
         UsageError: an option has a value that its type does not allow.
@@ -348,7 +348,7 @@ class Method(ABC, Generic[PlanT]):
         return Kept()
 
     def prune_layer(self, layer: int, signals: LayerSignals, plan: PlanT) -> LayerKept:
-        """The tokens alive at `layer` that stay alive at layer + 1; here: all of them.
+        """The tokens kept at `layer` that are kept at layer + 1; here: all of them.
 
         Called where `plan.prunes(layer)`. Keeps n_l - plan.drops[layer] tokens if the plan is exact, and then never
         waits for the device.

@@ -1,4 +1,4 @@
-"""The KV cache: one length per layer, for each layer keeps the tokens that were alive in it."""
+"""The KV cache: one length per layer, for each holds its own tokens."""
 
 import torch
 from torch import Tensor
@@ -11,19 +11,19 @@ class KVCache:
     is generated it never moves: a captured step finds it where it was.
 
     Attributes:
-        room: tokens that can still be added to each layer.
+        unused: tokens that can still be added to each layer.
         lengths: (L,) tokens that each layer holds.
     """
 
-    def __init__(self, layers: int, room: int) -> None:
-        """`room`: how many tokens will be added to each layer after its prefill."""
-        self.room = room
+    def __init__(self, layers: int, max_new_tokens: int) -> None:
+        """`max_new_tokens`: how many tokens will be added to each layer after its prefill."""
+        self.unused = max_new_tokens
         self.lengths = [0] * layers
         self._stored: list[Tensor] = [torch.empty(2, 0, 1, 1)] * layers
 
     def reserve(self, layer: int, tokens: int, like: Tensor) -> None:
         """Take a layer's storage for so many tokens and the room after them; keys are as `like` (·, KV, D)."""
-        stored = like.new_empty(2, tokens + self.room, *like.shape[1:])
+        stored = like.new_empty(2, tokens + self.unused, *like.shape[1:])
         stored[:, tokens:] = 0  # a hidden key counts for nothing only if it is a number
         self._stored[layer] = stored
 
@@ -53,9 +53,9 @@ class KVCache:
         Raises:
             ValueError: there is no room.
         """
-        if not self.room:
+        if not self.unused:
             raise ValueError("the cache has no room for another token")
-        self.room -= 1
+        self.unused -= 1
         self.lengths = [length + 1 for length in self.lengths]
 
     @property

@@ -63,7 +63,7 @@ def test_a_prefill_reads_nothing_back(qa, case):
     name, options = METHODS[case]
     pruner = registry.create(name, 0.5, **options)
     plan = pruner.plan(CLIP, qa.model.layers)
-    cache = KVCache(qa.model.layers, room=3)
+    cache = KVCache(qa.model.layers, max_new_tokens=3)
     with Valueless():
         result = qa.decoder.prefill(make_prompt(plan.alive[0], qa.model.lm_head.in_features), pruner, plan, cache)
     assert [len(index) for index in result.alive] == list(plan.alive)
@@ -109,21 +109,21 @@ def products(qa):
     return qa.model.decoder_stack(Products())
 
 
-def prefilled(decoder, thinker, room):
+def prefilled(decoder, thinker, max_new_tokens):
     """A cache after the prefill of some random prompt, with layers of different lengths."""
     pruner = registry.create("omnidrop", 0.4)
     plan = pruner.plan(CLIP, thinker.layers)
     prompt = make_prompt(plan.alive[0], thinker.lm_head.in_features)
     torch.manual_seed(0)
     prompt.embeddings.normal_()
-    cache = KVCache(thinker.layers, room)
+    cache = KVCache(thinker.layers, max_new_tokens)
     decoder.prefill(prompt, pruner, plan, cache)
     return cache
 
 
 def test_a_step_has_one_shape_and_reads_nothing_back(qa):
     """So that a CUDA graph of it can be replayed: the same operations on the same storage, whichever step it is."""
-    cache = prefilled(qa.decoder, qa.model, room=3)
+    cache = prefilled(qa.decoder, qa.model, max_new_tokens=3)
     steps = DecodeStep(qa.decoder, cache, position=500)
     with Valueless(), torch.inference_mode():
         assert steps._step().shape == (qa.model.lm_head.out_features,)
@@ -140,7 +140,7 @@ def test_steps_by_products_equal_steps_by_the_kernel(qa, products):
 
 
 def test_storage_is_taken_once(qa):
-    cache = prefilled(qa.decoder, qa.model, room=4)
+    cache = prefilled(qa.decoder, qa.model, max_new_tokens=4)
     before = [x.data_ptr() for layer in range(qa.model.layers) for x in cache.storage(layer)]
     steps = DecodeStep(qa.decoder, cache, position=500)
     for _ in range(4):

@@ -82,7 +82,7 @@ class ScheduleOptions:
 def plp(
     p_init: float, p_final: float, t_mid: float, layers: int, beta: float = 20.0, curve: Curve = "sigmoid"
 ) -> tuple[float, ...]:
-    """(L-1,) the share p_l of alive tokens that leaves after layer l = 0 … L-2 (OmniDrop, progressive layer pruning).
+    """(L-1,) the share p_l of kept tokens that is pruned after layer l = 0 … L-2 (OmniDrop, progressive layer pruning).
 
     "sigmoid": p_init + (p_final - p_init) / (1 + exp(-β(l/(L-2) - t_mid))).
     "exp", the ablation: p_init·(p_final/p_init)^(l/(L-2)), p_init = 0 read as p_final/10; t_mid and β unused.
@@ -97,7 +97,7 @@ def plp(
 
 
 def drops(n0: int, ps: Sequence[float], droppable: int | None = None) -> tuple[int, ...]:
-    """(L-1,) k_l = ⌊n_l·p_l⌋ tokens that leave after layer l, of `n0` alive at layer 0.
+    """(L-1,) k_l = ⌊n_l·p_l⌋ tokens pruned after layer l, of `n0` kept at layer 0.
 
     Args:
         droppable: how many of the n0 may leave at all (the video tokens, for guidance="audio"); None: all.
@@ -111,7 +111,7 @@ def drops(n0: int, ps: Sequence[float], droppable: int | None = None) -> tuple[i
 
 
 def alive_counts(n0: int, drops: Sequence[int]) -> tuple[int, ...]:
-    """(L,) tokens alive at layers 0 … L-1, where drops[l] leave after layer l."""
+    """(L,) tokens kept at layers 0 … L-1, where drops[l] are pruned after layer l."""
     alive = [n0]
     for k in drops:
         alive.append(alive[-1] - k)
@@ -249,11 +249,11 @@ class _Budget:
 
     @property
     def _goal(self) -> float:
-        """R as a sum of alive tokens over all layers."""
+        """R as a sum of kept tokens over all layers."""
         return self.retention * self.clip.n * self.layers
 
     def _reaches(self, total: int) -> bool:
-        """Whether a sum of alive tokens over all layers is down at R."""
+        """Whether a sum of kept tokens over all layers is down at R."""
         return total <= self._goal + SLACK
 
     def _input_level(self, t: float) -> _InputLevel:
@@ -267,7 +267,7 @@ class _Budget:
         return bisect(nominal_t(self.retention), 1.0, lambda t: self._leaves_enough(self._input_level(t)))[1]
 
     def _solve_rates(self, entry: _InputLevel) -> tuple[float, float]:
-        """(p_init, p_final) whose sum of alive tokens is nearest to the goal; (0.9, 0.9) where all leave too many."""
+        """(p_init, p_final) whose sum of kept tokens is nearest to the goal; (0.9, 0.9) where all leave too many."""
 
         def total(p_init: float, p_final: float) -> int:
             return sum(self._alive(entry, None, self._rates(p_init, p_final)))
@@ -310,7 +310,7 @@ class _Budget:
         return -(-m * entry.keep_audio // entry.n)
 
     def _alive(self, entry: _InputLevel, m: int | None, rates: Sequence[float]) -> tuple[int, ...]:
-        """(L,) alive tokens where `entry`, thinned to m tokens (None: not thinned), meets `rates`."""
+        """(L,) kept tokens where `entry`, thinned to m tokens (None: not thinned), meets `rates`."""
         n0 = entry.n if m is None else m
         droppable = None
         if self.options.guidance == "audio":
