@@ -121,11 +121,10 @@ class Int8Linear(nn.Module):
 
 def _pack(values: Tensor) -> torch.ScriptObject:
     """A weight as the kernel keeps it. Scales stay outside, where they are exact."""
-    ones, zeros = torch.ones(len(values)), torch.zeros(len(values), dtype=torch.long)
     with catch_warnings():
         # torch plans to replace these tensors by plain ones; the kernel takes no plain ones yet.
         filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-        weight = torch._make_per_channel_quantized_tensor(values.contiguous(), ones, zeros, 0)
+        weight = torch._make_per_tensor_quantized_tensor(values.contiguous(), 1.0, 0)
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = _ENGINE
         try:
