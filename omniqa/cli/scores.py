@@ -41,6 +41,7 @@ def _show_columns(cells: list[dict[str, Any]]) -> None:
         tables.number("no letter", rank=5),
         tables.number("failed", rank=2),
         tables.number("R", rank=1),
+        tables.number("encoders s", rank=7),
         tables.number("prefill s", rank=6),
     ]
     rows: list[tuple[str, ...]] = [
@@ -53,6 +54,7 @@ def _show_columns(cells: list[dict[str, Any]]) -> None:
             str(cell["unparsed"]),
             str(cell["failed"]),
             UNKNOWN if cell["achieved"] is None else f"{cell['achieved']:.4f}{'*' * bool(cell['at_floor'])}",
+            UNKNOWN if cell["encoders_s"] is None else f"{cell['encoders_s']:.3f}",
             UNKNOWN if cell["prefill_s"] is None else f"{cell['prefill_s']:.4f}",
         )
         for cell in cells

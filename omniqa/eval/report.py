@@ -16,8 +16,8 @@ from omniqa.pruning.variants import MethodVariant
 ALL = "all"
 _CSV = (
     "by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance",
-    "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "input_pruning_s", "prefill_s",
-    "peak_device_bytes",
+    "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "encoders_s", "input_pruning_s",
+    "prefill_s", "peak_device_bytes",
 )  # fmt: skip
 
 _DEFAULT, _PROTOCOL = Protocol(), ("prompt", "scoring")
@@ -102,6 +102,7 @@ def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Questi
     by_clip = _by_clip(members, lambda question: rows.get((question.number, column.name), _NO_ANSWER).get("correct"))
     clustered_low, clustered_high = clustered(by_clip)
     chances = [question.chance for question in members if question.chance is not None]
+    encoders = [row["encoders_s"] for row in answered if row.get("encoders_s") is not None]
     device = [row["peak_device_bytes"] for row in answered if row["peak_device_bytes"] is not None]
     return {
         "by": by,
@@ -121,6 +122,7 @@ def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Questi
         "failed": len(known) - n,
         "at_floor": sum(row["at_floor"] for row in answered),
         "achieved": fmean(row["achieved"] for row in answered) if n else None,
+        "encoders_s": median(encoders) if encoders else None,
         "input_pruning_s": median(row["input_pruning_s"] for row in answered) if n else None,
         "prefill_s": median(row["input_pruning_s"] + row["prefill_s"] for row in answered) if n else None,
         "peak_device_bytes": max(device, default=None),

@@ -72,6 +72,7 @@ class EvalRows:
             "correct": result.correct,
             "achieved": retention.achieved,
             "at_floor": retention.target != asked.request.column.pruner.target,
+            "encoders_s": asked.encoders_s,
             "input_pruning_s": stats.timing_s["input_pruning"],
             "prefill_s": stats.timing_s["prefill"],
             "generate_s": stats.timing_s["generate"],

@@ -62,12 +62,15 @@ class ClipRequest(NamedTuple):
     Attributes:
         file: the clip's file as it was right before it was decoded.
         had_frames: how many there were when memory ran out, if it did.
+        encoders_s: seconds of both encoders for this method's encoding of the clip; None if the cache had it, or
+            unknown.
     """
 
     clip: ClipPath
     request: Request
     file: FileState | None
     had_frames: int | None = None
+    encoders_s: float | None = None
 
 
 class JobRows(Protocol):

@@ -15,13 +15,14 @@ from omniqa.jobs.fault_streak import FaultStreak
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.prefetch import Cancelled, prefetch
 from omniqa.jobs.results import Results
-from omniqa.jobs.rows import FAILED, ClipQuestions, ClipRequest, JobRows, Request
+from omniqa.jobs.rows import ClipQuestions, ClipRequest, JobRows, Request
 from omniqa.media.sampling import ClipOptions
 from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.pipeline.token_estimate import estimate_tokens
-from omniqa.pruning.budget import Unreachable
+from omniqa.pruning.budget import ClipTokens, Unreachable
 from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.variants import MethodVariant
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.generation_options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -75,9 +76,25 @@ class _Asking:
     had_frames: int | None = None
     fault: NotFiniteError | None = None
 
-    def about(self, request: Request) -> ClipRequest:
+    def about(self, request: Request, encoders_s: float | None = None) -> ClipRequest:
         """One of its requests."""
-        return ClipRequest(self.clip, request, self.file, self.had_frames)
+        return ClipRequest(self.clip, request, self.file, self.had_frames, encoders_s)
+
+
+@dataclass
+class _Encodings:
+    """A clip after both encoders: for methods that prune inside the vision encoder by rule, for all others as None.
+
+    told: those of which an answer has told what encoding took.
+    """
+
+    by_rule: "dict[VisionRule | None, EncodedClip]"
+    told: "set[VisionRule | None]" = field(default_factory=set)
+
+    @property
+    def counts(self) -> ClipTokens:
+        """The clip's tokens before any pruning."""
+        return next(iter(self.by_rule.values())).counts
 
 
 @dataclass
@@ -165,41 +182,71 @@ class Runner:
     def _answers(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> Iterator[Row]:
         """A line for each request that is left; raises if the clip can't be used or memory runs out."""
         with memory_errors():
-            video, first = _encode(qa, asking, prepare), not self.timed_alone
+            encodings = self._encode(qa, asking, prepare)
         while asking.left:
-            row = self._answer(qa, asking, video, first)
-            first = first and row["status"] == FAILED
+            row = self._answer(qa, asking, encodings)
             asking.left.popleft()
             yield row
 
-    def _answer(self, qa: "OmniQA", asking: _Asking, video: "EncodedClip", first: bool) -> Row:
-        """The line of the next request. first: its answer tells what encoding took."""
-        request = asking.left[0]
+    def _encode(self, qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> _Encodings:
+        """The clip after both encoders, once for each rule; its pictures and sound are freed."""
+        from omniqa.pipeline.engine import EncodedClip
+
+        ready = prepare()
+        asking.frames = ready.frames
+        shape = ready.shape
+        clip = ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid)
+        rules = {self._rule(qa, request.column.pruner, clip): request.column.pruner for request in asking.left}
+        encoded: dict[VisionRule | None, EncodedClip] = {}
+        if None in rules:
+            del rules[None]
+            encoded[None] = qa.encode(ready, attended=_attended(asking.left))
+        if rules and isinstance(ready, EncodedClip):  # from the cache, with all tokens
+            ready = _prepare(qa, self.clips, asking.clip, asking.frames, decode=True)
+        for rule, pruner in rules.items():
+            encoded[rule] = qa.encode(ready, method=self._reached(pruner, clip, qa))
+        return _Encodings(encoded)
+
+    def _reached(self, pruner: AnyMethod, clip: ClipTokens, qa: "OmniQA") -> AnyMethod:
+        """The method, at the nearest retention that it reaches on this clip if the policy says so."""
         try:
-            answer = self._ask(qa, video, request, first)
+            pruner.plan(clip, qa.model.layers)
+        except Unreachable as error:
+            if self.policy.nearest_retention:
+                return replace(pruner, retention=error.nearest)
+        return pruner
+
+    def _rule(self, qa: "OmniQA", pruner: AnyMethod, clip: ClipTokens) -> VisionRule | None:
+        """The rule that the clip is encoded by; None also for a method that will refuse the clip."""
+        try:
+            return qa.early_rule(self._reached(pruner, clip, qa), clip)
+        except UsageError:
+            return None
+
+    def _answer(self, qa: "OmniQA", asking: _Asking, encodings: _Encodings) -> Row:
+        """The line of the next request. The first answer from an encoding tells what encoding took."""
+        request = asking.left[0]
+        rule = self._rule(qa, request.column.pruner, encodings.counts)
+        video = encodings.by_rule[rule]
+        try:
+            answer = self._ask(qa, video, request, first=not self.timed_alone and rule not in encodings.told)
+            encodings.told.add(rule)
         except (*CLIP_ERRORS, NotFiniteError) as error:
             if isinstance(error, OutOfMemoryError) and self.policy.halve_frames:
                 raise
             asking.fault = error if isinstance(error, NotFiniteError) else asking.fault
             return self.rows.failed(asking.about(request), self.describe(error), qa.name)
-        return self.rows.answered(asking.about(request), answer)
+        encoders = [video.timing_s[stage] for stage in ("vision_encoder", "audio_encoder") if stage in video.timing_s]
+        return self.rows.answered(asking.about(request, sum(encoders) if encoders else None), answer)
 
     def _ask(self, qa: "OmniQA", video: "EncodedClip", request: Request, first: bool) -> "Answer":
-        def ask(pruner: AnyMethod) -> "Answer":
-            prompts, reuse = [self.rows.prompt(request.question)], not self.timed_alone
-            with memory_errors():
-                answers = qa.ask_all(
-                    video, prompts, pruner, decoding=self.decoding, count_encoding=first, reuse_prefix=reuse
-                )
-                return next(answers)
-
-        try:
-            return ask(request.column.pruner)
-        except Unreachable as error:
-            if not self.policy.nearest_retention:
-                raise
-            nearest = replace(request.column.pruner, retention=error.nearest)
-        return ask(nearest)
+        pruner = self._reached(request.column.pruner, video.counts, qa)
+        prompts, reuse = [self.rows.prompt(request.question)], not self.timed_alone
+        with memory_errors():
+            answers = qa.ask_all(
+                video, prompts, pruner, decoding=self.decoding, count_encoding=first, reuse_prefix=reuse
+            )
+            return next(answers)
 
     def _failures(self, qa: "OmniQA", asking: _Asking, error: str) -> Iterator[Row]:
         return (self.rows.failed(asking.about(request), error, qa.name) for request in asking.left)
@@ -283,12 +330,13 @@ def _prepare(
     frames: int | None,
     check: Callable[[], None] = lambda: None,
     attended: bool = False,
+    decode: bool = False,
 ) -> "Ready":
     """The clip before the encoders. Whatever a strange file does to the decoders is trouble of that file alone.
 
     Args:
         frames: the most that are taken; None is what the sampling says.
-        attended: see `OmniQA.prepare`.
+        attended, decode: see `OmniQA.prepare`.
     """
     if not _is_wanted(clip):
         raise NoMedia
@@ -296,20 +344,13 @@ def _prepare(
         source = clips.source(clip.path, qa.pixels)
         sampling = clips.sampling if frames is None else replace(clips.sampling, max_frames=frames)
         options = sampling if isinstance(source, str | Path) else None  # what is drawn is sampled already
-        return qa.prepare(source, options, attended=attended, progress=lambda stage, share: check())
+        return qa.prepare(source, options, attended=attended, progress=lambda stage, share: check(), decode=decode)
     except (OmniqaError, Cancelled):
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise MediaError(f"{clip.path} trips up the decoder ({type(error).__name__}: {error}).") from error
-
-
-def _encode(qa: "OmniQA", asking: _Asking, prepare: Callable[[], "Ready"]) -> "EncodedClip":
-    """The clip after both encoders; its pictures and sound are freed."""
-    prepared = prepare()
-    asking.frames = prepared.frames
-    return qa.encode(prepared, attended=_attended(asking.left))
 
 
 def _attended(requests: Iterable[Request]) -> bool:

@@ -276,6 +276,18 @@ class OmniQA:
             return False
         return ready.serves(method.vision_rule(method.plan(ready.counts, self.model.layers)))
 
+    def early_rule(self, method: AnyMethod, clip: ClipTokens) -> VisionRule | None:
+        """The rule by which the method prunes inside the vision encoder; None: an encoding with all tokens serves it.
+
+        Raises:
+            UsageError: the method can't serve a clip of so many tokens, or the encoder lacks the rule's block.
+        """
+        rule = method.vision_rule(method.plan(clip, self.model.layers))
+        if rule is None or rule.block is None:
+            return None
+        rule.check_block(self.model.vision_depth)
+        return rule
+
     def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
         """Keeps an address, which is opened more than once, usable meanwhile."""
         if not isinstance(video, str | Path | Source):
