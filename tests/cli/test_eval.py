@@ -14,8 +14,8 @@ from tests.eval.conftest import nano  # noqa: F401 (a fixture)
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 COLUMN = {"by", "group", "column", "method", "retention", "n", "correct", "accuracy", "low", "high", "chance",
-          "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "encoders_s", "input_pruning_s",
-          "prefill_s", "peak_device_bytes"}  # fmt: skip
+          "clustered_low", "clustered_high", "unparsed", "failed", "at_floor", "achieved", "encoders_s",
+          "input_pruning_s", "prefill_s", "peak_device_bytes"}  # fmt: skip
 OPTIONS = ["grey", "red", "blue", "green"]
 
 

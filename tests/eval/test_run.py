@@ -144,7 +144,7 @@ def test_a_killed_command_goes_on_where_it_was(nano, tmp_path):
     assert [cell["n"] for cell in made["cells"] if cell["by"] == "all"] == [9, 9, 9]
 
 
-TIMES = {"input_pruning_s", "prefill_s", "generate_s", "peak_rss_bytes"}
+TIMES = {"input_pruning_s", "prefill_s", "encoders_s", "generate_s", "peak_rss_bytes"}
 
 
 def timeless(rows):
