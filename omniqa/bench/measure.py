@@ -21,9 +21,10 @@ from omniqa.media.source import Source
 from omniqa.models.generate import TextStream
 from omniqa.pipeline.engine import EncodedClip, OmniQA, Progress
 from omniqa.pipeline.stats import elapsed
-from omniqa.pruning.budget import ClipTokens, Unreachable
+from omniqa.pruning.budget import Unreachable
 from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.options import options_of
+from omniqa.pruning.vision_rule import VisionRule
 
 ENCODING = ("decode", "preprocess", "vision_encoder", "audio_encoder")
 T = TypeVar("T")
@@ -54,11 +55,13 @@ def bench(
     attended = qa.encoder.reuse_static is None and needs_attended(*[case.pruner for case in cases])
     encode = partial(qa.encode, video, sampling, attended=attended, progress=progress)
     encoded, encoding = _encode(encode, rounds)
-    lines = [_Line(case, describe) for case in cases]
-    counts = ClipTokens(encoded.shape.audio_tokens, encoded.shape.grids, encoded.shape.tokens_per_grid)
-    for line in lines:  # what a plan refuses is refused before the long part
-        line.attempt(lambda pruner: encoded.plan(pruner, qa.model.layers))
+    lines = [_Line(case, encoding["total"], describe) for case in cases]
+    counts = encoded.counts
     runner = MethodRunner(qa, encoded, question, rounds.new_tokens)
+    encode_for = partial(qa.encode, video, sampling, progress=progress)
+    _encode_early(runner, lines, lambda pruner: _encode(partial(encode_for, method=pruner), rounds))
+    for line in lines:  # what a plan refuses is refused before the long part
+        line.attempt(lambda pruner: runner.clip(pruner).plan(pruner, qa.model.layers))
     _run_in_turn(runner, lines, rounds, progress)
     full = lines[0].runs[0] if lines[0].runs else None
     divergences = _divergences(runner, lines, full.through_end(qa.model.end_tokens)) if full else {}
@@ -99,6 +102,22 @@ def _encode(encode: Callable[[], EncodedClip], rounds: Rounds) -> tuple[EncodedC
     return encoded, spreads | {"total": Spread.of([elapsed(timing) for timing in counted])}
 
 
+def _encode_early(
+    runner: MethodRunner,
+    lines: Sequence["_Line"],
+    encode: Callable[[AnyMethod], tuple[EncodedClip, dict[str, Spread]]],
+) -> None:
+    """Encode the clip once for each rule inside the vision encoder; its lines tell what that took."""
+    taken: dict[VisionRule, Spread] = {}
+    for line in lines:
+        rule = line.attempt(lambda pruner: runner.qa.early_rule(pruner, runner.video.counts))
+        if rule is not None and rule not in taken:
+            runner.early[rule], seconds = encode(line.pruner)
+            taken[rule] = seconds["total"]
+        if rule is not None:
+            line.encoding = taken[rule]
+
+
 def _run_in_turn(runner: MethodRunner, lines: Sequence["_Line"], rounds: Rounds, progress: Progress) -> None:
     """Run every line once, then every line once again, …; those that come to the same run share it."""
     total = (rounds.warmup + rounds.repeats) * len(lines)
@@ -136,12 +155,14 @@ class _Line:
     Attributes:
         asked: the method as asked for.
         pruner: the same at the retention that it is run at.
+        encoding: seconds of decoding and encoding the clip for it.
         note: what the table says of it.
         refusal: why it is left out; empty where it is not.
         runs: those that count.
     """
 
-    def __init__(self, case: Case, describe: Callable[[OmniqaError], str]) -> None:
+    def __init__(self, case: Case, encoding: Spread, describe: Callable[[OmniqaError], str]) -> None:
+        self.encoding = encoding
         self.required = case.required
         self.asked = self.pruner = case.pruner
         self.note = self.refusal = ""
@@ -183,11 +204,11 @@ class _Line:
             asked=self.asked.target,
             target=self.pruner.target,
             note=self.note,
-            measured=_summary(qa, self.runs, full, kl) if self.runs else None,
+            measured=_summary(qa, self.runs, self.encoding, full, kl) if self.runs else None,
         )
 
 
-def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None) -> Measured:
+def _summary(qa: OmniQA, runs: Sequence[Run], encoding: Spread, full: Run | None, kl: float | None) -> Measured:
     """Several runs of one method as one; what is the same in all is the first's."""
     first, eos = runs[0].answer, qa.model.end_tokens
     answer = runs[0].tokens(eos)
@@ -200,6 +221,7 @@ def _summary(qa: OmniQA, runs: Sequence[Run], full: Run | None, kl: float | None
         achieved=first.retention.achieved,
         audio_kept=first.stats.tokens.audio_kept,
         video_kept=first.stats.tokens.video_kept,
+        encoding=encoding,
         input_pruning=Spread.of(pruning),
         prefill=Spread.of(prefill),
         pruned_prefill=Spread.of([sum(pair) for pair in zip(pruning, prefill, strict=True)]),

@@ -1,7 +1,7 @@
 """One run of one method: what the engine reports of it, and its distributions along a given answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile, zip_longest
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from omniqa.models.decode_step import DecodeStep
 from omniqa.pipeline.answer import Answer
 from omniqa.pipeline.engine import EncodedClip, OmniQA
 from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.generation_options import GenerationOptions
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -41,9 +42,11 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class MethodRunner:
-    """One question about one encoded clip, to be answered by one method after another.
+    """One question about one clip, to be answered by one method after another.
 
     Attributes:
+        video: the clip with all tokens.
+        early: the clip as each rule inside the vision encoder leaves it.
         new_tokens: how many every run generates, greedily and on past the answer's end, so that all do the same work.
     """
 
@@ -51,12 +54,18 @@ class MethodRunner:
     video: EncodedClip
     question: str
     new_tokens: int
+    early: dict[VisionRule, EncodedClip] = field(default_factory=dict)
+
+    def clip(self, pruner: AnyMethod) -> EncodedClip:
+        """The encoding that the method is asked by about. Raises UsageError if it can't serve the clip."""
+        rule = self.qa.early_rule(pruner, self.video.counts)
+        return self.video if rule is None else self.early[rule]
 
     def run(self, pruner: AnyMethod) -> Run:
         """Run the method once. Raises the errors of OmniQA.ask_all."""
         rss_is_ours = reset_rss_peak()
         options = GenerationOptions(self.new_tokens, stop_at_end=False)
-        answer = next(self.qa.ask_all(self.video, [self.question], pruner, decoding=options, reuse_prefix=False))
+        answer = next(self.qa.ask_all(self.clip(pruner), [self.question], pruner, decoding=options, reuse_prefix=False))
         return Run(answer, answer.stats.peak_rss_bytes if rss_is_ours else None)
 
     def follow(self, pruner: AnyMethod, tokens: Sequence[int]) -> Tensor:
@@ -73,7 +82,7 @@ class MethodRunner:
         Raises:
             OmniQAError: as PrefillStage.prefill.
         """
-        prefilled = self.qa.prefiller.prefill(self.video, self.question, pruner, len(tokens))
+        prefilled = self.qa.prefiller.prefill(self.clip(pruner), self.question, pruner, len(tokens))
         step = DecodeStep(self.qa.decoder, prefilled.cache, prefilled.layout.next_position)
         rows = [prefilled.logits.cpu()]
         rows += [step(token).to("cpu", copy=True) for token in tokens[:-1]]  # the next step overwrites its logits

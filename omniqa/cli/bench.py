@@ -144,7 +144,12 @@ def _show(report: "Report", as_json: bool) -> None:
         f"medians of {report.repeats} after {warmups}"
     )
     encoding = ", ".join(f"{name} {report.encoding[stage].median:.3f} s" for stage, name in STAGES.items())
-    console.remark(f"for all rows alike: {encoding}")
+    console.remark(f"encoding, with all tokens: {encoding}")
+    for row in report.rows:
+        if row.measured and row.measured.encoding != report.encoding["total"]:
+            console.remark(
+                f"{row.label} at {row.asked:g} has an encoding of its own: {row.measured.encoding.median:.3f} s"
+            )
     console.results(COLUMNS, [_cells(report, row) for row in report.rows])
     for note in dict.fromkeys(row.note for row in report.rows if row.note):
         console.remark(f"* {note}")

@@ -252,6 +252,18 @@ def test_one_token_has_no_time_for_the_tokens_after_it(measure):
     assert got.per_token is None
 
 
+def test_a_rule_inside_the_encoder_has_an_encoding_of_its_own(measure, qa, clip):
+    early = registry.create("omnidrop", 0.3, vision_block=0)
+    cases = [Case(registry.create("none", 1.0), False), Case(early, True), Case(registry.create("omnidrop", 0.3), True)]
+    report = measure([], [], cases=cases, rounds=Rounds(repeats=1, warmup=0, new_tokens=4))
+    full, inside, after = (row.measured for row in report.rows)
+    assert full.encoding == after.encoding == report.encoding["total"] != inside.encoding
+    assert report.time_to_first_token(inside) == inside.first_token.after(inside.encoding.median)
+    answer = qa.ask(clip, QUESTION, early, decoding=GenerationOptions(4, stop_at_end=False))
+    assert inside.video_kept == answer.stats.tokens.video_kept
+    assert inside.achieved == pytest.approx(answer.retention.achieved)
+
+
 def test_speedups_are_against_full_tokens_in_the_same_run(measure):
     report = measure(["random"], [0.2], Rounds(repeats=2, warmup=0, new_tokens=1))
     full, got = (row.measured for row in report.rows)

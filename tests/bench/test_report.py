@@ -15,8 +15,9 @@ def measured(achieved, seconds, kl=0.5, same=True):
     prefill, pruning = Spread(seconds, seconds / 2, seconds * 2), Spread(0.25, 0.25, 0.25)
     whole = Spread(seconds + 0.25, seconds / 2 + 0.25, seconds * 2 + 0.25)
     step = Spread(0.01, 0.01, 0.02)
+    encoding, differs = Spread(2.0, 2.0, 2.0), None if same else 2
     return Measured(
-        achieved, 10, 20, pruning, prefill, whole, step, whole, 10**9, None, "a dog", same, None if same else 2, kl
+        achieved, 10, 20, encoding, pruning, prefill, whole, step, whole, 10**9, None, "a dog", same, differs, kl
     )
 
 
