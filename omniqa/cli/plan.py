@@ -63,7 +63,8 @@ def plan(
     if not pruner.exact_plan:
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
     shape = ModelShape.of(name)
-    work, memory = shape.work(planned, TEXT_TOKENS), need(shape, planned, choice.device, quantize=quantize)
+    work = shape.work(planned, TEXT_TOKENS, pruner.vision_rule(planned))
+    memory = need(shape, planned, choice.device, quantize=quantize)
     rate = _rate(quantize) if measure else None
     if as_json:
         head = {"model": name, "method": pruner.name, "target": pruner.target}

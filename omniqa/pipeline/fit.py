@@ -29,7 +29,6 @@ _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 _SCORES = {"cpu": 2**22, "cuda": 2**26}  # float32 attention probabilities held at once
 _PATCHES = {"cpu": 2048, "cuda": 8192}  # that the vision encoder takes together
 _SHORTER = ("a lower {max_frames} or {max_pixels} for long clips",)
-_PIXELS = 1176  # numbers of one patch
 
 
 @dataclass(frozen=True)
@@ -301,22 +300,15 @@ def _held(shape: ModelShape, clip: ClipTokens, entering: int, item: int) -> int:
     """
     video = clip.n_video if clip.n_video <= HELD_WHOLE else min(clip.n_video, entering)
     embedded = (video + clip.n_audio) * shape.width
-    keys = 2 * clip.n_audio * 2 * shape.audio["d_model"]  # and queries, of the last audio layer: two positions a token
-    return (embedded + keys + entering * shape.width) * item
+    return (embedded + entering * shape.width) * item + shape.audio_importance_bytes(clip.n_audio, item)
 
 
 def _vision(shape: ModelShape, clip: ClipTokens, item: int, upcasted: bool, kind: str) -> int:
-    """The vision encoder's largest moment: pixels, attention or MLP of a batch, or all parts made one."""
+    """The vision encoder's largest moment: a batch of grids in it, or all parts made one."""
     if not clip.grids:
         return 0
-    patches = 4 * clip.tokens_per_grid
-    patches *= min(clip.grids, max(1, _PATCHES[kind] // patches))
-    width = shape.vision["hidden_size"]
-    pixels = 4 * _PIXELS * 4  # float32: normalised, cut into patches, in windows
-    attention = width * (5 * item + 20)  # one of queries and keys turns in float32
-    mlp = shape.vision["intermediate_size"] * (8 if upcasted else 3 * item) + 3 * width * item
     joined = min(clip.n_video, HELD_WHOLE) * shape.width * item
-    return max(patches * max(pixels, attention, mlp), joined)
+    return max(shape.vision_bytes(clip, item, upcasted, _PATCHES[kind]), joined)
 
 
 def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind: str) -> int:

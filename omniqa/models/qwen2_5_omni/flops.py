@@ -12,7 +12,8 @@ from typing import Any
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, stored_dtype, thinker_config
 from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
 from omniqa.models.qwen2_5_omni.tensors import is_inner_linear, thinker_tensors
-from omniqa.pruning.budget import Plan
+from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.vision_rule import VisionRule
 
 BFLOAT16 = "bfloat16"
 
@@ -96,23 +97,56 @@ class ModelShape:
         """Numbers of one token's keys in one layer; as many are of its values."""
         return self.width // self.heads * self.kv_heads
 
-    def work(self, plan: Plan, text: int) -> dict[str, float]:
-        """Operations by stage of a clip as planned, with `text` tokens of text."""
+    def work(self, plan: Plan, text: int, rule: VisionRule | None = None) -> dict[str, float]:
+        """Operations by stage of a clip as planned, with `text` tokens of text.
+
+        Args:
+            rule: the method's; counts if it decides inside the vision encoder.
+        """
         clip = plan.clip
         return {
-            "vision_encoder": self.vision_encoder(clip.grids, clip.tokens_per_grid),
+            "vision_encoder": self.vision_encoder(clip.grids, clip.tokens_per_grid, rule),
             "audio_encoder": self.audio_encoder(_MEL_FRAMES * clip.n_audio),
             "prefill": self.prefill([alive + text for alive in plan.alive]),
         }
 
-    def vision_encoder(self, grids: int, tokens_per_grid: int) -> float:
-        """Operations for `grids` grids of `tokens_per_grid` tokens: patches, blocks with their windows, merger."""
+    def vision_encoder(self, grids: int, tokens_per_grid: int, rule: VisionRule | None = None) -> float:
+        """Operations for `grids` grids of `tokens_per_grid` tokens: patches, blocks with their windows, merger.
+
+        Args:
+            rule: if it decides before a block, only the tokens that it keeps have matrix products from there on.
+                Attention stays dense.
+        """
         width, depth, patches = self.vision["hidden_size"], self.vision["depth"], _MERGED * tokens_per_grid
+        tokens, early = grids * tokens_per_grid, depth if rule is None or rule.block is None else rule.block
+        kept = tokens if rule is None or early == depth else sum(rule.counts(grids, tokens_per_grid))
         full = len(self.vision["fullatt_block_indexes"])
-        matrices = depth * (4 * width**2 + 3 * width * self.vision["intermediate_size"]) + _PATCH * width
+        block = 4 * width**2 + 3 * width * self.vision["intermediate_size"]
+        products = tokens * (_PATCH * width + early * block) + kept * (depth - early) * block
         attention = 2 * width * (full * patches + (depth - full) * min(_WINDOW, patches))
         merged = _MERGED * width
-        return 2.0 * grids * (patches * (matrices + attention) + tokens_per_grid * (merged**2 + merged * self.width))
+        return 2.0 * (_MERGED * (products + tokens * attention) + kept * (merged**2 + merged * self.width))
+
+    def vision_bytes(self, clip: ClipTokens, item: int, upcast: bool, together: int) -> int:
+        """The vision encoder's largest moment: pixels, attention or MLP of a batch.
+
+        Args:
+            clip: its tokens, at least one grid.
+            item: bytes of a hidden state's numbers.
+            upcast: products are computed in float32 all the same.
+            together: patches that are encoded together, if a grid has no more.
+        """
+        patches = _MERGED * clip.tokens_per_grid
+        patches *= min(clip.grids, max(1, together // patches))
+        width = self.vision["hidden_size"]
+        pixels = 4 * _PATCH * 4  # float32: normalised, cut into patches, in windows
+        attention = width * (5 * item + 20)  # one of queries and keys turns in float32
+        mlp = self.vision["intermediate_size"] * (8 if upcast else 3 * item) + 3 * width * item
+        return patches * max(pixels, attention, mlp)
+
+    def audio_importance_bytes(self, audio_tokens: int, item: int) -> int:
+        """Keys and queries of the last audio layer, two positions a token, which stay for audio importance."""
+        return 2 * audio_tokens * 2 * self.audio["d_model"] * item
 
     def audio_encoder(self, mel_frames: int) -> float:
         """Operations for log-mel of `mel_frames` frames: two convolutions, layers with windows of 2 s, projection."""

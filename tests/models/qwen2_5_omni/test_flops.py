@@ -36,6 +36,17 @@ def test_retention_changes_the_prefill_alone_and_nearly_in_proportion():
     assert 0.25 < less["prefill"] / full["prefill"] < 0.33
 
 
+@pytest.mark.parametrize(("block", "share"), [(0, 0.4), (16, 0.7), (32, 1.0), (None, 1.0)])
+def test_a_rule_inside_the_vision_encoder_saves_the_matrix_products_of_what_it_drops(block, share):
+    """At ρ = 0.8 a block costs (1 + 3·0.2)/4 of its products; attention and the patches' embedding stay as they are."""
+    method = registry.create("omnidrop", 0.3, vision_block=block)
+    plan, shape = method.plan(CLIP, 28), ModelShape.of(HUB_7B)
+    work = shape.work(plan, 60, method.vision_rule(plan))
+    whole = shape.work(plan, 60)
+    assert work["vision_encoder"] / whole["vision_encoder"] == pytest.approx(share, abs=0.06)
+    assert (work["audio_encoder"], work["prefill"]) == (whole["audio_encoder"], whole["prefill"])
+
+
 @pytest.mark.parametrize("shape", ["small", "3b", "7b"])
 def test_parameters_are_as_many_as_transformers_makes(shape):
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
