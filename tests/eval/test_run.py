@@ -83,6 +83,28 @@ def test_each_clip_is_encoded_once_for_all_questions_methods_and_retentions(qa, 
     assert encoded == ["nano 0", "nano 1"]
 
 
+def test_methods_that_prune_inside_the_encoder_share_an_encoding_if_their_rule_is_the_same(qa, start, monkeypatch):
+    rules, encode = [], qa.encoder.encode
+
+    def watched(ready, progress=None, rule=None, attended=False):
+        rules.append(rule)
+        return encode(ready, rule=rule, attended=attended)
+
+    monkeypatch.setattr(qa.encoder, "encode", watched)
+    methods = ["omnidrop:vision_block=0", "omnidrop:vision_block=0,tds=false", "omnidrop:vision_block=2", "omnidrop"]
+    made = method_variants(methods, [0.3])
+    questions = [question for question in CLIPS.questions(1) if question.clip == "0"][:2]
+    rows = list(start(questions, made).go_on(qa))
+    assert [row["status"] for row in rows] == ["ok"] * 8
+    assert sorted(str(rule.block if rule else None) for rule in rules) == ["0", "2", "None"]
+    clip = CLIPS.source("0", qa.pixels)
+    for column in made:
+        answer = qa.ask(clip, questions[0].prompt(), column.pruner, decoding=GenerationOptions(6))
+        (row,) = [row for row in rows if (row["question"], row["column"]) == (questions[0].number, column.name)]
+        assert row["answer"] == answer.text
+        assert row["encoders_s"] > 0
+
+
 def test_answers_are_those_that_ask_gives(qa, start):
     rows = list(start().go_on(qa))
     clip = CLIPS.source("0", qa.pixels)
