@@ -9,7 +9,7 @@ from typing import Any
 
 from omniqa.eval import layouts
 from omniqa.eval.nano import NanoClips
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.jobs import question_files as files
 from omniqa.jobs.clips import Clips, MediaFolder
 from omniqa.media.sampling import ClipOptions
@@ -26,7 +26,7 @@ class Dataset:
     """
 
     name: str
-    questions: Sequence[Question]
+    questions: Sequence[SetQuestion]
     clips: Clips
     layout: str
     identity: dict[str, Any]
@@ -61,7 +61,7 @@ def from_nano(clips: NanoClips, count: int) -> Dataset:
     return Dataset("nano", clips.questions(count), clips, "nano", {"dataset": "nano", **made})
 
 
-def limited(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+def limited(questions: Sequence[SetQuestion], limit: int | None, seed: int) -> list[SetQuestion]:
     """At most `limit` questions: clips are drawn, and all questions of each are taken, until there are enough.
 
     The same seed gives the same order, so that a higher limit only adds questions.

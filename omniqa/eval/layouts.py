@@ -11,7 +11,7 @@ from typing import Any
 
 from omniqa.errors import UsageError
 from omniqa.eval.options import Options, holds_lettered_lines, option_fields
-from omniqa.eval.questions import LETTERS, Groups, Question
+from omniqa.eval.questions import LETTERS, Groups, SetQuestion
 from omniqa.eval.records import Record
 from omniqa.jobs.question_files import place
 
@@ -33,10 +33,10 @@ class Layout:
 
     fits: Callable[[Mapping[str, Any]], bool]
     records: Callable[[Any], Iterator[Any]]
-    question: Callable[[Record, int], Question]
+    question: Callable[[Record, int], SetQuestion]
 
 
-def read(content: Any, layout: str, path: Path) -> list[Question]:
+def read(content: Any, layout: str, path: Path) -> list[SetQuestion]:
     """The questions of a dataset's file.
 
     Args:
@@ -93,7 +93,7 @@ def _rows(content: Any) -> Iterator[Any]:
     return iter(content if isinstance(content, list) else ())
 
 
-def _plain(record: Record, number: int) -> Question:
+def _plain(record: Record, number: int) -> SetQuestion:
     names = {
         "domain": "domain", "task": "task", "kind": "kind", "modality": "modality", "duration": "duration",
         "audio class": "audio_class", "sub-category": "sub_category",
@@ -103,7 +103,7 @@ def _plain(record: Record, number: int) -> Question:
     if options is None and holds_lettered_lines(text):
         raise UsageError(f"{record.where}: 'question' holds options on its lines; put them into 'options' as a list.")
     if options is None:
-        return Question(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
+        return SetQuestion(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
     return _chosen(record, number, clip, text, options, "answer", groups)
 
 
@@ -118,7 +118,7 @@ def _open_chance(groups: Groups) -> float | None:
 
 def _chosen(
     record: Record, number: int, clip: str, text: str, options: Options, answer: str, groups: Groups
-) -> Question:
+) -> SetQuestion:
     """A multiple-choice question; answer is the name of its field."""
     letter = record.letter(answer, options)
     texts, at = list(options.texts), LETTERS.index(letter)
@@ -127,7 +127,7 @@ def _chosen(
         fault = f"{record.where}: the right option, {letter}, is empty."
     while texts and not texts[-1]:
         texts.pop()
-    return Question(
+    return SetQuestion(
         number, clip, text, letter, tuple(texts), groups, 1 / options.offered, written=options.written, fault=fault
     )
 
@@ -159,7 +159,7 @@ def _is_worldsense(fields: Mapping[str, Any]) -> bool:
     return named and not others and bool(option_fields(fields))
 
 
-def _worldsense(record: Record, number: int) -> Question:
+def _worldsense(record: Record, number: int) -> SetQuestion:
     groups = {
         "domain": "domain", "task": "task_type", "task domain": "task_domain", "duration": "duration",
         "audio class": "audio_class", "sub-category": "sub_category",
@@ -175,7 +175,7 @@ def _is_videomme(fields: Mapping[str, Any]) -> bool:
     return ("videoID" in fields or table) and bool(option_fields(fields))
 
 
-def _videomme(record: Record, number: int) -> Question:
+def _videomme(record: Record, number: int) -> SetQuestion:
     groups = {"domain": "domain", "task": "task_type", "duration": "duration", "sub-category": "sub_category"}
     clip, text = _mp4(record.text("videoID", "video")), record.text("question")
     return _chosen(record, number, clip, text, record.choices(), "answer", record.groups(groups))
@@ -185,13 +185,13 @@ def _is_avut(fields: Mapping[str, Any]) -> bool:
     return "video_path" in fields and any(re.fullmatch("option_[A-Z]", name) for name in fields)
 
 
-def _avut(record: Record, number: int) -> Question:
+def _avut(record: Record, number: int) -> SetQuestion:
     groups = record.groups({"domain": "video_type", "task": "task_type"})
     clip, text = record.text("video_path"), record.text("question")
     return _chosen(record, number, clip, text, record.choices(), "answer", groups)
 
 
-def _dailyomni(record: Record, number: int) -> Question:
+def _dailyomni(record: Record, number: int) -> SetQuestion:
     groups = record.groups({"domain": "video_category", "task": "Type", "duration": "video_duration"})
     clip, text = record.text("video_id"), record.text("Question")
     return _chosen(record, number, f"{clip}/{clip}_video.mp4", text, record.choices(), "Answer", groups)
@@ -212,7 +212,7 @@ def _is_omnivideobench(fields: Mapping[str, Any]) -> bool:
     return named and bool(option_fields(fields))
 
 
-def _omnivideobench(record: Record, number: int) -> Question:
+def _omnivideobench(record: Record, number: int) -> SetQuestion:
     groups = record.groups({"domain": "video_type", "task": "question_type", "audio": "audio_type"})
     clip, text = _mp4(record.text("video", "video_path", "video_id")), record.text("question")
     answer = "correct_option" if "correct_option" in record.fields else "answer"

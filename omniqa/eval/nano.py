@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from omniqa.errors import UsageError
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.file_state import FileState
 from omniqa.media.sampling import ClipOptions, smart_resize
 from omniqa.media.timeline import frame_spacing, sample_times
@@ -60,18 +60,18 @@ class NanoClips:
 
         return draw(seed, self.seconds, self.scenes)
 
-    def questions(self, clips: int) -> list[Question]:
+    def questions(self, clips: int) -> list[SetQuestion]:
         """Questions about the first so many clips of the test set, with their chance level."""
         return [replace(question, number=number) for number, question in enumerate(self._questions(clips))]
 
-    def _questions(self, clips: int) -> Iterator[Question]:
+    def _questions(self, clips: int) -> Iterator[SetQuestion]:
         from omniqa.nano import world
 
         for script in world.test_scripts(clips, self.seconds, self.scenes):
             for asked in world.questions(script):
                 groups = {"task": asked.task, "kind": asked.kind, "modality": asked.modality}
                 chance = world.chance(asked.kind, choices=asked.options is not None)
-                yield Question(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
+                yield SetQuestion(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
 
     def source(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Draw a clip, at the times and in the size at which frames of a file would be taken."""

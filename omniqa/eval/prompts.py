@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from omniqa.errors import UsageError
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.models.base import OWN_SYSTEM_TEXT, PromptText
 
 OMNIQA = "omniqa"
@@ -142,7 +142,7 @@ class PromptStyle:
     def __post_init__(self) -> None:
         check_prompt(self.name)
 
-    def prompt(self, question: Question) -> str | PromptText:
+    def prompt(self, question: SetQuestion) -> str | PromptText:
         """The question as the model gets it."""
         if self.name == OMNIQA or question.options is None:
             return question.prompt(self.hint)

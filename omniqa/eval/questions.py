@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_uppercase as LETTERS
 
-__all__ = ["LETTERS", "Groups", "Question"]
+__all__ = ["LETTERS", "Groups", "SetQuestion"]
 
 Groups = Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Question:
+class SetQuestion:
     """A question about a clip, and the true answer.
 
     Attributes:

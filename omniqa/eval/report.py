@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from omniqa.eval.protocol import Protocol
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.statistics import Paired, clustered, paired_bootstrap, wilson
 from omniqa.jobs.jsonl_store import Row
 from omniqa.pruning.variants import MethodVariant
@@ -29,7 +29,7 @@ Rows = Mapping[tuple[int, str], Row]
 
 def report(
     dataset: str,
-    questions: Sequence[Question],
+    questions: Sequence[SetQuestion],
     columns: Sequence[MethodVariant],
     rows: Rows,
     baseline: MethodVariant | None = None,
@@ -79,11 +79,11 @@ def as_csv(made: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def groupings(questions: Sequence[Question]) -> dict[str, dict[str, list[Question]]]:
+def groupings(questions: Sequence[SetQuestion]) -> dict[str, dict[str, list[SetQuestion]]]:
     """By what questions are counted: all together, then each way to group them that tells any two apart."""
-    found: dict[str, dict[str, list[Question]]] = {ALL: {ALL: list(questions)}}
+    found: dict[str, dict[str, list[SetQuestion]]] = {ALL: {ALL: list(questions)}}
     for by in dict.fromkeys(by for question in questions for by in question.groups):
-        groups: dict[str, list[Question]] = {}
+        groups: dict[str, list[SetQuestion]] = {}
         for question in questions:
             for group in question.in_groups(by):
                 groups.setdefault(group, []).append(question)
@@ -92,7 +92,7 @@ def groupings(questions: Sequence[Question]) -> dict[str, dict[str, list[Questio
     return found
 
 
-def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[Question], rows: Rows) -> dict[str, Any]:
+def _cell(by: str, group: str, column: MethodVariant, questions: Iterable[SetQuestion], rows: Rows) -> dict[str, Any]:
     """One number of the table and what belongs to it. Questions that failed or were not asked do not count in n."""
     members = list(questions)
     known = [rows[key] for question in members if (key := (question.number, column.name)) in rows]
@@ -137,7 +137,7 @@ def _to_compare(
     return [(column, baseline) for column in columns if column is not baseline]
 
 
-def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[Question], rows: Rows) -> dict[str, Any]:
+def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[SetQuestion], rows: Rows) -> dict[str, Any]:
     """Two columns on the questions that both have answered."""
     both = {
         question.number: (bool(rows[one]["correct"]), bool(rows[other]["correct"]))
@@ -164,7 +164,7 @@ def _pair(first: MethodVariant, second: MethodVariant, questions: Sequence[Quest
     }
 
 
-def _by_clip(questions: Iterable[Question], count: Callable[[Question], int | None]) -> list[tuple[int, int]]:
+def _by_clip(questions: Iterable[SetQuestion], count: Callable[[SetQuestion], int | None]) -> list[tuple[int, int]]:
     """Of each clip, the sum of what questions count for, and how many there are; None leaves a question out."""
     found: dict[str, tuple[int, int]] = {}
     for question in questions:

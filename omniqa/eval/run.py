@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from omniqa.eval.protocol import Protocol
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.file_state import FileState, as_field
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import JSON_LINES, Row, read_rows
@@ -38,9 +38,9 @@ class LabeledClip(NamedTuple):
     """A clip of a set, and the questions about it."""
 
     clip: ClipPath
-    questions: list[Question]
+    questions: list[SetQuestion]
 
-    def asked(self) -> Iterator[tuple[str, Question]]:
+    def asked(self) -> Iterator[tuple[str, SetQuestion]]:
         """The questions, each with its number as id."""
         return ((str(question.number), question) for question in self.questions)
 
@@ -57,7 +57,7 @@ class EvalRows:
     settings: str
     protocol: Protocol = _DEFAULT
 
-    def prompt(self, question: Question) -> str | PromptText:
+    def prompt(self, question: SetQuestion) -> str | PromptText:
         """The question as it is put."""
         return self.protocol.style.prompt(question)
 
@@ -93,7 +93,7 @@ class EvalRows:
         return {"id": id, "status": status} | names | how | {"settings": self.settings} | as_field(asked.file)
 
 
-def by_clip(questions: Sequence[Question]) -> list[LabeledClip]:
+def by_clip(questions: Sequence[SetQuestion]) -> list[LabeledClip]:
     """The questions of a set, clip after clip."""
     clips: dict[str, LabeledClip] = {}
     for question in questions:
@@ -103,7 +103,7 @@ def by_clip(questions: Sequence[Question]) -> list[LabeledClip]:
 
 
 def read_answers(
-    results: Path, questions: Sequence[Question], columns: Sequence[MethodVariant]
+    results: Path, questions: Sequence[SetQuestion], columns: Sequence[MethodVariant]
 ) -> Mapping[tuple[int, str], Row]:
     """What is known by question and column, failures included.
 
@@ -115,7 +115,7 @@ def read_answers(
     return {key: row for row in rows if (key := (row["question"], row["column"])) in wanted}
 
 
-def faults(questions: Sequence[Question], columns: Sequence[MethodVariant]) -> Mapping[tuple[int, str], Row]:
+def faults(questions: Sequence[SetQuestion], columns: Sequence[MethodVariant]) -> Mapping[tuple[int, str], Row]:
     """Failures in place of answers, for the questions that are themselves at fault and are never asked."""
     return {
         (question.number, column.name): {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from omniqa.errors import UsageError
 from omniqa.eval.harness_letters import RULES
 from omniqa.eval.negations import is_ruled_out, without_letters_ruled_out
-from omniqa.eval.questions import LETTERS, Question
+from omniqa.eval.questions import LETTERS, SetQuestion
 from omniqa.eval.words import normalise, strip_markup
 
 __all__ = ["SCORINGS", "STRICT", "Score", "Scorer", "check_scoring", "normalise", "parse_letter", "score"]
@@ -104,7 +104,7 @@ class Scorer:
         rules = RULES.get(self.name, {})
         return self.layout if self.layout in rules else next(iter(rules), "")
 
-    def score(self, question: Question, answer: str) -> Score:
+    def score(self, question: SetQuestion, answer: str) -> Score:
         """Score the model's text: by its letter, or if there are no options by its normalised words."""
         if question.options is None:
             said = normalise(answer)
@@ -114,7 +114,7 @@ class Scorer:
         return Score(letter, letter == question.answer)
 
 
-def score(question: Question, answer: str) -> Score:
+def score(question: SetQuestion, answer: str) -> Score:
     """Score the model's text strictly."""
     return Scorer().score(question, answer)
 

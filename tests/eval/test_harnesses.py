@@ -9,7 +9,7 @@ from omniqa.eval import presets
 from omniqa.eval.harness_letters import RULES
 from omniqa.eval.prompts import PromptStyle
 from omniqa.eval.protocol import Protocol
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.scoring import Scorer
 from omniqa.media.sampling import ClipOptions
 from omniqa.media.timeline import sample_times
@@ -73,19 +73,19 @@ TEXTS = {  # in front of the media, behind them, the system message
 
 @pytest.mark.parametrize(("harness", "layout"), TEXTS)
 def test_a_question_is_put_in_the_harnesss_own_words(harness, layout):
-    question = Question(0, "clip", "Q?", "A", ("o1", "o2", "o3", "o4"))
+    question = SetQuestion(0, "clip", "Q?", "A", ("o1", "o2", "o3", "o4"))
     put = PromptStyle(harness, layout).prompt(question)
     assert (put.before_media, put.question, put.system) == TEXTS[harness, layout]
 
 
 def test_vlmevalkit_names_no_sound_where_none_is_taken():
-    question = Question(0, "clip", "Q?", "A", ("o1", "o2", "o3", "o4"))
+    question = SetQuestion(0, "clip", "Q?", "A", ("o1", "o2", "o3", "o4"))
     put = PromptStyle("vlmevalkit", "worldsense", sound=False).prompt(question)
     assert put.question == f"\nThese are the frames of a video. {SELECT}Question: {ASKED}\nAnswer: "
 
 
 def test_options_stand_as_the_set_writes_them_also_empty_ones():
-    question = Question(0, "clip", "Q?", "A", ("o1", "", "o3"), written=("A.o1", "B. ", "C.o3"))
+    question = SetQuestion(0, "clip", "Q?", "A", ("o1", "", "o3"), written=("A.o1", "B. ", "C.o3"))
     assert "Options:\nA.o1\nB. \nC.o3\nAnswer" in PromptStyle("omnizip", "avut").prompt(question).question
     assert question.prompt() == "Q?\nA. o1\nC. o3\nAnswer with the letter."
 
@@ -99,7 +99,7 @@ def test_sets_that_a_harness_does_not_know_get_its_first_text_and_say_so():
 
 
 def test_open_questions_are_put_as_they_are():
-    question = Question(0, "clip", "Q?", "yes")
+    question = SetQuestion(0, "clip", "Q?", "yes")
     assert PromptStyle("seats", "nano", "Briefly.").prompt(question) == "Q?\nBriefly."
     assert Scorer("omnizip", "nano").score(question, "Yes.").correct
 
@@ -160,7 +160,7 @@ def test_letters_equal_those_that_the_harnesses_functions_gave():
 
 
 def test_a_scorer_asks_the_rule_of_its_set():
-    question = Question(0, "clip", "Q?", "A", FOUR)
+    question = SetQuestion(0, "clip", "Q?", "A", FOUR)
     said = "nothing to be seen there"
     scores = {
         layout: Scorer("lmms-eval", layout).score(question, said).correct for layout in ("worldsense", "videomme")

@@ -7,7 +7,7 @@ import pytest
 
 from omniqa.errors import UsageError
 from omniqa.eval import layouts
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.report import groupings
 from omniqa.eval.scoring import score
 from omniqa.jobs import question_files as files
@@ -129,30 +129,30 @@ def by(**groups):
 
 EXPECTED = {
     "worldsense": [
-        Question(0, "videos/abc-1.mp4", "What plays?", "B", OPTIONS,
+        SetQuestion(0, "videos/abc-1.mp4", "What plays?", "B", OPTIONS,
                  by(domain="Music", task="Audio Recognition", task_domain="Recognition", duration="<1min",
                     audio_class="Music") | {"sub-category": "Concert"}, 0.25),
-        Question(1, "videos/abc-1.mp4", "And then?", "D", OPTIONS,
+        SetQuestion(1, "videos/abc-1.mp4", "And then?", "D", OPTIONS,
                  by(domain="Music", task="Temporal Prediction", task_domain="Reasoning", duration="<1min",
                     audio_class="Music") | {"sub-category": "Concert"}, 0.25),
-        Question(2, "videos/abc-2.mp4", "Who wins?", "A", OPTIONS[:3],
+        SetQuestion(2, "videos/abc-2.mp4", "Who wins?", "A", OPTIONS[:3],
                  by(domain="Sports", task="Event Recognition", task_domain="Recognition", duration="1-2min"), 1 / 3),
     ],
     "videomme": [
-        Question(0, "fFjv93ACGo8.mp4", "How many?", "C", OPTIONS,
+        SetQuestion(0, "fFjv93ACGo8.mp4", "How many?", "C", OPTIONS,
                  by(domain="Knowledge", task="Counting Problem", duration="short")
                  | {"sub-category": "Humanity & History"}, 0.25)
     ],
     "avut": [
-        Question(0, "data/-39HwxXLsAE.mp4", "Which?", "A", OPTIONS,
+        SetQuestion(0, "data/-39HwxXLsAE.mp4", "Which?", "A", OPTIONS,
                  by(domain="vlog", task="Audio OCR Matching"), 0.25)
     ],
     "dailyomni": [
-        Question(0, "G_VTkkb34gw/G_VTkkb34gw_video.mp4", "What happens as the horn sounds?", "D", OPTIONS,
+        SetQuestion(0, "G_VTkkb34gw/G_VTkkb34gw_video.mp4", "What happens as the horn sounds?", "D", OPTIONS,
                  by(domain="Sports", task="AV Event Alignment", duration="30s"), 0.25)
     ],
     "omnivideobench": [
-        Question(0, "video_1.mp4", "What is meant?", "C", OPTIONS,
+        SetQuestion(0, "video_1.mp4", "What is meant?", "C", OPTIONS,
                  by(domain="Vlog", task="reference reasoning", audio="Speech"), 0.25)
     ],
 }  # fmt: skip
@@ -177,9 +177,9 @@ PLAIN = [
     {"video": "b.mp4", "question": "What?", "answer": "Two cats", "options": LETTERED},
 ]
 PLAIN_READ = [
-    Question(0, "a.mp4", "Which?", "B", OPTIONS, {"task": "seeing"}, 0.25),
-    Question(1, "a.mp4", "How many?", "2", None, {"domain": "cats"}),
-    Question(2, "b.mp4", "What?", "C", OPTIONS, {}, 0.25),
+    SetQuestion(0, "a.mp4", "Which?", "B", OPTIONS, {"task": "seeing"}, 0.25),
+    SetQuestion(1, "a.mp4", "How many?", "2", None, {"domain": "cats"}),
+    SetQuestion(2, "b.mp4", "What?", "C", OPTIONS, {}, 0.25),
 ]
 
 

@@ -8,15 +8,15 @@ import pytest
 from omniqa.errors import UsageError
 from omniqa.eval.paper_table import FORMS, paper_table
 from omniqa.eval.protocol import Protocol
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.report import report
 from omniqa.pruning.variants import method_variants
 
 COLUMNS = method_variants(["none", "random"], [0.3])
 QUESTIONS = [
-    Question(0, "a", "?", "x", groups={"task": "R&D_50%"}),
-    Question(1, "a", "?", "x", groups={"task": "a|b"}),
-    Question(2, "b", "?", "x", groups={"task": "a|b"}),
+    SetQuestion(0, "a", "?", "x", groups={"task": "R&D_50%"}),
+    SetQuestion(1, "a", "?", "x", groups={"task": "a|b"}),
+    SetQuestion(2, "b", "?", "x", groups={"task": "a|b"}),
 ]
 
 

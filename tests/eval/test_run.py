@@ -14,7 +14,7 @@ import omniqa
 from omniqa.errors import MediaError, NotFiniteError, OutOfMemoryError, UsageError
 from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.report import as_csv, groupings, report
 from omniqa.eval.run import POLICY, EvalRows, by_clip, known_answer, read_answers
 from omniqa.jobs import merge, runfile
@@ -290,7 +290,7 @@ def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_ma
 
 
 def test_a_limit_draws_clips_and_a_higher_one_only_adds():
-    questions = [Question(3 * clip + k, f"{clip}.mp4", "?", "x") for clip in range(10) for k in range(3)]
+    questions = [SetQuestion(3 * clip + k, f"{clip}.mp4", "?", "x") for clip in range(10) for k in range(3)]
     assert limited(questions, None, 0) == limited(questions, 30, 0) == limited(questions, 99, 0) == questions
     seven = limited(questions, 7, 0)
     assert limited(questions, 12, 0)[:7] == seven
@@ -311,10 +311,10 @@ def made_rows(questions, right):
 
 
 QUESTIONS = [
-    Question(0, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.5),
-    Question(1, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.25),
-    Question(2, "b", "?", "x", groups={"task": "hear", "kind": "one"}),
-    Question(3, "b", "?", "x", groups={"kind": "one"}, chance=0.5),
+    SetQuestion(0, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.5),
+    SetQuestion(1, "a", "?", "x", groups={"task": "see", "kind": "one"}, chance=0.25),
+    SetQuestion(2, "b", "?", "x", groups={"task": "hear", "kind": "one"}),
+    SetQuestion(3, "b", "?", "x", groups={"kind": "one"}, chance=0.5),
 ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.eval.scoring import normalise, parse_letter, score
 
 OPTIONS = ("moon", "star", "red circle", "circle")
@@ -195,14 +195,14 @@ def test_options_that_differ_only_by_signs_are_told_apart(options, data):
     right = "ABCDEF"[options.index(said)]
     assert parse_letter(said, tuple(options)) == right
     assert parse_letter(f"The answer is {said}.", tuple(options)) == right
-    assert all(score(Question(0, "clip", "?", one), other).correct == (one == other)
+    assert all(score(SetQuestion(0, "clip", "?", one), other).correct == (one == other)
                for one in options for other in options)  # fmt: skip
 
 
 @settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_right_answer_to_itself(text):
-    assert score(Question(0, "clip", "?", text), text).correct
+    assert score(SetQuestion(0, "clip", "?", text), text).correct
 
 
 @settings(deadline=None)
@@ -266,14 +266,14 @@ def test_two_letters_or_a_word_are_no_letter(answer):
 
 
 def test_an_answer_without_a_letter_is_wrong_and_unparsed():
-    question = Question(0, "clip", "Which?", "B", OPTIONS)
+    question = SetQuestion(0, "clip", "Which?", "B", OPTIONS)
     assert (score(question, "no idea").said, score(question, "no idea").correct) == (None, False)
     assert (score(question, "C").said, score(question, "C").correct) == ("C", False)
     assert score(question, "the star").correct
 
 
 def test_short_answers_are_right_if_their_words_are():
-    question = Question(0, "clip", "How many?", "2")
+    question = SetQuestion(0, "clip", "How many?", "2")
     assert score(question, "Two.").correct
     assert not score(question, "two stars").correct
     assert not score(question, "").correct
@@ -282,11 +282,11 @@ def test_short_answers_are_right_if_their_words_are():
 def test_options_are_worded_as_nanos_are():
     from omniqa.nano.questions import NanoQuestion
 
-    ours = Question(0, "clip", "What is heard?", "B", ("hum", "beep", "bell", "voice"))
+    ours = SetQuestion(0, "clip", "What is heard?", "B", ("hum", "beep", "bell", "voice"))
     nanos = NanoQuestion("heard", "audio recognition", "audio", ours.text, "B", ours.options, ())
     assert ours.prompt() == ours.prompt("Answer briefly.") == nanos.prompt
-    assert Question(0, "clip", "What is heard?", "beep").prompt() == "What is heard?"
-    assert Question(0, "clip", "What is heard?", "beep").prompt("Briefly.") == "What is heard?\nBriefly."
+    assert SetQuestion(0, "clip", "What is heard?", "beep").prompt() == "What is heard?"
+    assert SetQuestion(0, "clip", "What is heard?", "beep").prompt("Briefly.") == "What is heard?\nBriefly."
 
 
 @pytest.mark.parametrize(

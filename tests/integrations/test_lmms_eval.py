@@ -12,7 +12,7 @@ from lmms_eval.tasks import TaskManager
 
 import omniqa
 from omniqa.errors import UsageError
-from omniqa.eval.questions import Question
+from omniqa.eval.questions import SetQuestion
 from omniqa.integrations.lmms_eval import OmniqaModel, _decoding
 from omniqa.nano import clips, world
 
@@ -60,7 +60,7 @@ def task(tmp_path):
     asked = [
         {
             "video": str(tmp_path / "clips" / row["video"]),
-            "text": Question(0, "", row["question"], "", tuple(row["options"])).prompt(),
+            "text": SetQuestion(0, "", row["question"], "", tuple(row["options"])).prompt(),
             "answer": row["answer"],
         }
         for row in rows

@@ -27,7 +27,7 @@ PATCHES = MERGE**2  # of a token
 
 
 @dataclass(frozen=True)
-class Rows:
+class ComputedRows:
     """Which tokens of a batch of grids are computed, and which row stands for each token.
 
     A token's id counts the `carried` tokens of the grid before the batch first, then those of the batch.
@@ -43,7 +43,7 @@ class Rows:
     source: Tensor
 
     @classmethod
-    def of(cls, roots: Tensor, carried: int) -> Rows:
+    def of(cls, roots: Tensor, carried: int) -> ComputedRows:
         """The rows of tokens with these roots."""
         own = roots.flatten() == own_ids(roots, carried).flatten()
         first = torch.arange(carried, device=roots.device)
@@ -109,7 +109,7 @@ class EarlyPruning:
             pixels = token_pixels(frames)[:, tables.order.cells]
             roots = pixel_roots(pixels, before.pixels if before else None, self.levels).to(roots.device)
             self.represented += int((roots != own_ids(roots, carried)).sum())
-        batch = _Batch(self._encoder, tables, Rows.of(roots, carried), before, self.levels is not None)
+        batch = _Batch(self._encoder, tables, ComputedRows.of(roots, carried), before, self.levels is not None)
         tokens, keep = batch.encode(frames, self.rule)
         if pixels is not None:
             self._carried = batch.leave(pixels, tokens)
@@ -125,7 +125,7 @@ class _Batch:
     """
 
     def __init__(
-        self, encoder: VisionEncoder, tables: GridTables, rows: Rows, before: Carried | None, carries: bool
+        self, encoder: VisionEncoder, tables: GridTables, rows: ComputedRows, before: Carried | None, carries: bool
     ) -> None:
         self._encoder = encoder
         self._tables = tables
@@ -165,7 +165,7 @@ class _Batch:
         return self._encoder.run_blocks(self._encoder.embed(frames, self._tables), self._tables, range(blocks))
 
     def _with_carried(self, computed: Tensor, carried: Tensor | None) -> Tensor:
-        """The rows that `Rows.source` counts."""
+        """The rows that `ComputedRows.source` counts."""
         if carried is None:
             return computed
         return torch.cat([carried, computed]) if len(computed) else carried
@@ -181,7 +181,7 @@ class _Batch:
         if self._carries:
             represented = (rows.roots != own_ids(rows.roots, self._carried))[:, tables.restore]
         keep = rule.keep(by_token, represented)[:, tables.cells]
-        self._rows = Rows.of(merge_roots(rows.roots, keep, rule, self._carried), self._carried)
+        self._rows = ComputedRows.of(merge_roots(rows.roots, keep, rule, self._carried), self._carried)
         left = rows.source.flatten()[self._rows.computed] - self._carried
         return x[patch_rows(left)], keep
 
@@ -211,7 +211,7 @@ class _Batch:
 
 
 def own_ids(tokens: Tensor, carried: int) -> Tensor:
-    """(grids, n) long: the id of each token of a tensor (grids, n), see Rows."""
+    """(grids, n) long: the id of each token of a tensor (grids, n), see ComputedRows."""
     return carried + torch.arange(tokens.numel(), device=tokens.device).view(tokens.shape)
 
 
@@ -228,7 +228,7 @@ def token_pixels(frames: Tensor) -> Tensor:
 
 
 def pixel_roots(pixels: Tensor, before: Tensor | None, levels: float) -> Tensor:
-    """The pixel rule: which token represents each, by ids as in Rows.
+    """The pixel rule: which token represents each, by ids as in ComputedRows.
 
     A token is represented by the root of the token at its place in the grid before if its pixels differ from that
     root's by at most `levels` on average. So a slow change does not accumulate.
@@ -256,7 +256,7 @@ def pixel_roots(pixels: Tensor, before: Tensor | None, levels: float) -> Tensor:
 
 
 def merge_roots(roots: Tensor, keep: Tensor, rule: VisionRule, carried: int) -> Tensor:
-    """The roots once a rule has decided: (grids, n) long, ids as in Rows.
+    """The roots once a rule has decided: (grids, n) long, ids as in ComputedRows.
 
     A token that the pixel rule had represented stays with its root, or with what represents that now.
 
