@@ -7,11 +7,12 @@ import re
 # The newest version that all tests were run with, as far as it matters: a later one is most likely fine, and untested.
 NEWEST_TESTED = {
     "python": "3.13",
-    "torch": "2.13",
-    "transformers": "5.23",
+    "torch": "2.14",
+    "transformers": "5.24",
     "huggingface-hub": "2.4",
     "safetensors": "0.8",
     "filelock": "4",
+    "platformdirs": "4",
     "av": "19",
     "librosa": "1.0",
     "soxr": "1.1",

@@ -113,7 +113,7 @@ def test_windows_choose_what_the_whole_video_would(grids):
 def test_a_method_that_chooses_early_keeps_what_it_would_keep_late(name):
     pruner = registry.create(name, 0.5)
     tokens = media_tokens(ClipTokens(40, 10, 20), pruner=pruner)
-    plan = pruner.plan(tokens.counts, 8)
+    plan = pruner.plan(tokens.counts, 14)
     rule = pruner.vision_rule(plan)
     if rule is None:
         return
