@@ -21,7 +21,7 @@ FORMAT = f"{KERNEL} {VERSION}"
 
 
 class WeightsCache:
-    """Quantised weights in a folder, by key. Trouble with the folder costs time, and is told of in `notes`.
+    """Quantised weights in a folder, by key. Trouble with the folder costs time, and is reported in `notes`.
 
     Attributes:
         notes: a sentence for each file that was damaged or could not be written.

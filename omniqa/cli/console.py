@@ -32,7 +32,7 @@ class AnswerStream:
     """Writes answers to stdout as they are generated; call it with each piece of text.
 
     Args:
-        heads: what stands in front of each answer, one after the other, such as its question; none where they run out.
+        heads: what stands in front of each answer, one after the other, such as its question; none if they run out.
     """
 
     def __init__(self, heads: Sequence[str] = ()) -> None:

@@ -256,7 +256,7 @@ class _Preset:
     given: set[str]
 
     def sampling(self, layout: str) -> ClipOptions:
-        """What is taken of a set's clips."""
+        """Which frames and what sound of a set's clips are used."""
         return presets.find(self.name, layout).sampling(self.clip, self.given) if self.name else self.clip
 
     def decoding(self, layout: str) -> GenerationOptions:

@@ -36,7 +36,7 @@ def from_file(path: Path, media: Path | None, layout: str, sampling: Callable[[s
     """A set from a file, with clips from below `media`, by default the file's own folder.
 
     Args:
-        sampling: what is taken of clips, by the set's layout.
+        sampling: which frames and what sound are used, by the set's layout.
 
     Raises:
         UsageError: the file can't be read as such.

@@ -17,7 +17,7 @@ _DENSE = 1000.0  # frames a second; a fixed number of frames is the tighter boun
 
 @dataclass(frozen=True)
 class Preset:
-    """What is taken of a clip, and how long an answer may be.
+    """Which frames of a clip are used, and how long an answer may be.
 
     Attributes:
         fps: frames a second.
