@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from omniqa.media.clip import Clip as Clip
     from omniqa.media.clip import sample as sample
     from omniqa.media.sampling import ClipOptions as ClipOptions
+    from omniqa.models.base import Turn as Turn
     from omniqa.pipeline.answer import Answer as Answer
+    from omniqa.pipeline.conversation import Conversation as Conversation
     from omniqa.pipeline.encoded_clip import EncodedClip as EncodedClip
     from omniqa.pipeline.engine import OmniQA as OmniQA
     from omniqa.pipeline.engine import load as load
@@ -33,7 +35,9 @@ _MODULES = {
     ),
     "omniqa.media.clip": ("Clip", "sample"),
     "omniqa.media.sampling": ("ClipOptions",),
+    "omniqa.models.base": ("Turn",),
     "omniqa.pipeline.answer": ("Answer",),
+    "omniqa.pipeline.conversation": ("Conversation",),
     "omniqa.pipeline.encoded_clip": ("EncodedClip",),
     "omniqa.pipeline.engine": ("OmniQA", "load"),
     "omniqa.pipeline.trace": ("Trace",),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUESTION_CHARACTERS = 20_000  # some 5,000 tokens of English: more would run for minutes on a CPU without a word
+CONVERSATION_CHARACTERS = 200_000  # as many tokens as the decoder takes, and some more
 
 VIDEO, AUDIO, TEXT = 0, 1, 2  # the values of every `modality` array
 
@@ -24,19 +25,29 @@ OWN_SYSTEM_TEXT = "{own}"  # in a PromptText's system message: the model's own t
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A question that was asked earlier in a conversation, and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class PromptText:
     """The words around a clip's tokens.
 
     Attributes:
-        question: the user's words behind the media.
+        question: the user's words behind the media; in a conversation those of the last turn.
         before_media: the user's words in front of the media.
         system: the system message, in which OWN_SYSTEM_TEXT stands for the model's own. None gives none, so that the
             family's chat template decides what stands there.
+        turns: what was asked and answered before, oldest first. They stand between the media and the question.
     """
 
     question: str
     before_media: str = ""
     system: str | None = OWN_SYSTEM_TEXT
+    turns: tuple[Turn, ...] = ()
 
     @classmethod
     def of(cls, question: "str | PromptText") -> "PromptText":
@@ -47,6 +58,11 @@ class PromptText:
     def opening(self) -> tuple[str | None, str]:
         """What decides the tokens in front of the media."""
         return self.system, self.before_media
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The user's words of all turns, oldest first."""
+        return *(turn.question for turn in self.turns), self.question
 
 
 @dataclass(frozen=True)
@@ -139,8 +155,9 @@ class TokenLayout:
         chunk: (N,) int64, the token's chunk (`Geometry.chunk_seconds`), from 0; -1 for text.
         time_s: (N,) float64, seconds from the range's start; NaN for text.
         media: the audio and video tokens' place; they stand together.
-        question: the user's words' place. The query span is everything after `media`.
+        question: the user's words' place, in a conversation those of the last turn.
         shape: what the media are.
+        earlier: how many tokens of earlier turns stand behind the media.
     """
 
     ids: "NDArray[np.int64]"
@@ -151,11 +168,17 @@ class TokenLayout:
     media: slice
     question: slice
     shape: MediaShape
+    earlier: int = 0
+
+    @property
+    def behind_media(self) -> slice:
+        """Every token after the last audio or video token."""
+        return slice(self.media.stop, len(self.ids))
 
     @property
     def prompt(self) -> slice:
-        """The query span: every token after the last audio or video token."""
-        return slice(self.media.stop, len(self.ids))
+        """The query span: every token after the last audio or video token that belongs to no earlier turn."""
+        return slice(self.media.stop + self.earlier, len(self.ids))
 
     @property
     def next_position(self) -> int:
@@ -234,6 +257,10 @@ class Model(Protocol):
         """Width of the decoder's embeddings, d."""
 
     @property
+    def context(self) -> int:
+        """Tokens that the decoder was made for: prompt and answer together."""
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
 
@@ -295,7 +322,11 @@ class Model(Protocol):
 
 
 def check_length(question: str | PromptText) -> None:
-    """Raises UsageError for a question of more than QUESTION_CHARACTERS."""
-    length = len(PromptText.of(question).question)
+    """Raises UsageError for a question of more than QUESTION_CHARACTERS, or a conversation that is too long."""
+    prompt = PromptText.of(question)
+    length = max(map(len, prompt.questions))
     if length > QUESTION_CHARACTERS:
         raise UsageError(f"A question has {length:,} characters; at most {QUESTION_CHARACTERS:,} are taken.")
+    length = len(prompt.system or "") + sum(map(len, prompt.questions)) + sum(len(turn.answer) for turn in prompt.turns)
+    if length > CONVERSATION_CHARACTERS:
+        raise UsageError(f"A conversation has {length:,} characters; at most {CONVERSATION_CHARACTERS:,} are taken.")

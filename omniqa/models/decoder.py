@@ -1,8 +1,8 @@
 """The decoder loop of every family: transformers' layers, between which audio and video tokens are pruned.
 
-The prompt is one sequence without a batch: head text, audio and video tokens, query span. Between layer l and l + 1
-the tokens that the method prunes leave the sequence. Layer l's keys and values keep all tokens that it computed, unless
-the method prunes them, too; while the answer is generated nothing more is pruned.
+The prompt is one sequence without a batch: head text, audio and video tokens, earlier turns of a conversation, query
+span. Between layer l and l + 1 the tokens that the method prunes leave the sequence. Layer l's keys and values keep all
+tokens that it computed, unless the method prunes them, too; while the answer is generated nothing more is pruned.
 """
 
 from collections.abc import Callable
@@ -58,8 +58,8 @@ class Decoder:
             plan: how many.
             cache: takes the keys and values of every layer.
             progress: gets the share of the layers that is done.
-            prefix: what `prefill_media` gave for the same clip and an equal method; in its layers only the query span
-                is computed.
+            prefix: what `prefill_media` gave for the same clip and an equal method; in its layers only the text
+                behind the media is computed.
         """
         first = prompt.media.stop if prefix else 0
         whole = self.rotary(prompt.embeddings, prompt.positions)
@@ -90,19 +90,23 @@ class Decoder:
         return PrefillOutput(self.logits(x[-1]), scorer.attended, pruner.alive, pruner.cached, [*scorer.scores, None])
 
     @torch.inference_mode()
-    def prefill_media(self, prompt: PrefillInput, count: int) -> PrefixCache:
+    def prefill_media(
+        self, prompt: PrefillInput, count: int, progress: Callable[[float], None] = lambda share: None
+    ) -> PrefixCache:
         """Run system prompt, audio and video alone through the first `count` layers, for any question after them.
 
         Args:
-            prompt: only the tokens before the query span are used.
+            prompt: only the tokens up to the last audio or video token are used.
             count: see `shared_layers`; the last of these is left after its attention, since its scores may decide
                 what is pruned before its MLP.
+            progress: gets the share of the decoder's layers that is done, before each.
         """
         stop = prompt.media.stop
         rotary = self.rotary(prompt.embeddings[:stop], prompt.positions[:, :stop])
         rows = Rows(prompt.embeddings[:stop], rotary, prompt.media, prompt.index)
         layers: list[tuple[Tensor, Tensor]] = []
         for number in range(count):
+            progress(number / len(self.model.layers))
             self._add(prompt, number, rows)
             is_last_layer = number == len(self.model.layers) - 1  # nothing comes after its keys and values
             q, k, v = self.project(number, rows.x, rows.rotary, first=stop if is_last_layer else 0)
@@ -114,7 +118,7 @@ class Decoder:
         return PrefixCache(layers, rows.x if keeps_rows else rows.x[:0], attn_output if keeps_rows else attn_output[:0])
 
     def prefix_layer_bytes(self, prompt: PrefillInput) -> int:
-        """Bytes of the keys and values of all tokens before the query span, in one layer."""
+        """Bytes of the keys and values of all tokens up to the last of the media, in one layer."""
         return 2 * prompt.media.stop * self.kv_heads * self.head_size * prompt.embeddings.element_size()
 
     def _attend_to(

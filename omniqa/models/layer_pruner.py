@@ -31,7 +31,7 @@ class QueryScorer:
         self.rows = needed.rows if needed else None
         self._from_span = method.drop_point == "attention" and self.rows in (None, "prompt")
         self._prompt, self._layers = prompt, layers
-        self._span = len(prompt.embeddings) - prompt.media.stop
+        self._span = len(prompt.embeddings) - prompt.media.stop - prompt.earlier
         self._audio = _count_audio(prompt) if self.rows == "audio" else 0
 
     def attend(self, q: Tensor, keys: Tensor, rows: Rows) -> None:

@@ -13,11 +13,12 @@ class PrefillInput:
     Attributes:
         embeddings: (N, d).
         positions: (3, N).
-        media: where the audio and video tokens stand; the query span is everything after them.
+        media: where the audio and video tokens stand.
         question: (words,) places of the user's words, counted from the end of the sequence (all negative).
         index: (n_0,) which of the clip's n tokens each token of `media` is.
         modality, chunk: (n,) of all of the clip's tokens, those that did not enter included.
         max_chunk: the clip's largest chunk index.
+        earlier: how many tokens of earlier turns stand between the media and the query span.
         added: (k, n, d) what is added to each of the clip's tokens before layers 0 … k-1; None adds nothing.
     """
 
@@ -30,6 +31,7 @@ class PrefillInput:
     chunk: Tensor
     max_chunk: int
     added: Tensor | None = None
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Rows:
         rotary: cosine and sine, each (N, 1, D).
         media: where the audio and video tokens stand.
         index: (n_l,) which of the clip's tokens each of them is.
-        has_media: False while `x` is the query span alone.
+        has_media: False while `x` is the text behind the media alone.
     """
 
     x: Tensor

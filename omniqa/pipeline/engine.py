@@ -1,7 +1,7 @@
 """The one place where the steps are joined, from a file to an answer; and loading a model."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from omniqa.media.download import held
 from omniqa.media.sampling import ClipOptions
 from omniqa.media.source import Source, open_source, path_of
 from omniqa.memory import memory_errors
-from omniqa.models.base import Model, PromptText, check_length
+from omniqa.models.base import OWN_SYSTEM_TEXT, Model, PromptText, Turn, check_length
 from omniqa.models.disk import require_disk
 from omniqa.models.families import Checkpoint, ModelShape, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_retention
+from omniqa.pipeline.conversation import Conversation, drained
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.fit import ModelRequest, choose, require_weights, weight_bytes
@@ -156,11 +157,40 @@ class OmniQA:
         encoded = self._encoded(video, sampling, pruner, progress)
         spent = encoded.timing_s if count_encoding or encoded is not video else {}
         reuse_prefix = reuse_prefix and (encoded is video or len(questions) > 1)
+        decoding = decoding or GenerationOptions()
         for question in questions:
-            yield self._answer(
-                encoded, question, pruner, decoding or GenerationOptions(), spent, on_text, progress, reuse_prefix
-            )
+            pieces = self.stream(encoded, question, pruner, decoding, spent, progress, reuse_prefix)
+            yield drained(pieces, on_text)
             spent = {}
+
+    def chat(
+        self,
+        video: Video | EncodedClip,
+        method: str | AnyMethod = "omnidrop",
+        retention: float | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        sampling: ClipOptions | None = None,
+        decoding: GenerationOptions | None = None,
+        system: str | None = OWN_SYSTEM_TEXT,
+        turns: Sequence[Turn] = (),
+    ) -> Conversation:
+        """Begin a conversation about one clip: each question is asked after those before it and their answers.
+
+        The clip is encoded at the first question, and only once.
+
+        Args:
+            video: as for `ask`.
+            method: as for `ask`; each question may name another.
+            retention: as for `ask`.
+            options: as for `ask`.
+            sampling: as for `ask`.
+            decoding: as for `ask`.
+            system: the system message, in which "{own}" stands for the model's own.
+            turns: what was asked and answered before, oldest first.
+        """
+        pruner = registry.resolve(method, retention, options)
+        return Conversation(self, video, pruner, sampling=sampling, decoding=decoding, system=system, turns=list(turns))
 
     def prefill(
         self,
@@ -369,17 +399,33 @@ class OmniQA:
         note = f"{source.path} does not hold what it says, so that it had to be encoded twice."
         return encoded.after(spent).warned(note)
 
-    def _answer(
+    def stream(
         self,
         video: EncodedClip,
         question: str | PromptText,
         pruner: AnyMethod,
         decoding: GenerationOptions,
         spent: dict[str, float],
-        on_text: Callable[[str], None],
-        progress: Progress,
-        reuse_prefix: bool,
-    ) -> Answer:
+        progress: Progress = silent,
+        reuse_prefix: bool = True,
+    ) -> Generator[str, None, Answer]:
+        """Answer a question about an encoded clip piece by piece; whoever ends the generator stops the answer.
+
+        Args:
+            video: encoded, so that the method can be asked by.
+            question: as for `ask`.
+            pruner: the method.
+            decoding: as for `ask`.
+            spent: seconds by stage that count with this answer.
+            progress: as for `ask_all`. What it raises ends the answer, within one layer of the decoder.
+            reuse_prefix: as for `ask_all`.
+
+        Yields:
+            The answer's text, in pieces that may be empty.
+
+        Returns:
+            The answer.
+        """
         device = self.model.device
         if not spent:
             reset_device_peak(device)
@@ -389,7 +435,7 @@ class OmniQA:
             video, question, pruner, decoding.max_new_tokens, clock, progress, reuse_prefix
         )
         with memory_errors(), clock.stage("generate"):
-            ids, text, first = self._generate(prefilled, decoding, on_text)
+            ids, text, first = yield from self._generate(prefilled, decoding)
         ended = time.perf_counter()
 
         encoding, startup = elapsed(spent), self._startup
@@ -422,9 +468,9 @@ class OmniQA:
         )
 
     def _generate(
-        self, prefilled: Prefilled, decoding: GenerationOptions, on_text: Callable[[str], None]
-    ) -> tuple[list[int], str, float]:
-        """Token ids, text, and when the first token was chosen."""
+        self, prefilled: Prefilled, decoding: GenerationOptions
+    ) -> Generator[str, None, tuple[list[int], str, float]]:
+        """Yield the text in pieces; give token ids, text, and when the first token was chosen."""
         stream = TextStream(lambda ids: self.model.decode_text(ids))
         logits, position = prefilled.result.logits, prefilled.layout.next_position
         ids: list[int] = []
@@ -435,9 +481,9 @@ class OmniQA:
             first = first or time.perf_counter()
             ids.append(token)
             pieces.append(stream.push(token))
-            on_text(pieces[-1])
+            yield pieces[-1]
         pieces.append(stream.close())
-        on_text(pieces[-1])
+        yield pieces[-1]
         return ids, "".join(pieces).strip(), first or time.perf_counter()
 
 

@@ -1,5 +1,6 @@
 """An encoded clip and a question, through the decoder's prefill, pruned on the way: EncodedClip → Prefilled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -97,6 +98,7 @@ class PrefillStage:
             raise UsageError("The question is empty.")
         model = self._model
         clock = clock or StageClock(model.device)
+        prefilling = partial(progress, "prefill")
         with memory_errors(), torch.inference_mode():
             layout = model.lay_out(video.shape, asked)
             with clock.stage("input_pruning"):
@@ -109,18 +111,18 @@ class PrefillStage:
                 prompt = self._prompt(layout, tokens, selection, _added(video, tokens))
                 _check_count(prompt, pruner, plan)
                 if reuse_prefix and state is None:
-                    state = PrefixState(selection, self._prefill_media(prompt, pruner, plan))
+                    state = PrefixState(selection, self._prefill_media(prompt, pruner, plan, prefilling))
                     video.shared.keep(pruner, state, asked.opening)
                 cache = KVCache(model.layers, max_new_tokens)
-                result = self._decoder.prefill(
-                    prompt, pruner, plan, cache, partial(progress, "prefill"), state.prefix if state else None
-                )
+                result = self._decoder.prefill(prompt, pruner, plan, cache, prefilling, state.prefix if state else None)
         return Prefilled(layout, result, cache)
 
-    def _prefill_media(self, prompt: PrefillInput, pruner: AnyMethod, plan: Plan) -> PrefixCache | None:
+    def _prefill_media(
+        self, prompt: PrefillInput, pruner: AnyMethod, plan: Plan, progress: Callable[[float], None]
+    ) -> PrefixCache | None:
         """What questions by this method share of the decoder's work; None if it is nothing."""
         count = shared_layers(pruner, plan, self._decoder.prefix_layer_bytes(prompt), SHARED_BYTES)
-        return self._decoder.prefill_media(prompt, count) if count else None
+        return self._decoder.prefill_media(prompt, count, progress) if count else None
 
     def aux_network(self, pruner: AnyMethod) -> nn.Module | None:
         """The method's own network, read when it is first needed.
@@ -160,7 +162,7 @@ class PrefillStage:
         """The sequence that enters layer 0: all text, and the audio and video tokens that were selected."""
         device, media = self._model.device, layout.media
         keep, embeddings = interleave(selection, tokens)
-        head, tail = self._embed(layout, slice(media.start)), self._embed(layout, layout.prompt)
+        head, tail = self._embed(layout, slice(media.start)), self._embed(layout, layout.behind_media)
         places = torch.arange(len(layout.ids), device=device)
         places = torch.cat([places[: media.start], media.start + keep, places[media.stop :]])
         return PrefillInput(
@@ -173,6 +175,7 @@ class PrefillStage:
             chunk=tokens.chunk,
             max_chunk=int(layout.chunk.max()),
             added=added,
+            earlier=layout.earlier,
         )
 
 

@@ -100,9 +100,10 @@ class AuxNetwork(Signal):
 class Scores(Signal):
     """LayerSignals.scores.
 
-    rows: the query rows that they average over. "prompt": every token after the last audio/video token; "question":
-        the user's words alone; "last": the last token of the prompt; "audio": all audio tokens, for a video token
-        those that can see it. A method that scores by audio prunes no audio after a layer.
+    rows: the query rows that they average over. "prompt": every token after the last audio/video token, without earlier
+        turns of a conversation; "question": the user's words of the last turn; "last": the last token of the prompt;
+        "audio": all audio tokens, for a video token those that can see it. A method that scores by audio prunes no
+        audio after a layer.
     """
 
     rows: ScoreRows = "prompt"

@@ -111,6 +111,7 @@ class TinyModel:
     dtype: torch.dtype = torch.float32
     layers: int = LAYERS
     width: int = WIDTH
+    context: int = 2048
     end_tokens: frozenset[int] = frozenset([END])
     audio_form: tuple[int, int, int] = (HEADS, WIDTH // HEADS, 26)
     vision_depth: int = 0
@@ -144,7 +145,9 @@ class TinyModel:
         )
         modality = np.repeat(np.array([VIDEO, AUDIO], np.int8), [shape.video_tokens, shape.audio_tokens])
         order = np.lexsort((modality, times))
-        times, modality, words = times[order], modality[order], list(PromptText.of(question).question.encode())
+        times, modality, prompt = times[order], modality[order], PromptText.of(question)
+        turns = b"".join(f"{turn.question}\n{turn.answer}\n".encode() for turn in prompt.turns)
+        words = [*turns, *prompt.question.encode()]
         before, after, media = len(HEAD), len(words) + len(TAIL), len(order)
         positions = np.floor(13 * times + 1e-9).astype(np.int64)
         text = np.arange(before), before + positions.max() + 1 + np.arange(after)
@@ -157,8 +160,9 @@ class TinyModel:
             chunk=np.pad(times.astype(np.int64), around, constant_values=-1),
             time_s=np.pad(times, around, constant_values=np.nan),
             media=slice(before, before + media),
-            question=slice(before + media, before + media + len(words)),
+            question=slice(before + media + len(turns), before + media + len(words)),
             shape=shape,
+            earlier=len(turns),
         )
 
     def decode_text(self, ids: Sequence[int]) -> str:

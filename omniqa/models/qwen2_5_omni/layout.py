@@ -26,7 +26,7 @@ def build_layout(template: ChatTemplate, shape: MediaShape, question: str | Prom
     first = len(head) + 1  # both opening tokens share one position, as both closing tokens do
     modality, chunk, seconds, positions = _interleave(shape)
     closing = first + int(positions.max()) + 1
-    tail, words = template.tail(prompt.question)
+    tail, words = template.tail(prompt)
 
     special = template.special
     media_ids = np.where(modality == VIDEO, special.video, special.audio)
@@ -34,7 +34,7 @@ def build_layout(template: ChatTemplate, shape: MediaShape, question: str | Prom
     around = (media_at, len(eos) + len(tail))
     text_before = [*range(len(head)), *[len(head)] * len(bos)]
     text_after = [*[closing] * len(eos), *range(closing + 1, closing + 1 + len(tail))]
-    question_at = media.stop + len(eos)
+    text_at = media.stop + len(eos)
     return TokenLayout(
         ids=np.concatenate([[*head, *bos], media_ids, [*eos, *tail]]).astype(np.int64),
         positions=np.concatenate(
@@ -44,8 +44,9 @@ def build_layout(template: ChatTemplate, shape: MediaShape, question: str | Prom
         chunk=np.pad(chunk, around, constant_values=-1),
         time_s=np.pad(seconds, around, constant_values=np.nan),
         media=media,
-        question=slice(question_at, question_at + words),
+        question=slice(text_at + words.start, text_at + words.stop),
         shape=shape,
+        earlier=len(eos) + words.start if prompt.turns else 0,
     )
 
 

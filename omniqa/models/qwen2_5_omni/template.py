@@ -74,7 +74,18 @@ class ChatTemplate:
         start, end = self.special.im_start, self.special.im_end
         return [start, *system, end, *self.encode("\n", False), start, *user]
 
-    def tail(self, question: str) -> tuple[list[int], int]:
-        """Ids after the media's end tokens, and how many of them, from the first on, are the user's words."""
-        words = self.encode(question, False)
-        return words + self.encode("<|im_end|>\n<|im_start|>assistant\n", True), len(words)
+    def tail(self, prompt: PromptText) -> tuple[list[int], slice]:
+        """Ids after the media's end tokens, and which of them are the user's words of the last turn.
+
+        Words are encoded together with the line break in front of them, as they are in a whole prompt.
+        """
+        opening = self.encode("user\n", False)
+        between = self.encode("<|im_end|>\n<|im_start|>", True)
+        ids, words = [], self.encode(prompt.questions[0], False)
+        start = 0
+        for turn, question in zip(prompt.turns, prompt.questions[1:], strict=True):
+            ids += [*words, *between, *self.encode(f"assistant\n{turn.answer}", False), *between]
+            words = self.encode(f"user\n{question}", False)
+            start = len(ids) + (len(opening) if words[: len(opening)] == opening else len(opening) - 1)
+        stop = len(ids) + len(words)
+        return [*ids, *words, *between, *self.encode("assistant\n", False)], slice(start, stop)

@@ -77,6 +77,11 @@ class Thinker:
         return self.lm_head.weight.shape[1]
 
     @property
+    def context(self) -> int:
+        """Tokens that the decoder was made for."""
+        return self.decoder.config.max_position_embeddings
+
+    @property
     def encoders(self) -> tuple[nn.Module, nn.Module]:
         """The vision and the audio encoder's modules."""
         return self.visual, self.audio_tower
