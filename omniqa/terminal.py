@@ -263,7 +263,7 @@ def read_stdin() -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"What came from stdin is no {error.encoding.upper()} text ({error.reason}).") from error
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
 
 
 def stdin_pieces() -> Iterator[bytes]:
@@ -276,8 +276,9 @@ def stdin_pieces() -> Iterator[bytes]:
         while piece := sys.stdin.buffer.read(_PIECE):
             yield piece
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
 
 
-def _unreadable(error: OSError) -> UsageError:
+def unreadable(error: OSError) -> UsageError:
+    """The error about a stdin that can't be read."""
     return UsageError(f"stdin can't be read ({error.strerror or error}).")

@@ -12,6 +12,7 @@ from omniqa.cli.ask import ask
 from omniqa.cli.batch import batch
 from omniqa.cli.bench import bench
 from omniqa.cli.cache import app as cache
+from omniqa.cli.chat import chat
 from omniqa.cli.command import Command, Group
 from omniqa.cli.console import console
 from omniqa.cli.doctor import doctor
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 # The words of a question without quotes come as extra arguments; the commands say what to do about them.
 app.command(cls=Command, context_settings={"allow_extra_args": True})(ask)
+app.command(cls=Command)(chat)
 app.command(cls=Command)(batch)
 app.command(cls=Command)(merge)
 app.command(cls=Command, context_settings={"allow_extra_args": True})(bench)

@@ -1,9 +1,8 @@
 """`omniqa ask`: one video, one or more questions."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -15,10 +14,8 @@ import typer
 from omniqa import terminal
 from omniqa.cli import options, values
 from omniqa.cli.console import AnswerStream, console
-from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
+from omniqa.cli.loading import check_clip, fitting, load_model, refuse_more_words, video_file
 from omniqa.errors import UsageError
-from omniqa.media.access import is_address
-from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import check_length
 from omniqa.models.families import NANO
@@ -89,7 +86,7 @@ def ask(
     traces = _trace_files(trace, len(asked))
     terminal.check_stdout()
     with ExitStack() as stack:
-        path = stack.enter_context(_video_file(video, sampling))
+        path = stack.enter_context(video_file(video, sampling))
         source = check_clip(path, sampling)
         stack.enter_context(fitting(loading, [*dropping.less(), *taken.less()]))
         qa = load_model(loading, encoding)
@@ -173,20 +170,6 @@ def _save_trace(answer: "Answer", file: Path) -> None:
         answer.trace.save(file)
     except OSError as error:
         raise UsageError(f"--trace: {file} can't be written ({error.strerror}).") from error
-
-
-@contextmanager
-def _video_file(video: str, sampling: ClipOptions) -> Iterator[str | Path]:
-    """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
-    if video == "-":
-        with spool_to_tempfile(terminal.stdin_pieces(), "stdin") as path:
-            yield path
-    elif is_pipe(video):
-        with spool_to_tempfile(read_pipe(video), video) as path:
-            yield path
-    else:
-        with fetched(video, sampling):
-            yield video if is_address(video) and not os.path.exists(video) else Path(video)
 
 
 def _heads(asked: list[str], methods: list[str]) -> list[str]:

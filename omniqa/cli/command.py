@@ -18,6 +18,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         'omniqa ask sample_media/tiger.mp4 "What happens, in order?" --model nano --retention 30%',
         'omniqa ask sample_media/river.mp4 "What happens, in order?" --model nano --end 0:02 -v',
     ),
+    "chat": (
+        "omniqa chat sample_media/tiger.mp4 --model nano",
+        "omniqa chat sample_media/river.mp4 --model nano --method none",
+        "omniqa chat sample_media/hello.mp4 --model nano --json > answers.jsonl",
+    ),
     "batch": (
         'omniqa batch sample_media "What happens, in order?" --model nano -o answers.jsonl',
         'omniqa batch sample_media/hello.mp4 "What does the voice say?" -Q "What happens, in order?" --model nano',

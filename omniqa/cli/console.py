@@ -52,6 +52,11 @@ class AnswerStream:
         self._started = False
         terminal.write("\n")
 
+    @property
+    def started(self) -> bool:
+        """Whether the answer at hand has a first word."""
+        return self._started
+
     def _start(self) -> None:
         if not self._started:
             terminal.write(next(self._heads, ""))

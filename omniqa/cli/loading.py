@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from omniqa import terminal
 from omniqa.cli import options
 from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.progress import download_bar, spinner
 from omniqa.errors import OutOfMemoryError, UsageError
+from omniqa.media.access import is_address
 from omniqa.media.download import held
+from omniqa.media.pipe import is_pipe, read_pipe, spool_to_tempfile
 from omniqa.media.sampling import ClipOptions, selected_range
 from omniqa.memory import memory_errors
 from omniqa.models.families import NANO
@@ -64,6 +67,20 @@ def fetched(video: str, sampling: ClipOptions) -> Iterator[None]:
         with download_bar(video) as show:
             stack.enter_context(held(video, sampling.access, show))
         yield
+
+
+@contextmanager
+def video_file(video: str, sampling: ClipOptions) -> Iterator[str | Path]:
+    """The video's path, or address; what comes through a pipe is kept in a temporary file, for media is sought in."""
+    if video == "-":
+        with spool_to_tempfile(terminal.stdin_pieces(), "stdin") as path:
+            yield path
+    elif is_pipe(video):
+        with spool_to_tempfile(read_pipe(video), video) as path:
+            yield path
+    else:
+        with fetched(video, sampling):
+            yield video if is_address(video) and not os.path.exists(video) else Path(video)
 
 
 @contextmanager

@@ -33,12 +33,13 @@ EXIT_CODES = """## Exit codes
 | 3 | the media can't be used: not found, not a video, broken, nothing in the asked range |
 | 4 | the model can't be found or loaded |
 | 5 | not enough memory; the message says what would need less |
-| 6 | `batch`, `merge`, `eval`: it ended, and some questions failed |
+| 6 | `batch`, `chat`, `merge`, `eval`: it ended, and some questions failed |
 | 130 | interrupted |
 
 An error is one line on stderr that says what is wrong and what to do; `--debug` shows the traceback, too."""
 
-_SLOW = ("bench", "eval", "merge")  # minutes; merge, and eval of a set, need files that are not here
+# Minutes; merge, and eval of a set, need files that are not here, and chat somebody who types.
+_SLOW = ("bench", "chat", "eval", "merge")
 
 
 def reference() -> str:

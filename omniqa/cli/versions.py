@@ -20,6 +20,7 @@ NEWEST_TESTED = {
     "psutil": "7",
     "typer": "0.29",
     "rich": "15",
+    "prompt-toolkit": "3.0",
 }
 PACKAGES = tuple(name for name in NEWEST_TESTED if name != "python")
 MODULES = {name.replace("-", "_"): name for name in PACKAGES}  # the package of each module
