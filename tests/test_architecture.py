@@ -25,6 +25,7 @@ ROOMS = (
     ("nano",),
     ("jobs",),
     ("eval", "bench"),
+    ("serve",),
     ("integrations",),
     ("cli",),
     ("__main__",),

@@ -22,6 +22,7 @@ from omniqa.cli.merge import merge
 from omniqa.cli.methods import methods
 from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
+from omniqa.cli.serve import serve
 from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError, first_line
 from omniqa.memory import MORE_MEMORY, memory_errors
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 # The words of a question without quotes come as extra arguments; the commands say what to do about them.
 app.command(cls=Command, context_settings={"allow_extra_args": True})(ask)
 app.command(cls=Command)(chat)
+app.command(cls=Command)(serve)
 app.command(cls=Command)(batch)
 app.command(cls=Command)(merge)
 app.command(cls=Command, context_settings={"allow_extra_args": True})(bench)

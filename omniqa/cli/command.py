@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "omniqa chat sample_media/river.mp4 --model nano --method none",
         "omniqa chat sample_media/hello.mp4 --model nano --json > answers.jsonl",
     ),
+    "serve": (
+        "omniqa serve --model nano --media-root sample_media",
+        "omniqa serve --model nano --port 8080 --retention 20% --cache ~/.cache/clips",
+        "OMNIQA_API_KEY=secret omniqa serve --model nano --host 0.0.0.0",
+    ),
     "batch": (
         'omniqa batch sample_media "What happens, in order?" --model nano -o answers.jsonl',
         'omniqa batch sample_media/hello.mp4 "What does the voice say?" -Q "What happens, in order?" --model nano',

@@ -38,8 +38,8 @@ EXIT_CODES = """## Exit codes
 
 An error is one line on stderr that says what is wrong and what to do; `--debug` shows the traceback, too."""
 
-# Minutes; merge, and eval of a set, need files that are not here, and chat somebody who types.
-_SLOW = ("bench", "chat", "eval", "merge")
+# Minutes; merge, and eval of a set, need files that are not here, and chat somebody who types; serve has no end.
+_SLOW = ("bench", "chat", "eval", "merge", "serve")
 
 
 def reference() -> str:

@@ -53,6 +53,11 @@ class PrefixStates:
         self._most_bytes = most_bytes
         self._starts: OrderedDict[tuple[AnyMethod, Opening], PrefixState] = OrderedDict()
 
+    @property
+    def bytes(self) -> int:
+        """What is held of the decoder's work."""
+        return sum(start.bytes for start in self._starts.values())
+
     def of(self, pruner: AnyMethod, opening: Opening = PLAIN) -> PrefixState | None:
         """What an earlier question by an equal method left, behind the same words in front of the media."""
         return self._starts.get((pruner, opening))
@@ -61,7 +66,7 @@ class PrefixStates:
         """Leave it for the next; the methods not asked by for longest give way."""
         self._starts[pruner, opening] = start
         self._starts.move_to_end((pruner, opening))
-        while len(self._starts) > 1 and sum(one.bytes for one in self._starts.values()) > self._most_bytes:
+        while len(self._starts) > 1 and self.bytes > self._most_bytes:
             self._starts.popitem(last=False)
 
 
