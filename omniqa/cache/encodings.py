@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from omniqa.cache.entry import (
     ATTENTION,
@@ -60,8 +61,16 @@ def encoder_identity(parts: Iterable[nn.Module], *more: object) -> str:
     for part in parts:
         for name, weight in part.state_dict().items():
             digest.update(repr((name, tuple(weight.shape), weight.dtype)).encode())
-            digest.update(as_bytes(_some_of(weight.flatten())))
+            for values in _inner_tensors(weight):
+                digest.update(as_bytes(_some_of(values.flatten())))
     return digest.hexdigest()
+
+
+def _inner_tensors(weight: Tensor) -> list[Tensor]:
+    """What a tensor consists of: itself, or what torchao's quantised ones wrap."""
+    if not is_traceable_wrapper_subclass(weight):
+        return [weight]
+    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
 def file_key(path: str | Path, sampling: ClipOptions, identity: str) -> str:

@@ -22,7 +22,8 @@ class DecodeStep:
     def __init__(self, decoder: Decoder, cache: KVCache, position: int) -> None:
         self.decoder = decoder
         self.cache = cache
-        device, dtype = decoder.lm_head.weight.device, decoder.lm_head.weight.dtype
+        weight = decoder.model.norm.weight  # the head's may be quantised
+        device, dtype = weight.device, weight.dtype
         longest = max(cache.lengths)
         self._token = torch.zeros(1, dtype=torch.long, device=device)
         self._position = torch.full((3, 1), position, device=device)

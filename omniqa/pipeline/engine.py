@@ -531,6 +531,10 @@ def load(
     where = _device(choice.device)
     check_quantize(quantize, where.type)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
+    if quantize is not None and checkpoint.quantization is not None:
+        raise UsageError(
+            f"quantize {quantize} can't be applied: {checkpoint.name} is quantised already.", field="quantize"
+        )
     on_step(f"loading {checkpoint.name}")
     with _torch_errors(where), memory_errors():
         precision = _DTYPES[dtype] or stored_dtype(checkpoint)
@@ -545,7 +549,8 @@ def load(
 
 def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantize: str | None) -> None:
     where, kind = str(device), str(dtype).removeprefix("torch.")
-    size = weight_bytes(ModelShape.of_config(checkpoint.config), dtype.itemsize, quantize)
+    shape = ModelShape.of_config(checkpoint.config, quantization=checkpoint.quantization)
+    size = weight_bytes(shape, dtype.itemsize, quantize, device.type)
     require_weights(machine.read_machine(where), ModelRequest(checkpoint.name, where, kind, quantize), size)
 
 

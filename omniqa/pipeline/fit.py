@@ -163,7 +163,7 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
     rows = [count + TEXT_TOKENS for count in plan.alive]
     upcasted = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
     return Need(
-        weights=weight_bytes(shape, item, quantize),
+        weights=weight_bytes(shape, item, quantize, kind),
         kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
         activations=_held(shape, plan.clip, plan.alive[0], item)
         + max(_vision(shape, plan.clip, item, upcasted, kind), _prefill(shape, rows, item, upcasted, kind))
@@ -172,16 +172,20 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
     )
 
 
-def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None) -> int:
+def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None, kind: str = "cpu") -> int:
     """Bytes of the weights in memory.
 
     Args:
         shape: the model's sizes.
         item: bytes of a weight that stays a float.
         quantize: as of ModelRequest; a scale for each output is too little to count.
+        kind: cpu or cuda.
     """
-    quantized = shape.linear_parameters if quantize else 0
-    return (shape.parameters - quantized) * item + quantized
+    quantized, bits = (shape.linear_parameters, 8.0) if quantize else (0, 0.0)
+    if shape.quantization is not None:
+        quantized = shape.decoder_parameters if shape.quantization.decoder_only else shape.linear_parameters
+        bits = shape.quantization.bits(kind == "cuda")
+    return (shape.parameters - quantized) * item + round(quantized * bits / 8)
 
 
 @lru_cache

@@ -7,6 +7,7 @@ The result is rounded once, so it is nearer to float32's than a product in bfloa
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -84,5 +85,11 @@ def upcast(module: nn.Module) -> None:
     scratch = _Scratch()
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
+            if _is_plain(child) and child.weight.dtype == torch.bfloat16:
                 setattr(parent, name, UpcastLinear(child, scratch))
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer is a Linear and nothing more: a quantised one may have another weight or another `forward`."""
+    weight = module._parameters.get("weight")
+    return type(module) is nn.Linear and type(weight) is nn.Parameter and "forward" not in vars(module)

@@ -4,18 +4,35 @@ Only the Thinker is needed. Of a hub checkpoint, only the shards that hold a `th
 and of those only the Thinker's tensors are read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from omniqa.errors import ModelError
 from omniqa.models.hub import CONFIG, HUB_3B, HUB_7B, NANO, ModelFiles, cached, check_name, files_of
-from omniqa.models.qwen2_5_omni.config import END_TOKENS, THINKER, ThinkerConfig, as_ids, read_config
+from omniqa.models.qwen2_5_omni.config import (
+    END_TOKENS,
+    THINKER,
+    ThinkerConfig,
+    as_ids,
+    find_quantization,
+    read_config,
+)
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.preprocessor import check_preprocessor, read_pixel_bounds
-from omniqa.models.qwen2_5_omni.tensors import FLOATS, StoredTensor, read_header, stray_layer, thinker_tensors
+from omniqa.models.qwen2_5_omni.tensors import (
+    FLOATS,
+    Shape,
+    StoredTensor,
+    group_by_layer,
+    read_header,
+    stray_layer,
+    thinker_tensors,
+)
 from omniqa.models.qwen2_5_omni.tokenizer import TOKENIZERS
 from omniqa.models.reading import read_json
+from omniqa.models.stored_quantization import StoredQuantization, require_packages
 from omniqa.typed_json import WrongEntry, entry, mapping_of, optional, quotable, record, text
 
 __all__ = [
@@ -31,6 +48,7 @@ GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 CARD = "README.md"
+_WEIGHT = ".weight"
 _OPTIONAL = (PREPROCESSOR, PIXEL_BOUNDS, GENERATION)  # small files that a checkpoint may lack
 
 
@@ -47,6 +65,9 @@ class Checkpoint:
     stored_bytes: their size as stored.
     added: tensors that stand among the Thinker's without being its own, hub name → shard file: networks that were
         trained beside it.
+    float32: whether its floats are stored as float32 or wider.
+    quantization: how its weights are quantised; None if all are floats.
+    packed: names, without the hub's prefix, of the layers whose weights are.
     """
 
     name: str
@@ -57,6 +78,9 @@ class Checkpoint:
     elements: int
     stored_bytes: int
     added: dict[str, Path]
+    float32: bool = False
+    quantization: StoredQuantization | None = None
+    packed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,11 @@ def stored_dtype(model: str) -> str:
     return said or "bfloat16"
 
 
+def stored_quantization(model: str) -> StoredQuantization | None:
+    """How the configuration says that the weights are quantised; None if they are not. Raises ModelError."""
+    return read_json(model, _required(model, files_of(model), CONFIG), find_quantization)
+
+
 def pixel_bounds(model: str) -> tuple[int, int]:
     """Fewest and most pixels of a frame: the model's own, as transformers reads them, or the published models'.
 
@@ -150,6 +179,9 @@ def find_checkpoint(
     optional = files.here if files.here(CONFIG) else files.find  # what was downloaded earlier needs no network
     path = _required(model, files, CONFIG)
     prefix, config = read_json(model, path, read_config)
+    quantization = read_json(model, path, find_quantization)
+    if quantization is not None:
+        require_packages(model, quantization)
     read: dict[str, Path] = {file: found for file in _OPTIONAL if (found := optional(file))}
     if PREPROCESSOR in read:
         read_json(model, read[PREPROCESSOR], check_preprocessor)
@@ -158,16 +190,21 @@ def find_checkpoint(
     generation = read_json(model, read[GENERATION], record(_Generation)) if GENERATION in read else _Generation()
     shards, stored = _stored_tensors(model, files, prefix, on_step, before_download)
     _fetch_tokenizer(model, files)
-    own = _own_tensors(model, config, shards, stored)
+    own = _own_tensors(model, config, shards, stored, quantization is not None)
+    floats = [stored[tensor] for tensor in own.plain]
+    taken = own.names
     return Checkpoint(
         name=model,
         folder=path.parent,
         config=config,
         end_tokens=config.end_tokens | as_ids(generation.eos_token_id),
-        tensors={tensor: shards[tensor] for tensor in own},
-        elements=sum(stored[tensor].elements for tensor in own),
-        stored_bytes=sum(stored[tensor].stored_bytes for tensor in own),
-        added={tensor: shard for tensor, shard in shards.items() if tensor not in own},
+        tensors={tensor: shards[tensor] for tensor in taken},
+        elements=sum(prod(shape) for _, shape in thinker_tensors(config)),
+        stored_bytes=sum(stored[tensor].stored_bytes for tensor in taken),
+        added={tensor: shard for tensor, shard in shards.items() if tensor not in taken},
+        float32=sum(one.stored_bytes for one in floats) >= 4 * sum(one.elements for one in floats),
+        quantization=quantization,
+        packed=frozenset(own.packed),
     )
 
 
@@ -220,19 +257,40 @@ def _shards(name: str, files: ModelFiles, prefix: str) -> dict[str, str]:
     return thinker
 
 
+@dataclass(frozen=True)
+class _OwnTensors:
+    """The Thinker's tensors by their names in the files.
+
+    plain: floats of the shapes that the configuration asks for.
+    packed: what stands for the weights of quantised layers, by the layer's name without the hub's prefix.
+    """
+
+    plain: list[str]
+    packed: dict[str, list[str]]
+
+    @property
+    def names(self) -> dict[str, None]:
+        """All of them, in order."""
+        return dict.fromkeys([*self.plain, *(name for names in self.packed.values() for name in names)])
+
+
 def _own_tensors(
-    name: str, config: ThinkerConfig, shards: dict[str, Path], stored: dict[str, StoredTensor]
-) -> list[str]:
+    name: str, config: ThinkerConfig, shards: dict[str, Path], stored: dict[str, StoredTensor], quantized: bool
+) -> _OwnTensors:
     """The tensors that the configuration asks for.
 
     Raises:
-        ModelError: one is missing, of another shape, or not of floats.
+        ModelError: one is missing, of another shape, or neither of floats nor quantised.
     """
     named = {
         tensor.removeprefix(THINKER): tensor for tensor in stored
     }  # a Thinker saved alone may have the prefix, too
-    own = []
-    for bare, shape in thinker_tensors(config):
+    wanted = dict(thinker_tensors(config))
+    packed = _packed_tensors(wanted, {bare: stored[tensor] for bare, tensor in named.items()}) if quantized else {}
+    own = _OwnTensors([], {layer: [named.pop(bare) for bare in names] for layer, names in packed.items()})
+    for bare, shape in wanted.items():
+        if bare.removesuffix(_WEIGHT) in packed:
+            continue
         tensor = named.pop(bare, None)
         if tensor is None:
             raise ModelError(f"{name} lacks the tensor {bare}, which {CONFIG} asks for.")
@@ -244,11 +302,30 @@ def _own_tensors(
             )
         if found.dtype not in FLOATS:
             raise ModelError(f"{name}: {shard}: {tensor} is stored as {found.dtype}; omniqa reads {', '.join(FLOATS)}.")
-        own.append(tensor)
+        own.plain.append(tensor)
     stray = stray_layer(named)
     if stray is not None:
         raise ModelError(f"{name} holds the tensor {quotable(stray)}, a layer that {CONFIG} does not have.")
     return own
+
+
+def _packed_tensors(wanted: Mapping[str, Shape], stored: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
+    """The tensors of each layer whose weight is stored as something else than floats of its shape.
+
+    Each format has names of its own for them; transformers checks that they are all there.
+    """
+    matrices = {bare.removesuffix(_WEIGHT): bare for bare, shape in wanted.items() if len(shape) == 2}
+    groups = group_by_layer(set(stored) - (set(wanted) - set(matrices.values())), matrices)
+    return {
+        layer: sorted(names)
+        for layer, names in groups.items()
+        if names and not _is_plain(names, stored, matrices[layer], wanted[matrices[layer]])
+    }
+
+
+def _is_plain(names: Sequence[str], stored: Mapping[str, StoredTensor], weight: str, shape: Shape) -> bool:
+    """Whether the tensors of a layer, but for a bias, are its weight alone, as floats."""
+    return list(names) == [weight] and stored[weight].dtype in FLOATS and stored[weight].shape == shape
 
 
 def _fetch_tokenizer(name: str, files: ModelFiles) -> None:

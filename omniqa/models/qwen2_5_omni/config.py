@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
+from omniqa.models.stored_quantization import SETTINGS, StoredQuantization, read_quantization
 from omniqa.typed_json import (
     WrongEntry,
     either,
@@ -191,7 +192,6 @@ class _Kind:
     """What config.json says that it configures."""
 
     model_type: str = entry(text, "model of unknown type")
-    quantization_config: Mapping[str, Any] | None = entry(lambda value: value, None)
 
 
 def as_ids(value: int | tuple[int, ...] | None) -> frozenset[int]:
@@ -203,14 +203,12 @@ def read_config(value: Any) -> tuple[str, ThinkerConfig]:
     """The prefix of the Thinker's tensors, and its configuration, from the value of config.json.
 
     Raises:
-        ValueError: it is another architecture's, quantised, or has an entry that is wrong; the message goes on after
-            the file's name.
+        ValueError: it is another architecture's, or has an entry that is wrong; the message goes on after the file's
+            name.
     """
     kind = record(_Kind)(value)
     if kind.model_type not in ARCHITECTURES:
         raise ValueError(f"it is a {quotable(kind.model_type)}; omniqa runs Qwen2.5-Omni (qwen2_5_omni)")
-    if kind.quantization_config is not None:
-        raise ValueError("the weights are quantised, which omniqa can't run yet. Use the bfloat16 checkpoint")
     inside = "thinker_config" in value
     try:
         config = record(ThinkerConfig)(value["thinker_config"] if inside else value)
@@ -218,6 +216,21 @@ def read_config(value: Any) -> tuple[str, ThinkerConfig]:
     except WrongEntry as error:
         raise error.below("thinker_config") if inside else error from error
     return ARCHITECTURES[kind.model_type], config
+
+
+def find_quantization(value: Any) -> StoredQuantization | None:
+    """How the weights are quantised, by the value of a config.json that `read_config` takes; None if they are floats.
+
+    The entry may stand at the top, in thinker_config or in its text_config.
+
+    Raises:
+        ValueError: the entry is wrong; the message goes on after the file's name.
+    """
+    thinker = value.get("thinker_config", value)
+    for place in (value, thinker, thinker.get("text_config", {})):
+        if isinstance(place, Mapping) and place.get(SETTINGS) is not None:
+            return read_quantization(place[SETTINGS])
+    return None
 
 
 def _check(config: ThinkerConfig) -> None:

@@ -9,9 +9,16 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, stored_dtype, thinker_config
+from omniqa.models.qwen2_5_omni.checkpoint import (
+    HUB_3B,
+    HUB_7B,
+    stored_dtype,
+    stored_quantization,
+    thinker_config,
+)
 from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerConfig, VisionConfig
 from omniqa.models.qwen2_5_omni.tensors import is_inner_linear, thinker_tensors
+from omniqa.models.stored_quantization import StoredQuantization
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.vision_rule import VisionRule
 
@@ -52,9 +59,11 @@ class ModelShape:
         layers: of the decoder.
         parameters: how many numbers the Thinker's weights hold.
         linear_parameters: how many of them those of linear layers do, all but the head that gives the logits.
+        decoder_parameters: how many of these those of the decoder's layers do.
         vision: the vision encoder's configuration.
         audio: the audio encoder's configuration.
         stored: the dtype of the weights in the file, by torch's name.
+        quantization: how they are quantised there.
     """
 
     width: int
@@ -64,21 +73,26 @@ class ModelShape:
     layers: int
     parameters: int
     linear_parameters: int
+    decoder_parameters: int
     vision: dict[str, Any]
     audio: dict[str, Any]
     stored: str = BFLOAT16
+    quantization: StoredQuantization | None = None
 
     @classmethod
     def of(cls, model: str) -> "ModelShape":
         """By a model's name; the two on the hub are known without their files. Raises ModelError."""
         if model in PUBLISHED:
             return cls.of_config(PUBLISHED[model])
-        return cls.of_config(thinker_config(model), stored_dtype(model))
+        return cls.of_config(thinker_config(model), stored_dtype(model), stored_quantization(model))
 
     @classmethod
-    def of_config(cls, config: ThinkerConfig, stored: str = BFLOAT16) -> "ModelShape":
-        """By the Thinker's configuration, and the dtype of its weights in the file."""
+    def of_config(
+        cls, config: ThinkerConfig, stored: str = BFLOAT16, quantization: StoredQuantization | None = None
+    ) -> "ModelShape":
+        """By the Thinker's configuration, and the form of its weights in the file."""
         text, tensors = config.text_config, list(thinker_tensors(config))
+        linear = {name: prod(shape) for name, shape in tensors if is_inner_linear(name, shape)}
         return cls(
             width=text.hidden_size,
             mlp=text.intermediate_size,
@@ -86,10 +100,12 @@ class ModelShape:
             kv_heads=text.kv_heads,
             layers=text.num_hidden_layers,
             parameters=sum(prod(shape) for _, shape in tensors),
-            linear_parameters=sum(prod(shape) for name, shape in tensors if is_inner_linear(name, shape)),
+            linear_parameters=sum(linear.values()),
+            decoder_parameters=sum(size for name, size in linear.items() if name.startswith("model.")),
             vision=asdict(config.vision_config),
             audio=asdict(config.audio_config),
             stored=stored,
+            quantization=quantization,
         )
 
     @property

@@ -16,6 +16,7 @@ from omniqa.models.qwen2_5_omni.config import AudioConfig, TextConfig, ThinkerCo
 
 Shape = tuple[int, ...]
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # what weights may be stored as, and the bytes of one
+_PACKED = {"I64": 8, "I32": 4, "I16": 2}  # what quantised ones may be, beside types of one byte
 # Extra tensors elsewhere do no harm; more layers than the configuration has mean that one of the two is wrong.
 _LAYER = re.compile(r"(model\.layers|visual\.blocks|audio_tower\.layers)\.[0-9]+\.")
 
@@ -34,8 +35,8 @@ class StoredTensor:
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes they take in the file; the dtype is one of FLOATS."""
-        return self.elements * FLOATS[self.dtype]
+        """How many bytes they take in the file."""
+        return self.elements * (FLOATS | _PACKED).get(self.dtype, 1)
 
 
 def read_header(name: str, path: Path) -> dict[str, StoredTensor]:
@@ -71,6 +72,17 @@ def is_inner_linear(name: str, shape: Shape) -> bool:
     """Whether a tensor is the weight of a linear layer of the decoder's layers or an encoder."""
     inside = name.startswith(("model.layers.", "visual.", "audio_tower."))
     return inside and len(shape) == 2 and "audio_bos_eos_token" not in name
+
+
+def group_by_layer(names: Iterable[str], layers: Iterable[str]) -> dict[str, list[str]]:
+    """The names of some tensors by the layer that they belong to, of these: a.b.scales and a.b.weight.map are a.b's."""
+    found: dict[str, list[str]] = {layer: [] for layer in layers}
+    for name in names:
+        parts = name.split(".")
+        owner = next((one for end in range(len(parts)) if (one := ".".join(parts[:end])) in found), None)
+        if owner is not None:
+            found[owner].append(name)
+    return found
 
 
 def _decoder(config: TextConfig) -> Iterator[tuple[str, Shape]]:

@@ -3,7 +3,7 @@
 The modules stay as transformers has them and hold the weights; the drivers beside this file run them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from omniqa.models.qwen2_5_omni.checkpoint import Checkpoint, pixel_bounds
 from omniqa.models.qwen2_5_omni.early_stream import EarlyStream
 from omniqa.models.qwen2_5_omni.geometry import GEOMETRY
 from omniqa.models.qwen2_5_omni.layout import build_layout
+from omniqa.models.qwen2_5_omni.quantized import load_quantized
 from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.template import ChatTemplate
 from omniqa.models.qwen2_5_omni.tokenizer import load_tokenizer
@@ -59,12 +60,12 @@ class Thinker:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.lm_head.weight.device
+        return self.decoder.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights, and with them the activations, are stored as."""
-        return self.lm_head.weight.dtype
+        """What the activations are, and the weights that are not quantised."""
+        return self.decoder.norm.weight.dtype
 
     @property
     def layers(self) -> int:
@@ -74,7 +75,7 @@ class Thinker:
     @property
     def width(self) -> int:
         """Width of the decoder's embeddings, d."""
-        return self.lm_head.weight.shape[1]
+        return len(self.decoder.norm.weight)
 
     @property
     def context(self) -> int:
@@ -173,8 +174,14 @@ def load_thinker(
     tokenizer = load_tokenizer(checkpoint.name, checkpoint.folder, checkpoint.config.text_config.vocab_size)
     template = ChatTemplate.of(tokenizer)
     config = checkpoint.config.for_transformers()
+    config._attn_implementation = "sdpa"
     _check_ids(checkpoint.name, config, template)
-    module = _load_module(checkpoint, config, None if int8 else dtype).requires_grad_(False).eval()
+    if checkpoint.quantization is not None:
+        module, report = load_quantized(checkpoint, config, device, dtype)
+    else:
+        module, report = _load_module(checkpoint, config, None if int8 else dtype)
+    _require_all(checkpoint, report)
+    module.requires_grad_(False).eval()
     inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     decoder = inner.language_model if inner else module.model
     visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
@@ -182,7 +189,8 @@ def load_thinker(
         quantize([decoder.layers, visual, audio_tower], store)
         for weight in module.parameters():  # what is left; buffers keep the precision that they were made with
             weight.data = weight.data.to(dtype)
-    module.to(device)
+    if checkpoint.quantization is None:
+        module.to(device)
     if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
         upcast(module)
     return Thinker(
@@ -206,25 +214,30 @@ def _with_bounds(pixels: tuple[int, int]) -> Geometry:
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """What a checkpoint's weights are loaded as if the user names no other dtype."""
-    return torch.float32 if checkpoint.stored_bytes >= 4 * checkpoint.elements else torch.bfloat16
+    return torch.float32 if checkpoint.float32 else torch.bfloat16
 
 
-def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype | None) -> Any:
-    """transformers' module, on the CPU. dtype: None is that of the largest stored weight, so that they stay mapped."""
+def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """transformers' module, on the CPU, and its report of what it loaded.
+
+    dtype: None is that of the largest stored weight, so that they stay mapped.
+    """
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-    module: Any
-    report: dict[str, Any]
-    config._attn_implementation = "sdpa"
+    kind: Any = Qwen2_5OmniThinkerForConditionalGeneration
     tensors = read_tensors(checkpoint.tensors)
     dtype = dtype or max(tensors.values(), key=torch.Tensor.numel).dtype
-    module, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(  # type: ignore[misc]
+    module, report = kind.from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
+    return module, report
+
+
+def _require_all(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
+    """Raise ModelError if a tensor was not there: transformers makes up what it misses."""
     missing = sorted(report["missing_keys"])
-    if missing:  # this version of transformers has more of them than omniqa knows of
+    if missing:  # this version of transformers has more of them than omniqa knows of, or the format has
         raise ModelError(f"{checkpoint.name} lacks {len(missing)} tensors of the Thinker, {missing[0]} among them.")
-    return module
 
 
 def _check_ids(name: str, config: Any, template: ChatTemplate) -> None:

@@ -131,12 +131,6 @@ def test_another_architecture_is_refused(copy):
         find_checkpoint(str(copy))
 
 
-def test_a_quantised_checkpoint_is_refused(copy):
-    edit_config(copy, quantization_config={"quant_method": "awq"})
-    with pytest.raises(ModelError, match="quantised"):
-        find_checkpoint(str(copy))
-
-
 def test_a_missing_shard_is_named(copy):
     shard = shard_of(copy, "thinker.")
     shard.unlink()

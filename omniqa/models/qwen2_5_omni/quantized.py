@@ -1,0 +1,109 @@
+"""Loading a Thinker whose checkpoint is quantised, by transformers' own quantizers."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from omniqa.errors import first_line
+from omniqa.memory import is_out_of_memory
+from omniqa.models.qwen2_5_omni.checkpoint import GENERATION, INDEX, Checkpoint
+from omniqa.models.qwen2_5_omni.tensors import thinker_tensors
+from omniqa.models.qwen2_5_omni.weights import read_tensors
+from omniqa.models.stored_quantization import StoredQuantization, failed
+
+# What transformers and the formats' packages raise for settings or tensors that do not go together.
+_REFUSALS = (ImportError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
+
+
+def load_quantized(checkpoint: Checkpoint, config: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """transformers' module with quantised layers, on `device`, and its report of what it loaded.
+
+    Args:
+        checkpoint: quantised; of it the Thinker's tensors are read, and nothing else.
+        config: the Thinker's configuration as transformers has it.
+        device: where the weights go.
+        dtype: of what is not quantised. A format may want another one.
+
+    Raises:
+        ModelError: transformers can't load these weights here.
+    """
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers.quantizers import AutoQuantizationConfig
+
+    kind: Any = Qwen2_5OmniThinkerForConditionalGeneration
+    quantization = checkpoint.quantization
+    assert quantization is not None
+    config.quantization_config = settings = _settings(checkpoint, quantization)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it tells at each product what it does
+    try:
+        AutoQuantizationConfig.from_dict(dict(settings))  # else a method that it does not know would be left out
+        # GPTQModel prints what it is and does, and stdout is for answers.
+        with redirect_stdout(StringIO()), _source(checkpoint, quantization) as (folder, tensors):
+            module, report = kind.from_pretrained(
+                folder,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                device_map={"": device},
+                output_loading_info=True,
+            )
+            return module, report
+    except _REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        raise failed(checkpoint.name, quantization, first_line(error)) from error
+
+
+@contextmanager
+def _source(
+    checkpoint: Checkpoint, quantization: StoredQuantization
+) -> Iterator[tuple[str | None, Mapping[str, torch.Tensor] | None]]:
+    """What transformers loads from: the Thinker's tensors, or a folder whose index leads to their files.
+
+    torchao keeps the types of its tensors in the headers of the files, so that transformers has to open these itself.
+    """
+    if quantization.method != "torchao":
+        yield None, read_tensors(checkpoint.tensors)
+        return
+    with TemporaryDirectory() as folder:
+        shards = {name: str(path.absolute()) for name, path in checkpoint.tensors.items()}
+        (Path(folder) / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+        (Path(folder) / GENERATION).write_text("{}")  # transformers asks for one
+        yield folder, None
+
+
+def _settings(checkpoint: Checkpoint, quantization: StoredQuantization) -> dict[str, Any]:
+    """The settings as transformers takes them: which layers are quantised is as the tensors are.
+
+    A list of names in the file may be of another version's modules ("visual" is "model.visual" now).
+    """
+    settings: dict[str, Any] = {"quant_method": quantization.method, **quantization.settings}
+    floats = [*_float_layers(checkpoint)]
+    known = quantization.format
+    if known is not None and known.skipped is not None:
+        if quantization.method == "compressed-tensors":
+            floats = [f"re:.*{re.escape(name)}$" for name in floats]
+            # Else transformers does it when its own `forward` is first called, which omniqa never does.
+            settings |= {"dequantize": True, "run_compressed": None}
+        settings[known.skipped] = [*(settings.get(known.skipped) or []), *floats]
+    if quantization.method == "gptq":
+        kinds = {name.partition("layers.")[2].partition(".")[2] for name in checkpoint.packed}
+        settings["modules_in_block_to_quantize"] = [sorted(kinds)]
+    return settings
+
+
+def _float_layers(checkpoint: Checkpoint) -> Iterator[str]:
+    """Names of the linear layers whose weights are floats, as any version of transformers has them at the end."""
+    for bare, shape in thinker_tensors(checkpoint.config):
+        layer = bare.removesuffix(".weight")
+        if len(shape) == 2 and layer not in checkpoint.packed:
+            yield layer.replace("model.layers.", "language_model.layers.")
+            yield layer
