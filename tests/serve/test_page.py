@@ -1,0 +1,188 @@
+"""The page at `/` in a browser: a clip, questions, streamed answers, a timeline that seeks, errors as sentences."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+import omniqa
+from omniqa.runtime.generation_options import GenerationOptions
+from tests.conftest import ROOT
+from tests.serve.conftest import running, settings_for
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SAMPLES = ROOT / "sample_media"
+TIGER = str(SAMPLES / "tiger.mp4")
+KEY = "sk-page"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(browser):
+    """A server of nano."""
+    settings = {"sampling": omniqa.ClipOptions(), "decoding": GenerationOptions()}
+    qa = omniqa.load("nano", device="cpu")
+    with running(qa, settings_for(SAMPLES, **settings)) as open_to_all:
+        yield qa, settings, open_to_all
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page, with a list of what its console said."""
+    page = browser.new_page(viewport={"width": 1100, "height": 800})
+    page.set_default_timeout(30_000)
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(served[2].base)
+    page.get_by_text("nano", exact=True).wait_for()
+    yield page
+    page.close()
+
+
+def ask(page, question):
+    """Ask, and wait for the answer; its text."""
+    before = page.locator(".facts").count()
+    page.get_by_label("Question", exact=True).fill(question)
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".facts").nth(before).wait_for()
+    return page.locator(".answer").nth(before).inner_text()
+
+
+def shot(page, name):
+    """Save a picture of the page for a person to look at, if a folder for them is given."""
+    if folder := os.environ.get("OMNIQA_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def test_an_uploaded_clip_is_asked_about_and_the_timeline_seeks(page, served):
+    shot(page, "empty")
+    page.get_by_label("choose a file").set_input_files(TIGER)
+    page.get_by_role("status").get_by_text("tiger.mp4", exact=True).wait_for()
+    first = ask(page, "What happens, in order?")
+    assert first == served[0].ask(TIGER, "What happens, in order?").text
+    second = ask(page, "What is heard last?")
+    assert second
+    assert page.evaluate("state.turns.map((turn) => turn.details.timing_s.vision_encoder === 0)")[1]
+    evidence = page.evaluate("state.turns[1].details.evidence")
+    chunks = page.locator("#timeline button")
+    assert chunks.count() == len(evidence)
+    page.evaluate("document.getElementById('player').play = () => Promise.resolve()")
+    page.locator("#player").evaluate("player => player.readyState || new Promise(done => player.onloadeddata = done)")
+    for number, chunk in enumerate(sorted(evidence, key=lambda chunk: chunk["start_s"])):
+        chunks.nth(number).click()
+        assert page.evaluate("document.getElementById('player').currentTime") == pytest.approx(
+            chunk["start_s"], abs=0.1
+        )
+    shot(page, "answered")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    saved = json.loads(open(download.value.path()).read())  # noqa: SIM115
+    assert [turn["answer"] for turn in saved["turns"]] == [first, second]
+    page.get_by_role("button", name="New conversation").click()
+    assert page.locator("#turns li").count() == 0
+    assert page.said == []
+
+
+def test_a_clip_is_chosen_from_the_server_and_plays(page):
+    page.get_by_label("or one on the server").select_option("hello.mp4")
+    page.get_by_role("status").get_by_text("hello.mp4", exact=True).wait_for()
+    assert ask(page, "What does the voice say?") == "hello"
+    assert page.locator("#player").evaluate("player => player.duration") > 1
+
+
+def test_an_answer_comes_in_pieces_and_can_be_stopped(page, served, monkeypatch):
+    import threading
+
+    release, qa = threading.Event(), served[0]
+    finish = qa.decoder.finish
+    page.get_by_label("or one on the server").select_option("tiger.mp4")
+    tokens = []
+
+    def held(number, *given):
+        tokens.append(number)
+        if len(tokens) > 20:
+            release.wait(0.05)
+        return finish(number, *given)
+
+    monkeypatch.setattr(qa.decoder, "finish", held)
+    page.get_by_label("Question", exact=True).fill("What happens, in order?")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Ask").wait_for()
+    assert page.get_by_label("Question", exact=True).input_value() == "What happens, in order?"
+    release.set()
+    assert ask(page, "What happens, in order?")
+
+
+def test_an_error_is_a_sentence(page, tmp_path):
+    (tmp_path / "notes.mp4").write_text("no clip")
+    page.get_by_label("choose a file").set_input_files(tmp_path / "notes.mp4")
+    page.get_by_role("status").get_by_text("notes.mp4").wait_for()
+    page.get_by_label("Question", exact=True).fill("What is seen?")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("alert").get_by_text("notes.mp4").wait_for()
+    shot(page, "error")
+    text = page.get_by_role("alert").inner_text()
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert page.get_by_label("Question", exact=True).input_value() == "What is seen?"
+
+
+def test_with_a_key_the_page_asks_for_it_and_then_works(browser, served):
+    qa, settings, _ = served
+    with running(qa, settings_for(SAMPLES, api_key=KEY, **settings)) as client:
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        try:
+            page.goto(client.base)
+            for key, expected in (("sk-pagf", "missing or wrong"), (KEY, None)):
+                page.get_by_label("API key").fill(key)
+                page.get_by_role("button", name="Use it").click()
+                if expected:
+                    page.get_by_role("alert").get_by_text(expected).wait_for()
+            page.get_by_label("or one on the server").select_option("hello.mp4")
+            assert ask(page, "What does the voice say?") == "hello"
+            assert page.locator("#player").evaluate("player => player.duration") > 1
+        finally:
+            page.close()
+
+
+def test_what_others_write_is_text_and_never_markup(page, served, tmp_path):
+    name = tmp_path / "<img src=x onerror=alert(1)>.mp4"
+    shutil.copy(TIGER, name)
+    page.get_by_label("choose a file").set_input_files(name)
+    page.get_by_role("status").get_by_text("<img").wait_for()
+    ask(page, "<b>What</b> is heard last?")
+    assert page.locator("#turns b, img").count() == 0
+    assert page.said == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_issue(browser, served, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page = browser.new_page(color_scheme=scheme, bypass_csp=True)
+    page.set_default_timeout(30_000)
+    try:
+        page.goto(served[2].base)
+        page.get_by_label("or one on the server").select_option("tiger.mp4")
+        ask(page, "What is heard last?")
+        shot(page, scheme)
+        found = axe.Axe().run(page).response["violations"]
+        assert [issue["id"] for issue in found if issue["impact"] in ("serious", "critical")] == []
+        page.set_viewport_size({"width": 360, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        shot(page, f"{scheme}-narrow")
+    finally:
+        page.close()
