@@ -14,10 +14,8 @@ from omniqa.cache.encodings import as_bytes, encoder_identity
 from omniqa.cache.folder import CacheFolder
 from omniqa.cache.weights_file import BLANK, LENGTH_BYTES, SCALES, check_digest, encode, file_digest
 from omniqa.memory import is_out_of_memory
-from omniqa.runtime.int8 import KERNEL, VERSION, WEIGHT_ERROR, QuantizedWeight
-from omniqa.runtime.quantize import Add, Shapes, Stored
-
-FORMAT = f"{KERNEL} {VERSION}"
+from omniqa.runtime.int8 import WEIGHT_ERROR, QuantizedWeight
+from omniqa.runtime.quantize import INT8, Add, Scheme, Shapes, Stored
 
 
 class WeightsCache:
@@ -27,14 +25,15 @@ class WeightsCache:
         notes: a sentence for each file that was damaged or could not be written.
     """
 
-    def __init__(self, folder: CacheFolder, model: str) -> None:
+    def __init__(self, folder: CacheFolder, model: str, scheme: Scheme = INT8) -> None:
         self.folder = folder
+        self.scheme = scheme
         self.notes: list[str] = []
         self._model = model
 
     def key(self, parts: Sequence[nn.Module]) -> str:
         """See WeightStore. Of a large weight three runs of values are looked at, as for encoded clips."""
-        return encoder_identity(parts, FORMAT, WEIGHT_ERROR)
+        return encoder_identity(parts, self.scheme.name, WEIGHT_ERROR)
 
     def find(self, key: str, shapes: Shapes) -> Stored | None:
         """See WeightStore. A file that is damaged is taken away. Values are mapped from it.
@@ -46,7 +45,7 @@ class WeightsCache:
         try:
             with self.folder.open(path) as file:
                 check_digest(file)
-            stored = _read(path, key, shapes)
+            stored = _read(path, key, shapes, self.scheme)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, SafetensorError) as error:
@@ -65,8 +64,8 @@ class WeightsCache:
         path, writer = None, None
         try:
             path = self.folder.unfinished(key)
-            told = {"format": FORMAT, "key": key, "name": self._model}
-            writer = _Writer(path.open("xb"), shapes, told)
+            told = {"format": self.scheme.name, "key": key, "name": self._model}
+            writer = _Writer(path.open("xb"), shapes, told, self.scheme)
         except OSError as error:
             self._not_kept(path, error)
 
@@ -108,32 +107,34 @@ class WeightsCache:
 class _Writer:
     """Writes a file's values as they come, then its scales and header in front of them."""
 
-    def __init__(self, file: BinaryIO, shapes: Shapes, metadata: Mapping[str, str]) -> None:
+    def __init__(self, file: BinaryIO, shapes: Shapes, metadata: Mapping[str, str], scheme: Scheme) -> None:
         self.file = file
         self._metadata = metadata
-        self._shapes = shapes
+        self._stored = scheme.stored
+        self._sizes = {name: scheme.sizes(*shape) for name, shape in shapes.items()}
         self._values: dict[str, tuple[int, int]] = {}
-        self._scales = torch.zeros(sum(out for out, _ in shapes.values()))
+        self._scales = torch.zeros(sum(count for _, count in self._sizes.values()))
         self._scales_at = 0
         self._digest = hashlib.sha256()
-        most = len(encode(shapes, len(self._scales), metadata))  # if every layer has values
+        whole = {name: values for name, (values, _) in self._sizes.items()}
+        most = len(encode(whole, len(self._scales), metadata, self._stored))  # if every layer has values
         self._room = LENGTH_BYTES * -(-most // LENGTH_BYTES)  # what follows is aligned
         self.file.seek(LENGTH_BYTES + self._room + as_bytes(self._scales).nbytes)
 
     def add(self, name: str, weight: QuantizedWeight | None) -> None:
         """The next layer's weight. Raises OSError."""
-        out = self._shapes[name][0]
+        shape, count = self._sizes[name]
         if weight is not None:
             data = as_bytes(weight.values)
             self._digest.update(data)
             self.file.write(data)
-            self._values[name] = self._shapes[name]
-            self._scales[self._scales_at : self._scales_at + out] = weight.scales
-        self._scales_at += out
+            self._values[name] = shape
+            self._scales[self._scales_at : self._scales_at + count] = weight.scales.cpu()
+        self._scales_at += count
 
     def finish(self) -> None:
         """Write what comes in front. Raises OSError."""
-        header = encode(self._values, len(self._scales), self._metadata).ljust(self._room)
+        header = encode(self._values, len(self._scales), self._metadata, self._stored).ljust(self._room)
         scales = as_bytes(self._scales)
         digest = file_digest(header, scales, self._digest.digest())
         self.file.seek(0)
@@ -143,7 +144,7 @@ class _Writer:
         self.file.close()
 
 
-def _read(path: Path, key: str, shapes: Shapes) -> dict[str, QuantizedWeight | None]:
+def _read(path: Path, key: str, shapes: Shapes, scheme: Scheme) -> dict[str, QuantizedWeight | None]:
     """The weights of a file whose digest is right.
 
     Raises:
@@ -151,18 +152,21 @@ def _read(path: Path, key: str, shapes: Shapes) -> dict[str, QuantizedWeight | N
     """
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}
-        if (told.get("key"), told.get("format")) != (key, FORMAT):
+        if (told.get("key"), told.get("format")) != (key, scheme.name):
             raise ValueError("it is of another model or another version")
-        names, outs = set(file.keys()), [out for out, _ in shapes.values()]
-        expected: dict[str, tuple[str, tuple[int, ...]]] = {name: ("I8", shape) for name, shape in shapes.items()}
-        expected[SCALES] = ("F32", (sum(outs),))
+        sizes = {name: scheme.sizes(*shape) for name, shape in shapes.items()}
+        names, counts = set(file.keys()), [count for _, count in sizes.values()]
+        expected: dict[str, tuple[str, tuple[int, ...]]] = {
+            name: (scheme.stored, shape) for name, (shape, _) in sizes.items()
+        }
+        expected[SCALES] = ("F32", (sum(counts),))
         if SCALES not in names or not names <= set(expected):
             raise ValueError("it holds tensors that the model does not have")
         for name in names:
             part = file.get_slice(name)
             if (part.get_dtype(), tuple(part.get_shape())) != expected[name]:
                 raise ValueError(f"{name} is {part.get_dtype()} of shape {part.get_shape()}")
-        scales = dict(zip(shapes, file.get_tensor(SCALES).clone().split(outs), strict=True))
+        scales = dict(zip(shapes, file.get_tensor(SCALES).clone().split(counts), strict=True))
         _check_scales([scales[name] for name in shapes if name in names])
         return {
             name: QuantizedWeight(file.get_tensor(name), scales[name]) if name in names else None for name in shapes

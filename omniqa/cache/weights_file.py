@@ -44,13 +44,13 @@ def about(path: Path) -> dict[str, str]:
         return {}
 
 
-def encode(shapes: Mapping[str, tuple[int, int]], scales: int, metadata: Mapping[str, str]) -> bytes:
-    """A safetensors header, with zeros for the digest."""
+def encode(shapes: Mapping[str, tuple[int, int]], scales: int, metadata: Mapping[str, str], stored: str) -> bytes:
+    """A safetensors header, with zeros for the digest; `stored` is the type of the values, of one byte each."""
     header: dict[str, object] = {"__metadata__": {"digest": BLANK, SCALES: str(scales), **metadata}}
     header[SCALES] = {"dtype": "F32", "shape": [scales], "data_offsets": [0, 4 * scales]}
     at = 4 * scales
     for name, shape in shapes.items():
-        header[name] = {"dtype": "I8", "shape": shape, "data_offsets": [at, at + prod(shape)]}
+        header[name] = {"dtype": stored, "shape": shape, "data_offsets": [at, at + prod(shape)]}
         at += prod(shape)
     return json.dumps(header, separators=(",", ":")).encode()
 

@@ -63,8 +63,8 @@ Debug = Annotated[
 Quantize = Annotated[
     str | None,
     typer.Option(
-        help="int8: multiply by 8-bit weights, on a CPU; faster and smaller, and no longer exact. Default: off.",
-        metavar="int8",
+        help="Weights in 8 or 4 bits: smaller, and no longer exact. int8 on a CPU is faster, too. Default: off.",
+        metavar="int8|fp8|nf4",
         autocompletion=values.complete_quantize,
         envvar="OMNIQA_QUANTIZE",
         rich_help_panel=_MODEL,
@@ -131,7 +131,7 @@ class ModelFlags:
         check_device(self.device)
         check_dtype(self.dtype)
         check_attention(self.attn)
-        check_quantize(self.quantize, self.device)
+        check_quantize(self.quantize)
         if self.model is not None:
             check_name(self.model)
 

@@ -50,8 +50,8 @@ def plan(
     Below it: the work, and the memory that it takes beside what is free here.
     """
     pruner = dropping.pruner()
-    check_quantize(quantize, "auto")
-    choice = pick(machine.read_machine(), ModelRequest(model, "cpu" if quantize else "auto", quantize=quantize))
+    check_quantize(quantize)
+    choice = pick(machine.read_machine(), ModelRequest(model, quantize=quantize))
     name = choice.model
     sampling = taken.sampling().within(pixel_bounds(name))
     clip = _file_tokens(video, sampling) if video else tokens_of((height, width), seconds, seconds, sampling)
@@ -65,7 +65,7 @@ def plan(
     shape = ModelShape.of(name)
     work = shape.work(planned, TEXT_TOKENS, pruner.vision_rule(planned))
     memory = need(shape, planned, choice.device, quantize=quantize)
-    rate = _rate(quantize) if measure else None
+    rate = _rate(quantize == "int8" and choice.device == "cpu") if measure else None
     if as_json:
         head = {"model": name, "method": pruner.name, "target": pruner.target}
         console.print_json(
@@ -107,13 +107,13 @@ def _show_memory(choice: Choice, memory: Need) -> None:
     console.remark(f"it {word}: {in_gib(free)} are free {place(choice.device)}")
 
 
-def _rate(quantize: str | None) -> float:
+def _rate(int8: bool) -> float:
     """FLOP/s of the device that a model would run on, in 8 bits or in the float type that is faster there."""
     import torch
 
     from omniqa.runtime.matmul_rate import int8_rate, matmul_rate
 
-    if quantize and (rate := int8_rate()) is not None:
+    if int8 and (rate := int8_rate()) is not None:
         return rate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return max(matmul_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))

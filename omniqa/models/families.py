@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from omniqa.models.base import Model
-    from omniqa.runtime.quantize import WeightStore
+    from omniqa.runtime.quantize import Scheme, WeightStore
 
 
 def stored_dtype(checkpoint: Checkpoint) -> "torch.dtype":
@@ -38,7 +38,7 @@ def load_model(
     device: "torch.device",
     dtype: "torch.dtype",
     *,
-    int8: bool = False,
+    scheme: "Scheme | None" = None,
     store: "WeightStore | None" = None,
 ) -> "Model":
     """Load a checked checkpoint onto `device`, for inference.
@@ -47,7 +47,7 @@ def load_model(
         checkpoint: which.
         device: where its weights go.
         dtype: what they become, if they stay floats.
-        int8: quantise its linear layers, but for `lm_head`; on a CPU only.
+        scheme: how its linear layers are quantised, but for `lm_head`; None leaves them floats.
         store: where quantised weights are found or kept.
 
     Raises:
@@ -55,4 +55,4 @@ def load_model(
     """
     from omniqa.models.qwen2_5_omni import thinker
 
-    return thinker.load_thinker(checkpoint, device, dtype, int8=int8, store=store)
+    return thinker.load_thinker(checkpoint, device, dtype, scheme=scheme, store=store)

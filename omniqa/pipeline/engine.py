@@ -39,6 +39,7 @@ from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
 from omniqa.runtime.device import check_device, check_dtype, check_quantize
 from omniqa.runtime.generation_options import GenerationOptions
+from omniqa.runtime.quantize import scheme_of
 
 _DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
 STAGES = (
@@ -511,7 +512,8 @@ def load(
         cache: a folder where encoded clips are kept for other runs; None keeps none.
         cache_bytes: how many bytes of them at most.
         reuse_static: 0 to 255, see `OmniQA`.
-        quantize: "int8" multiplies by 8-bit weights, on a CPU (docs/speed.md); None keeps them as floats of `dtype`.
+        quantize: "int8", "fp8" or "nf4": 8 or 4 bits for each weight of the decoder's layers, with int8 on a CPU of the
+            encoders', too (docs/models.md); None keeps them as floats of `dtype`.
         weights_cache: a folder where quantised weights are kept for other runs; None is the platform's.
         on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
 
@@ -524,12 +526,11 @@ def load(
     start = time.perf_counter()
     check_dtype(dtype)
     check_device(device)
-    check_quantize(quantize, device)
+    check_quantize(quantize)
     if device != "auto":
         _device(device)  # that it is not there comes before what would fit
     choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype, quantize))
     where = _device(choice.device)
-    check_quantize(quantize, where.type)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     if quantize is not None and checkpoint.quantization is not None:
         raise UsageError(
@@ -538,9 +539,10 @@ def load(
     on_step(f"loading {checkpoint.name}")
     with _torch_errors(where), memory_errors():
         precision = _DTYPES[dtype] or stored_dtype(checkpoint)
-        store = None if quantize is None else WeightsCache(weights_folder(weights_cache), checkpoint.name)
+        scheme = None if quantize is None else scheme_of(quantize, where)
+        store = None if scheme is None else WeightsCache(weights_folder(weights_cache), checkpoint.name, scheme)
         _require_memory(checkpoint, where, precision, quantize)
-        loaded = load_model(checkpoint, where, precision, int8=quantize == "int8", store=store)
+        loaded = load_model(checkpoint, where, precision, scheme=scheme, store=store)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
     qa = OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
     qa.notes = tuple(store.notes) if store else ()

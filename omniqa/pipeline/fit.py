@@ -28,6 +28,7 @@ _CUDA_CONTEXT = round(0.6 * GIB)  # what a process takes of a GPU before its fir
 _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 _SCORES = {"cpu": 2**22, "cuda": 2**26}  # float32 attention probabilities held at once
 _PATCHES = {"cpu": 2048, "cuda": 8192}  # that the vision encoder takes together
+_BITS = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5}  # of a weight, nf4's scales included
 _SHORTER = ("a lower {max_frames} or {max_pixels} for long clips",)
 
 
@@ -61,7 +62,7 @@ class ModelRequest:
         model: a hub id, a folder or nano; None leaves it to omniqa.
         device: auto, cpu, cuda or cuda:N.
         dtype: auto, bfloat16 or float32.
-        quantize: int8, or None for weights of dtype.
+        quantize: int8, fp8 or nf4; None for weights of dtype.
     """
 
     model: str | None = None
@@ -167,7 +168,7 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
         kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
         activations=_held(shape, plan.clip, plan.alive[0], item)
         + max(_vision(shape, plan.clip, item, upcasted, kind), _prefill(shape, rows, item, upcasted, kind))
-        + (_scratch(shape) if upcasted and quantize is None else 0),
+        + (0 if _is_int8_products(quantize, kind) else _scratch(shape, item, upcasted, quantize)),
         overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
     )
 
@@ -181,11 +182,18 @@ def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None, kind
         quantize: as of ModelRequest; a scale for each output is too little to count.
         kind: cpu or cuda.
     """
-    quantized, bits = (shape.linear_parameters, 8.0) if quantize else (0, 0.0)
+    quantized, bits = (shape.decoder_parameters, _BITS[quantize]) if quantize else (0, 0.0)
+    if _is_int8_products(quantize, kind):
+        quantized = shape.linear_parameters
     if shape.quantization is not None:
         quantized = shape.decoder_parameters if shape.quantization.decoder_only else shape.linear_parameters
         bits = shape.quantization.bits(kind == "cuda")
     return (shape.parameters - quantized) * item + round(quantized * bits / 8)
+
+
+def _is_int8_products(quantize: str | None, kind: str) -> bool:
+    """Whether weights are multiplied as bytes, in the encoders too; all others are widened for each product."""
+    return quantize == "int8" and kind == "cpu"
 
 
 @lru_cache
@@ -329,7 +337,10 @@ def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind
     return states + max(mlp, scores)
 
 
-def _scratch(shape: ModelShape) -> int:
-    """Room for the largest weight in float32."""
-    merged = 4 * shape.vision["hidden_size"]
-    return 4 * max(shape.mlp * shape.width, merged * merged, merged * shape.width)
+def _scratch(shape: ModelShape, item: int, upcasted: bool, quantize: str | None) -> int:
+    """Room for the largest weights that are widened for a product: to float32, and quantised ones to their floats."""
+    merged, decoder = 4 * shape.vision["hidden_size"], shape.mlp * shape.width
+    encoders = max(merged * merged, merged * shape.width)
+    if quantize:
+        return decoder * item + (4 * encoders if upcasted else 0)
+    return 4 * max(decoder, encoders) if upcasted else 0

@@ -81,7 +81,7 @@ def test_weights_of_another_checkpoint_get_an_entry_of_their_own(kept):
 
 def test_another_version_of_the_kernel_does_not_find_them(kept, monkeypatch):
     folder, _ = kept
-    monkeypatch.setattr(weights, "FORMAT", "int8-fbgemm 0")
+    monkeypatch.setattr("omniqa.runtime.quantize.Int8Products.name", "int8-fbgemm 0")
     quantized(folder)
     assert len(list(folder.iterdir())) == 2
 

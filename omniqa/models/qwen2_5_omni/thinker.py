@@ -29,7 +29,7 @@ from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
-from omniqa.runtime.quantize import WeightStore, quantize
+from omniqa.runtime.quantize import Scheme, WeightStore, quantize
 from omniqa.runtime.upcast import float32_is_faster, upcast
 
 
@@ -150,7 +150,7 @@ def load_thinker(
     device: torch.device,
     dtype: torch.dtype | None = None,
     *,
-    int8: bool = False,
+    scheme: Scheme | None = None,
     store: WeightStore | None = None,
 ) -> Thinker:
     """Load the Thinker of a checked checkpoint onto `device`, for inference.
@@ -159,8 +159,8 @@ def load_thinker(
         dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
             their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are
             computed in float32 where the CPU is faster at that.
-        int8: on a CPU, quantise the linear layers of the decoder and of both encoders (`omniqa.runtime.int8`);
-            `lm_head` stays as it is.
+        scheme: quantise the linear layers of the decoder, and of both encoders if it says so; `lm_head` stays as it
+            is. Weights are read and quantised one by one from the mapped files.
         store: where quantised weights are kept.
 
     Raises:
@@ -179,14 +179,14 @@ def load_thinker(
     if checkpoint.quantization is not None:
         module, report = load_quantized(checkpoint, config, device, dtype)
     else:
-        module, report = _load_module(checkpoint, config, None if int8 else dtype)
+        module, report = _load_module(checkpoint, config, dtype if scheme is None else None)
     _require_all(checkpoint, report)
     module.requires_grad_(False).eval()
     inner = module.model if hasattr(module.model, "language_model") else None  # transformers after 5.17
     decoder = inner.language_model if inner else module.model
     visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
-    if int8:
-        quantize([decoder.layers, visual, audio_tower], store)
+    if scheme is not None:
+        quantize([decoder.layers, visual, audio_tower] if scheme.encoders else [decoder.layers], store, scheme, device)
         for weight in module.parameters():  # what is left; buffers keep the precision that they were made with
             weight.data = weight.data.to(dtype)
     if checkpoint.quantization is None:
