@@ -11,6 +11,9 @@ Without CLIP, a clip is made: --slides SECONDS shows a new picture every four se
 moves. transformers runs in a process of its own (benchmarks/theirs.py) that needs torchvision, qwen-omni-utils and a
 reader of video files; --path names folders that they lie in where the environment lacks them. Both sides take as many
 frames of the same size. Floors are operations over the best matrix rate measured in the same run.
+transformers' process is started for each round, after omniqa's runs: memory then need not hold both models. Before it
+counts, each side answers about a short clip in each round. --theirs-dtype gives transformers the precision in which it
+is fastest on this machine, where that is not the checkpoint's own.
 --quantize adds rows of the same checkpoint in 8 bits, in turn with the others. Their floors are of the float rate, too.
 --vision-block adds rows that prune before that block of the vision encoder, whose work is not counted then.
 Both models lie in one process then: its peak memory counts what was read of either.
@@ -24,10 +27,9 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -57,7 +59,7 @@ INT8 = ", int8"
 FIRST = GenerationOptions(max_new_tokens=1)
 RETENTIONS = [1.0, 0.3]
 SLIDE_S = 4
-WARM_S = 2
+SHORT_S, SHORT_FRAMES = 2, 4
 
 
 def make_clip(path: Path, seconds: int, slides: bool) -> Path:
@@ -73,11 +75,12 @@ def make_clip(path: Path, seconds: int, slides: bool) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """Both sides, loaded. quantized: the same model in 8 bits. theirs: None leaves transformers out."""
+    """Both sides. quantized: the same model in 8 bits. theirs: starts transformers' process; None leaves it out."""
 
     qa: OmniQA
     quantized: OmniQA | None
-    theirs: Theirs | None
+    theirs: Callable[[], Theirs] | None
+    short: Path  # the clip that each side answers about before anything counts
     sampling: ClipOptions
     retentions: list[float]
     blocks: list[int]
@@ -90,13 +93,14 @@ class Bench:
         note = ""
         for _ in range(self.runs):
             rates.measure()
+            self._warm_up()
             for name, qa, retention, block in self._cases():
                 first, second, answer = self.ours(qa, clip, retention, block)
                 found.setdefault(name, []).append(first)
                 found.setdefault(f"{name}, second question", []).append(second)
             if self.theirs and not note:
                 try:
-                    found[THEIRS].append(self.ask_theirs(self.theirs, clip, answer))
+                    found[THEIRS].append(self.ask_theirs(clip, answer))
                 except TheirsError as error:
                     note = str(error)
         return {"rates": rates.best, "rows": make_rows(found, rates.fastest, note), "runs": record(found)}
@@ -126,11 +130,20 @@ class Bench:
         # What a second question computes depends on what the first one left, so it has no floor.
         return _run(first, work, rss_is_ours), _run(second, {}, rss_is_ours), first
 
-    def ask_theirs(self, theirs: Theirs, clip: Path, answer: Answer) -> Run:
-        """transformers on the same question, with as many frames of the same size as `answer` had."""
+    def _warm_up(self) -> None:
+        """omniqa answers about the short clip: weights are read, libraries started."""
+        for qa in filter(None, (self.qa, self.quantized)):
+            self.ours(qa, self.short, retention=1.0)
+
+    def ask_theirs(self, clip: Path, answer: Answer) -> Run:
+        """transformers on the same question, with as many frames of `answer`'s size. Raises TheirsError."""
+        assert self.theirs
         media = answer.stats.media
         sound = answer.stats.tokens.audio > 0
-        told = theirs.ask(clip, QUESTIONS[0], media.frames, (media.height, media.width), sound)
+        size = (media.height, media.width)
+        with self.theirs() as theirs:
+            theirs.ask(self.short, QUESTIONS[0], SHORT_FRAMES, size, sound=True)
+            told = theirs.ask(clip, QUESTIONS[0], media.frames, size, sound)
         tokens, grids = told["tokens"], told.pop("grids")
         lengths = [float(sum(tokens.values()))] * self.qa.model.layers
         work = operations(self._shape, tokens, grids, tokens["video"] // grids, lengths)
@@ -205,6 +218,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-frames", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument(
+        "--theirs-dtype", choices=("bfloat16", "float32"), help="of transformers; --dtype where not given"
+    )
     parser.add_argument("--quantize", choices=QUANTIZATIONS, help="also with weights like that")
     parser.add_argument("--weights-cache", type=Path, help="where these are kept; as omniqa does where not given")
     parser.add_argument("--threads", type=int, help="of each side; as torch chooses where not given")
@@ -240,24 +256,16 @@ def _grown(length: int) -> str:
     return f"{length} s"
 
 
-def warm_up(bench: Bench, folder: Path) -> None:
-    """Both sides answer once before anything counts: weights are read, libraries started. Raises TheirsError."""
-    clip = make_clip(folder / "warm.mp4", WARM_S, slides=False)
-    for row in replace(bench, retentions=[1.0], blocks=[], runs=1).measure(clip)["rows"]:
-        if row["note"]:
-            raise TheirsError(row["note"])
-
-
-def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) -> dict[str, Any]:
+def measure_all(given: argparse.Namespace, theirs: Callable[[], Theirs] | None, folder: Path) -> dict[str, Any]:
     """What was found, by the clip's title; tables are printed as they come."""
     qa = omniqa.load(given.model, device=given.device, dtype=given.dtype)
     sampling = ClipOptions(fps=given.fps, max_frames=given.max_frames)
     quantized = given.quantize and omniqa.load(
         given.model, device=given.device, dtype=given.dtype, quantize=given.quantize, weights_cache=given.weights_cache
     )
-    bench = Bench(qa, quantized, theirs, sampling, given.retention or RETENTIONS, given.vision_block, given.runs)
-    if not given.encoders:
-        warm_up(bench, folder)
+    short = make_clip(folder / "short.mp4", SHORT_S, slides=False)
+    retentions = given.retention or RETENTIONS
+    bench = Bench(qa, quantized, theirs, short, sampling, retentions, given.vision_block, given.runs)
     wide = any(isinstance(module, UpcastLinear) for module in qa.model.module.modules())
     precision = str(torch.float32 if wide else qa.model.dtype).removeprefix("torch.")
     print(f"omniqa multiplies matrices in {precision}", flush=True)
@@ -271,7 +279,7 @@ def measure_all(given: argparse.Namespace, theirs: Theirs | None, folder: Path) 
     return done
 
 
-def surroundings(given: argparse.Namespace, theirs: Theirs | None) -> dict[str, Any]:
+def surroundings(given: argparse.Namespace, about: dict[str, Any] | None) -> dict[str, Any]:
     """What the figures depend on."""
     packages = ("omniqa", "torch", "transformers", "numpy", "av")
     return {
@@ -282,27 +290,38 @@ def surroundings(given: argparse.Namespace, theirs: Theirs | None) -> dict[str, 
         "model": given.model,
         "device": given.device,
         "versions": {package: version(package) for package in packages},
-        "transformers": theirs and theirs.about,
+        "transformers": about,
     }
+
+
+class TheirSide:
+    """Starts transformers' process, as often as it is called, and keeps what the last one told about itself."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.about: dict[str, Any] | None = None
+        self._given = given
+
+    def __call__(self) -> Theirs:
+        """A process that has loaded the checkpoint. Raises TheirsError."""
+        given = self._given
+        dtype = given.theirs_dtype or given.dtype
+        theirs = Theirs(given.model, dtype, given.device, torch.get_num_threads(), given.path)
+        self.about = theirs.about
+        return theirs
 
 
 def main(arguments: list[str] | None = None) -> None:
     given = parse(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        theirs = None
-        try:
-            if not (given.without_transformers or given.encoders):
-                beside = Theirs(given.model, given.dtype, given.device, torch.get_num_threads(), given.path)
-                theirs = stack.enter_context(beside)
-            done = measure_all(given, theirs, Path(folder))
-        except TheirsError as error:
-            sys.exit(f"{error}")
-        if given.json:
-            given.json.write_text(json.dumps(surroundings(given, theirs) | {"clips": done}, indent=1))
-        if given.plot:
-            plot(given.plot, {length: done[_grown(length)] for length in given.grow})
+    theirs = None if given.without_transformers or given.encoders else TheirSide(given)
+    with tempfile.TemporaryDirectory() as folder:
+        done = measure_all(given, theirs, Path(folder))
+    if given.json:
+        about = theirs.about if theirs else None
+        given.json.write_text(json.dumps(surroundings(given, about) | {"clips": done}, indent=1))
+    if given.plot:
+        plot(given.plot, {length: done[_grown(length)] for length in given.grow})
 
 
 if __name__ == "__main__":
