@@ -69,7 +69,8 @@ class NanoClips:
 
         for script in world.test_scripts(clips, self.seconds, self.scenes):
             for asked in world.questions(script):
-                groups = {"task": asked.task, "kind": asked.kind, "modality": asked.modality}
+                moments = "one" if len(asked.evidence) == 1 else "several"
+                groups = {"task": asked.task, "kind": asked.kind, "modality": asked.modality, "moments": moments}
                 chance = world.chance(asked.kind, choices=asked.options is not None)
                 yield SetQuestion(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
 

@@ -62,7 +62,7 @@ def test_nano_is_counted_by_kind_and_modality_beside_chance(evaluate_nano):
     assert lines[0].startswith("nano: ")
     assert "9 questions about 1 clip, " in lines[0]
     headers = [line.split()[0] for line in lines if "chance %" in line]
-    assert headers == ["method", "task", "kind", "modality"]
+    assert headers == ["method", "task", "kind", "modality", "moments"]
     assert next(line for line in lines if line.split()[:1] == ["shape"]).split()[2] in ("12.5", "25.0", "18.8")
     assert any(line.split()[:2] == ["none", "omnidrop"] for line in lines)
     assert "omnidrop 0.5" in out
