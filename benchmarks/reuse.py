@@ -27,10 +27,13 @@ from omniqa.pipeline.engine import OmniQA
 THRESHOLDS = [0.0, 1.0, 2.0, 4.0, 8.0]  # levels of 255
 
 
-def relative_error(video: Tensor, exact: Tensor) -> float:
-    """Both (n, d). How far a clip's embeddings are off, in units of how far they are apart from each other."""
-    video, exact = video.double(), exact.double()
-    return float((video - exact).square().mean().sqrt() / (exact - exact.mean(0)).square().mean().sqrt())
+def relative_error(video: Tensor, exact: Tensor, of: Tensor | None = None) -> float:
+    """How far a clip's embeddings are off, in units of how far they are apart from each other.
+
+    video, exact: both (n, d). of: (m, d), what the spread is taken of; `exact` where it is None.
+    """
+    video, exact, of = video.double(), exact.double(), (exact if of is None else of).double()
+    return float((video - exact).square().mean().sqrt() / (of - of.mean(0)).square().mean().sqrt())
 
 
 def measure(qa: OmniQA, clip: Path, sampling: ClipOptions, thresholds: list[float], runs: int) -> list[str]:
