@@ -19,6 +19,7 @@ from omniqa.pipeline.fit import METHOD, RETENTION, need
 from omniqa.pipeline.stats import peak_rss_bytes
 from omniqa.pipeline.token_estimate import estimate_tokens
 from omniqa.pruning import registry
+from omniqa.runtime.device import QUANTIZATIONS
 from omniqa.runtime.generation_options import GenerationOptions
 
 
@@ -30,14 +31,18 @@ def main() -> None:
     parser.add_argument("--method", default=METHOD)
     parser.add_argument("--retention", type=float, default=RETENTION)
     parser.add_argument("--max-pixels", type=int)
+    parser.add_argument("--quantize", choices=QUANTIZATIONS)
+    parser.add_argument("--block", type=int, help="of the vision encoder, before which tokens are pruned")
     arguments = parser.parse_args()
-    qa = omniqa.load(arguments.model, device="cpu")
+    qa = omniqa.load(arguments.model, device="cpu", quantize=arguments.quantize)
     sampling = ClipOptions(max_pixels=arguments.max_pixels)
-    options = {"method": arguments.method, "retention": arguments.retention, "sampling": sampling}
-    answer = qa.ask(arguments.clip, "What is seen?", decoding=GenerationOptions(2), **options)
+    options = {} if arguments.block is None else {"vision_block": arguments.block}
+    method = registry.create(arguments.method, arguments.retention, **options)
+    answer = qa.ask(arguments.clip, "What is seen?", method, sampling=sampling, decoding=GenerationOptions(2))
     clip = estimate_tokens(probe(arguments.clip), sampling.within(pixel_bounds(arguments.model)))
-    plan = registry.create(arguments.method, arguments.retention).plan(clip, qa.model.layers)
-    estimate = need(ModelShape.of(arguments.model), plan)
+    plan = method.plan(clip, qa.model.layers)
+    shape, rule = ModelShape.of(arguments.model), method.vision_rule(plan)
+    estimate = need(shape, plan, quantize=arguments.quantize, rule=rule)
     peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]
     print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.alive[0]} enter; {seconds:.0f} s")
     for name, size in {**vars(estimate), "estimate": estimate.total, "measured": peak}.items():

@@ -1,6 +1,8 @@
 """`omniqa plan`: how many tokens each decoder layer will hold, and how much memory it takes, without weights."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +15,19 @@ from omniqa.cli.words import STAGE_NAMES
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import ModelShape, decoder_layers, pixel_bounds
-from omniqa.pipeline.fit import GIB, TEXT_TOKENS, Choice, ModelRequest, Need, in_gib, need, pick, place
+from omniqa.pipeline.fit import (
+    GIB,
+    LONGEST,
+    TEXT_TOKENS,
+    Choice,
+    ModelRequest,
+    Need,
+    in_gib,
+    longest_clip,
+    need,
+    pick,
+    place,
+)
 from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.runtime import machine
@@ -42,6 +56,9 @@ def plan(
         bool,
         typer.Option("--measure", help="Measure what this machine computes a second, and predict the stages' seconds."),
     ] = False,
+    longest: Annotated[
+        bool, typer.Option("--longest", help="Name the longest clip of that size that fits this machine.")
+    ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -51,6 +68,8 @@ def plan(
     """
     pruner = dropping.pruner()
     check_quantize(quantize)
+    if longest and video:
+        raise UsageError("longest looks for a length; a file has its own.", field="longest")
     choice = pick(machine.read_machine(), ModelRequest(model, quantize=quantize))
     name = choice.model
     sampling = taken.sampling().within(pixel_bounds(name))
@@ -64,7 +83,16 @@ def plan(
         console.note(f"what {pruner.name} keeps depends on the clip's content; this is what it aims at")
     shape = ModelShape.of(name)
     work = shape.work(planned, TEXT_TOKENS, pruner.vision_rule(planned))
-    memory = need(shape, planned, choice.device, quantize=quantize)
+
+    def need_of(planned: Plan) -> Need:
+        return need(shape, planned, choice.device, quantize=quantize, rule=pruner.vision_rule(planned))
+
+    memory = need_of(planned)
+    if longest:
+        _show_longest(
+            choice, as_json, lambda s: need_of(pruner.plan(tokens_of((height, width), s, s, sampling), layers))
+        )
+        return
     rate = _rate(quantize == "int8" and choice.device == "cpu") if measure else None
     if as_json:
         head = {"model": name, "method": pruner.name, "target": pruner.target}
@@ -105,6 +133,24 @@ def _show_memory(choice: Choice, memory: Need) -> None:
     free = choice.free or 0
     word = "fits" if memory.total <= free else "does not fit"
     console.remark(f"it {word}: {in_gib(free)} are free {place(choice.device)}")
+
+
+def _show_longest(choice: Choice, as_json: bool, need_of: Callable[[int], Need]) -> None:
+    """The longest clip that fits, by what one of so many seconds needs."""
+    free = choice.free or 0
+    seconds = longest_clip(lambda seconds: need_of(seconds).total <= free)
+    if as_json:
+        console.print_json(
+            {"model": choice.model, "longest_s": seconds, "memory": _memory(choice, need_of(seconds or 1))}
+        )
+        return
+    where = f"{in_gib(free)} are free {place(choice.device)}"
+    if not seconds:
+        console.result(f"none: a clip of one second needs {in_gib(need_of(1).total)}, and {where}")
+        return
+    more = "or more" if seconds == LONGEST else f"of {in_gib(need_of(seconds).total)}"
+    console.result(f"{timedelta(seconds=seconds)} {more}")
+    console.remark(f"hours, minutes and seconds that fit {choice.model}: {where}")
 
 
 def _rate(int8: bool) -> float:

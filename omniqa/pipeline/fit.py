@@ -3,7 +3,8 @@
 Every number follows from the sizes of what omniqa allocates; docs/memory.md has them beside measured runs.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -15,6 +16,7 @@ from omniqa.models.families import HUB_3B, HUB_7B, KNOWN_LAYERS, ModelShape
 from omniqa.pipeline.token_estimate import HELD_WHOLE, tokens_of
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.machine import Machine
 
 GIB = 2**30
@@ -22,6 +24,7 @@ TEXT_TOKENS = 60  # system prompt, template and a short question
 NEW_TOKENS = 128  # room for the answer
 METHOD, RETENTION = "omnidrop", 0.3
 CLIP_SECONDS, CLIP_SIZE = 60, (720, 1280)  # what is meant by "a one-minute clip"
+LONGEST = 24 * 3600  # seconds that are looked for at most
 
 _LIBRARIES = round(0.55 * GIB)  # resident code and data of torch, transformers, PyAV and librosa
 _CUDA_CONTEXT = round(0.6 * GIB)  # what a process takes of a GPU before its first tensor; not measured here
@@ -149,7 +152,14 @@ def require_weights(machine: Machine, request: ModelRequest, size: int) -> None:
         raise OutOfMemoryError(_shortage(tried), advice=advice(machine, tried, request))
 
 
-def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto", quantize: str | None = None) -> Need:
+def need(
+    shape: ModelShape,
+    plan: Plan,
+    device: str = "cpu",
+    dtype: str = "auto",
+    quantize: str | None = None,
+    rule: VisionRule | None = None,
+) -> Need:
     """What a model takes for a clip that is pruned as planned.
 
     Args:
@@ -158,6 +168,7 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
         device: cpu or cuda.
         dtype: auto (as stored), bfloat16 or float32.
         quantize: as of ModelRequest.
+        rule: the method's, if it prunes inside the vision encoder.
     """
     kind = device.partition(":")[0]
     item = _item_bytes(shape, dtype)
@@ -166,11 +177,21 @@ def need(shape: ModelShape, plan: Plan, device: str = "cpu", dtype: str = "auto"
     return Need(
         weights=weight_bytes(shape, item, quantize, kind),
         kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
-        activations=_held(shape, plan.clip, plan.alive[0], item)
-        + max(_vision(shape, plan.clip, item, upcasted, kind), _prefill(shape, rows, item, upcasted, kind))
+        activations=_held(shape, plan, item, rule)
+        + max(_vision(shape, plan.clip, item, upcasted, kind, rule), _prefill(shape, rows, item, upcasted, kind))
         + (0 if _is_int8_products(quantize, kind) else _scratch(shape, item, upcasted, quantize)),
         overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
     )
+
+
+def longest_clip(fits: Callable[[int], bool], most: int = LONGEST) -> int:
+    """The longest clip that fits, in seconds: 0 if none of a second does, `most` if one of that length does.
+
+    Args:
+        fits: whether a clip of so many seconds does; if one does, shorter ones do.
+        most: seconds.
+    """
+    return bisect_left(range(1, most + 1), True, key=lambda seconds: not fits(seconds))
 
 
 def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None, kind: str = "cpu") -> int:
@@ -305,22 +326,29 @@ def _item_bytes(shape: ModelShape, dtype: str) -> int:
     return _ITEM_BYTES.get(shape.stored if dtype == "auto" else dtype, 4)
 
 
-def _held(shape: ModelShape, clip: ClipTokens, entering: int, item: int) -> int:
-    """The encoded clip, as it waits for questions, and what enters layer 0 of it.
-
-    Of a long clip, the tokens that the input level drops are freed while it is encoded.
-    """
-    video = clip.n_video if clip.n_video <= HELD_WHOLE else min(clip.n_video, entering)
-    embedded = (video + clip.n_audio) * shape.width
+def _held(shape: ModelShape, plan: Plan, item: int, rule: VisionRule | None) -> int:
+    """The encoded clip, as it waits for questions, and what enters layer 0 of it."""
+    clip, entering = plan.clip, plan.alive[0]
+    embedded = (_video_held(shape, clip, rule, entering) + clip.n_audio) * shape.width
     return (embedded + entering * shape.width) * item + shape.audio_importance_bytes(clip.n_audio, item)
 
 
-def _vision(shape: ModelShape, clip: ClipTokens, item: int, upcasted: bool, kind: str) -> int:
+def _video_held(shape: ModelShape, clip: ClipTokens, rule: VisionRule | None, most: int) -> int:
+    """Video tokens of the encoded clip: all; of a long one, at `most` those that the input level keeps.
+
+    What a rule drops inside the vision encoder is never made.
+    """
+    if rule is not None and shape.early_block(rule) is not None:
+        return sum(rule.counts(clip.grids, clip.tokens_per_grid))
+    return clip.n_video if clip.n_video <= HELD_WHOLE else min(clip.n_video, most)
+
+
+def _vision(shape: ModelShape, clip: ClipTokens, item: int, upcasted: bool, kind: str, rule: VisionRule | None) -> int:
     """The vision encoder's largest moment: a batch of grids in it, or all parts made one."""
     if not clip.grids:
         return 0
-    joined = min(clip.n_video, HELD_WHOLE) * shape.width * item
-    return max(shape.vision_bytes(clip, item, upcasted, _PATCHES[kind]), joined)
+    joined = _video_held(shape, clip, rule, HELD_WHOLE) * shape.width * item
+    return max(shape.vision_bytes(clip, item, upcasted, _PATCHES[kind], rule), joined)
 
 
 def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind: str) -> int:

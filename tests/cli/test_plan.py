@@ -105,3 +105,34 @@ def test_help_plan_and_argument_errors_do_not_import_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split("LOADED")[1].split())
     assert not loaded & {"torch", "transformers", "librosa", "numpy"}
+
+
+def test_the_longest_clip_fits_and_one_second_more_does_not(omniqa, monkeypatch):
+    from omniqa.runtime import machine
+
+    free = 12 * 2**30
+    monkeypatch.setattr(machine, "read_machine", lambda device="auto": machine.Machine(free, free))
+    given = ("--model", "Qwen/Qwen2.5-Omni-3B", "--retention", 0.3)
+    code, out, _ = omniqa("plan", *given, "--longest", "--json")
+    seconds = json.loads(out)["longest_s"]
+    assert code == 0
+    totals = [
+        json.loads(omniqa("plan", *given, "--seconds", at, "--json")[1])["memory"]["total_bytes"]
+        for at in (seconds, seconds + 1)
+    ]
+    assert totals[0] <= free < totals[1]
+    smaller = json.loads(omniqa("plan", *given, "--quantize", "nf4", "--longest", "--json")[1])["longest_s"]
+    assert smaller > seconds > 60
+
+
+def test_no_clip_is_named_if_the_weights_do_not_fit(omniqa, monkeypatch):
+    from omniqa.runtime import machine
+
+    monkeypatch.setattr(machine, "read_machine", lambda device="auto": machine.Machine(2**30, 2**30))
+    code, out, _ = omniqa("plan", "--model", "Qwen/Qwen2.5-Omni-3B", "--longest")
+    assert (code, "none: a clip of one second needs" in out) == (0, True)
+
+
+def test_a_file_has_a_length_of_its_own(omniqa):
+    code, _, err = omniqa("plan", "clip.mp4", "--longest")
+    assert (code, "--longest" in err) == (2, True)

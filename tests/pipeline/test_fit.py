@@ -1,5 +1,6 @@
 """What fits a machine: one estimate, one choice, and advice that was not followed already."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from omniqa.cli.options import PruningFlags
 from omniqa.errors import OutOfMemoryError
 from omniqa.models.qwen2_5_omni.checkpoint import HUB_3B, HUB_7B, NANO, find_checkpoint
 from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.models.stored_quantization import StoredQuantization
 from omniqa.pipeline.fit import (
     GIB,
     METHOD,
@@ -175,3 +177,32 @@ def test_quantised_weights_count_a_byte_each_but_for_what_stays_in_float():
     assert choose(machine(7), ModelRequest(HUB_3B, "cpu", quantize="int8")).need == small
     with pytest.raises(OutOfMemoryError):
         choose(machine(7), ModelRequest(HUB_3B, "cpu"))
+
+
+@pytest.mark.parametrize(("quantize", "bits"), [("fp8", 8), ("nf4", 4.5)])
+def test_weights_that_are_widened_count_by_their_bits_in_the_decoder_alone(quantize, bits):
+    shape = ModelShape.of(HUB_3B)
+    plain, small = need(shape, minute(shape.layers)), need(shape, minute(shape.layers), quantize=quantize)
+    decoder = 36 * (2048 * (2 * 2048 + 2 * 256) + 3 * 2048 * 11008)
+    assert plain.weights - small.weights == decoder * (16 - bits) / 8
+
+
+@pytest.mark.parametrize(("bits", "method"), [(4, "gptq"), (8, "gptq"), (4, "awq")])
+def test_a_checkpoint_that_is_quantised_counts_by_the_bits_in_its_settings(bits, method):
+    settings = {"quant_method": method, "bits": bits, "group_size": 128}
+    shape = replace(ModelShape.of(HUB_7B), quantization=StoredQuantization(method, settings))
+    plain, small = need(ModelShape.of(HUB_7B), minute(28)), need(shape, minute(28))
+    saved = shape.decoder_parameters * (16 - bits - (16 + bits) / 128) / 8
+    assert plain.weights - small.weights == pytest.approx(saved, abs=2)
+    assert plain.kv_cache == small.kv_cache
+
+
+def test_what_is_pruned_inside_the_vision_encoder_is_not_held():
+    shape, method = ModelShape.of(HUB_3B), registry.create("omnidrop", 0.3, vision_block=8)
+    plan = method.plan(ClipTokens(1500, 60, 900), shape.layers)
+    rule = method.vision_rule(plan)
+    whole, early = need(shape, plan), need(shape, plan, rule=rule)
+    dropped = plan.clip.n_video - sum(rule.counts(60, 900))
+    vision = [shape.vision_bytes(plan.clip, 2, True, 2048, one) for one in (None, rule)]
+    assert whole.activations - early.activations >= 2 * 2048 * dropped - (vision[1] - vision[0])
+    assert vision[1] >= vision[0]  # more grids are encoded together

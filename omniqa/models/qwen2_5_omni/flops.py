@@ -143,7 +143,14 @@ class ModelShape:
         merged = _MERGED * width
         return 2.0 * (_MERGED * (products + tokens * attention) + kept * (merged**2 + merged * self.width))
 
-    def vision_bytes(self, clip: ClipTokens, item: int, upcast: bool, together: int) -> int:
+    def early_block(self, rule: VisionRule | None) -> int | None:
+        """The block of the vision encoder before which a rule decides; None if it does after the last, or is none."""
+        block = None if rule is None else rule.block
+        return block if block is not None and block < self.vision["depth"] else None
+
+    def vision_bytes(
+        self, clip: ClipTokens, item: int, upcast: bool, together: int, rule: VisionRule | None = None
+    ) -> int:
         """The vision encoder's largest moment: pixels, attention or MLP of a batch.
 
         Args:
@@ -151,14 +158,20 @@ class ModelShape:
             item: bytes of a hidden state's numbers.
             upcast: products are computed in float32 all the same.
             together: patches that are encoded together, if a grid has no more.
+            rule: the method's. If it decides before a block, `together` counts the patches that are kept.
         """
-        patches = _MERGED * clip.tokens_per_grid
-        patches *= min(clip.grids, max(1, together // patches))
+        patches, block, kept = _MERGED * clip.tokens_per_grid, self.early_block(rule), 1.0
+        grids = max(1, together // patches)
+        if rule is not None and block is not None:
+            of_window = max(1, sum(rule.counts(rule.window, clip.tokens_per_grid)))
+            grids = rule.window * max(1, together // (_MERGED * of_window))
+            kept = 1.0 if block else of_window / (rule.window * clip.tokens_per_grid)
+        patches *= min(clip.grids, grids)
         width = self.vision["hidden_size"]
         pixels = 4 * _PATCH * 4  # float32: normalised, cut into patches, in windows
         attention = width * (5 * item + 20)  # one of queries and keys turns in float32
         mlp = self.vision["intermediate_size"] * (8 if upcast else 3 * item) + 3 * width * item
-        return patches * max(pixels, attention, mlp)
+        return round(patches * max(pixels, kept * max(attention, mlp)))
 
     def audio_importance_bytes(self, audio_tokens: int, item: int) -> int:
         """Keys and queries of the last audio layer, two positions a token, which stay for audio importance."""
