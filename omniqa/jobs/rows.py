@@ -118,7 +118,14 @@ class BatchRows:
     def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer, with the same fields."""
         question, pruner = asked.request.question, asked.request.column.pruner
-        nothing: Row = {"tokens": None, "timing_s": None, "memory": None, "media": None, "evidence": []}
+        nothing: Row = {
+            "tokens": None,
+            "timing_s": None,
+            "memory": None,
+            "media": None,
+            "evidence": [],
+            "evidence_spans": [],
+        }
         retention: Row = {"target": pruner.target, "achieved": None, "audio": None, "video": None, "per_layer": []}
         names = {"video": asked.clip.name, "question": question.text, "answer": None, "model": model}
         how = {"method": pruner.name, "retention": retention}

@@ -87,7 +87,7 @@ class Decoder:
         x = self.finish(last, rows.x[-1:], self.attention.causal(q, keys, values))
         progress(1.0)
         scorer = pruner.scorer
-        return PrefillOutput(self.logits(x[-1]), scorer.attended, pruner.alive, pruner.cached, [*scorer.scores, None])
+        return PrefillOutput(self.logits(x[-1]), scorer.surplus, pruner.alive, pruner.cached, [*scorer.scores, None])
 
     @torch.inference_mode()
     def prefill_media(

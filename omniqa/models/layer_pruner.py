@@ -19,13 +19,13 @@ Project = Callable[[int, Tensor, Rotary, int], tuple[Tensor, Tensor, Tensor]]
 class QueryScorer:
     """Attention that rows of the prompt give the audio and video tokens, layer by layer.
 
-    attended: (n,) float32, what the query span gave each of the clip's tokens, averaged over the layers seen.
+    surplus: (n,) float32, see PrefillOutput; of the layers seen.
     scores: S_i of each layer, as the method counts it, or as "prompt" rows give it if it counts none; None where it was
         not needed.
     """
 
     def __init__(self, prompt: PrefillInput, method: AnyMethod, layers: int) -> None:
-        self.attended = torch.zeros(len(prompt.chunk), device=prompt.embeddings.device)
+        self.surplus = torch.zeros(len(prompt.chunk), device=prompt.embeddings.device)
         self.scores: list[Tensor | None] = []
         needed = method.need(Scores)
         self.rows = needed.rows if needed else None
@@ -35,18 +35,25 @@ class QueryScorer:
         self._audio = _count_audio(prompt) if self.rows == "audio" else 0
 
     def attend(self, q: Tensor, keys: Tensor, rows: Rows) -> None:
-        """Add what the query span attends to in a layer, by its queries (the sequence's last rows) and all its keys."""
+        """Count what a layer attended to, by its queries (the sequence's last rows) and all its keys.
+
+        Attention sinks, and what a clip's tokens get whatever is asked, are in both rows and cancel out.
+        """
         span = torch.arange(len(keys) - self._span, len(keys), device=keys.device)
-        received = attention_received(q[-self._span :], keys, span, rows.media)
-        self.attended[rows.index] += received / self._layers
-        self.scores.append(received if self._from_span else None)
+        behind = torch.arange(rows.media.stop, rows.media.stop + 1, device=keys.device)
+        asked, unasked = (self._received(q, keys, rows, places) for places in (span[-1:], behind))
+        self.surplus[rows.index] += (asked - unasked) / self._layers
+        self.scores.append(self._received(q, keys, rows, span) if self._from_span else None)
 
     def score(self, q: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
         """S_i (n_l,) float32 of the layer seen last, by queries and keys at the drop; None if the method needs none."""
         if self.rows is not None and not self._from_span:
-            places = self._query_rows(rows, keys)
-            self.scores[-1] = attention_received(q[places - (len(keys) - len(q))], keys, places, rows.media)
+            self.scores[-1] = self._received(q, keys, rows, self._query_rows(rows, keys))
         return self.scores[-1] if self.rows is not None else None
+
+    def _received(self, q: Tensor, keys: Tensor, rows: Rows, places: Tensor) -> Tensor:
+        """Attention (n_l,) float32 that the rows at `places` of the sequence give the media; 0 from no row."""
+        return attention_received(q[places - (len(keys) - len(q))], keys, places, rows.media)
 
     def _query_rows(self, rows: Rows, keys: Tensor) -> Tensor:
         """The rows that the method scores with, in a sequence as long as `keys`; none of them is ever pruned."""

@@ -39,15 +39,15 @@ class PrefillOutput:
     """What the prefill leaves behind, beside the KV cache.
 
     logits: (vocabulary,) float32, of the answer's first token.
-    attended: (n,) float32, attention that the query span gave each of the clip's tokens, averaged over all layers but
-        the last.
+    surplus: (n,) float32, by how much more attention the prompt's last row gave each of the clip's tokens than the
+        first row behind the media did, which does not see the question; averaged over all layers but the last.
     alive: per layer, (n_l,) which of the clip's n tokens it computed.
     cached: per layer, which of these tokens its cache still holds: all, unless the method prunes caches.
     scores: per layer, (n_l,) float32 S_i as the method counts it; None where it was not needed, as in the last layer.
     """
 
     logits: Tensor
-    attended: Tensor
+    surplus: Tensor
     alive: list[Tensor]
     cached: list[Tensor]
     scores: list[Tensor | None]

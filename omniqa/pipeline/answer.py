@@ -1,6 +1,7 @@
 """The answer to a question, and what is known about how it came about."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.media.summary import MediaSummary
-from omniqa.models.base import AUDIO, VIDEO
+from omniqa.models.base import AUDIO, VIDEO, Geometry, MediaShape
 from omniqa.models.encoded_media import EncodedMedia
 from omniqa.pipeline.trace import Trace
 from omniqa.terminal import LAYOUT, printable
@@ -48,13 +49,32 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A chunk of the clip and the attention that the query span gave it.
+    """A chunk of the clip and the attention that the question drew to it (docs/evidence.md).
 
     Attributes:
         start_s, end_s: on the file's clock.
-        score: probability, averaged over the query span's rows, the heads and the layers, summed over the chunk's
-            tokens.
+        score: by how much more attention the prompt's last row gave the chunk's tokens than the first row behind the
+            media, which does not see the question: the positive differences, averaged over heads and layers, summed.
         audio, video: its parts.
+        region: left, top, right and bottom, in pixels of the frames that the model saw, of the smallest box with half
+            of `video`; None if that is 0.
+    """
+
+    start_s: float
+    end_s: float
+    score: float
+    audio: float
+    video: float
+    region: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class EvidenceSpan:
+    """Neighbouring chunks of evidence, joined: each has at least half of the strongest chunk's score.
+
+    Attributes:
+        start_s, end_s: on the file's clock.
+        score: of its chunks together. audio, video: its parts.
     """
 
     start_s: float
@@ -91,7 +111,7 @@ class Answer:
 
     Attributes:
         token_ids: what was generated, the end token not included.
-        evidence: the chunks that the query span attended to most, strongest first.
+        evidence: the chunks that the question drew attention to most, strongest first.
     """
 
     video: str
@@ -123,6 +143,11 @@ class Answer:
         )
         return f"<div><b>{question}</b><p style='white-space: pre-wrap'>{text}</p><small>{more}</small></div>"
 
+    @property
+    def evidence_spans(self) -> tuple[EvidenceSpan, ...]:
+        """The evidence as spans, strongest first."""
+        return join_evidence(self.evidence)
+
     def to_dict(self) -> dict[str, Any]:
         """The object that `omniqa ask` prints as JSON."""
         stats = self.stats
@@ -141,7 +166,8 @@ class Answer:
                 "peak_device_bytes": stats.peak_device_bytes,
             },
             "media": stats.media.to_dict(),
-            "evidence": [dict(vars(chunk)) for chunk in self.evidence],
+            "evidence": [vars(chunk) | {"region": chunk.region and list(chunk.region)} for chunk in self.evidence],
+            "evidence_spans": [dict(vars(span)) for span in self.evidence_spans],
         }
 
 
@@ -180,26 +206,69 @@ def count_tokens(trace: Trace, text: int, generated: int) -> TokenCounts:
 
 
 def find_evidence(
-    trace: Trace, attended: NDArray[np.float32], media: EncodedMedia, chunk_seconds: int
+    trace: Trace, surplus: NDArray[np.float32], media: EncodedMedia, geometry: Geometry
 ) -> tuple[Evidence, ...]:
-    """The chunks that were attended to most, strongest first.
+    """The chunks that the question drew attention to, strongest first; at most EVIDENCE_CHUNKS.
 
     Args:
-        attended: (n,) attention that the query span gave each token.
+        surplus: (n,) see `PrefillOutput`.
+        media: the clip.
+        geometry: of the model's family.
     """
-    chunks, rank = np.unique(
-        trace.chunk, return_inverse=True
-    )  # numbers may be large, their count is the tokens' at most
-    video, audio = (np.bincount(rank, attended * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
+    drawn = np.maximum(surplus, 0)
+    chunks, rank = np.unique(trace.chunk, return_inverse=True)  # numbers may be large, their count is the tokens'
+    video, audio = (np.bincount(rank, drawn * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
     score = video + audio
     strongest = np.argsort(-score, kind="stable")[:EVIDENCE_CHUNKS]
+    seconds = geometry.chunk_seconds
     return tuple(
         Evidence(
-            start_s=media.start_s + chunk_seconds * int(chunks[k]),
-            end_s=media.start_s + min(chunk_seconds * (int(chunks[k]) + 1), media.summary.duration_s),
+            start_s=media.start_s + seconds * int(chunks[k]),
+            end_s=media.start_s + min(seconds * (int(chunks[k]) + 1), media.summary.duration_s),
             score=float(score[k]),
             audio=float(audio[k]),
             video=float(video[k]),
+            region=_region(drawn[(rank == k) & (trace.modality == VIDEO)], media.shape, geometry.token_pixels),
         )
         for k in strongest.tolist()
     )
+
+
+def join_evidence(chunks: Sequence[Evidence]) -> tuple[EvidenceSpan, ...]:
+    """Chunks with at least half of the strongest's score, neighbours joined; strongest first.
+
+    Args:
+        chunks: strongest first.
+    """
+    spans: list[EvidenceSpan] = []
+    strong = [chunk for chunk in chunks if chunk.score > 0 and chunk.score >= chunks[0].score / 2]
+    for one in sorted(strong, key=lambda chunk: chunk.start_s):
+        last = spans.pop() if spans and one.start_s <= spans[-1].end_s else None
+        parts = (last, one) if last else (one,)
+        score, audio, video = (sum(getattr(part, name) for part in parts) for name in ("score", "audio", "video"))
+        spans.append(EvidenceSpan(parts[0].start_s, one.end_s, score, audio, video))
+    return tuple(sorted(spans, key=lambda span: -span.score))
+
+
+def _region(drawn: NDArray[np.float32], shape: MediaShape, token_pixels: int) -> tuple[int, int, int, int] | None:
+    """The smallest box of the frame with half of what is drawn to a chunk's video tokens; None if nothing is.
+
+    Of boxes as small, the one with most.
+    """
+    if not drawn.sum() > 0:
+        return None
+    grid = np.pad(
+        drawn.reshape(-1, shape.rows, shape.cols).sum(0, dtype=np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0))
+    )
+    half, best, key = grid[-1, -1] * (0.5 - 1e-9), (0, 0, shape.cols, shape.rows), (np.inf, 0.0)
+    for top in range(shape.rows):
+        for bottom in range(top + 1, shape.rows + 1):
+            columns = grid[bottom] - grid[top]
+            lefts = np.arange(shape.cols)
+            rights = np.searchsorted(columns, columns[:-1] + half)
+            for left, right in zip(lefts[rights <= shape.cols], rights[rights <= shape.cols], strict=True):
+                found = ((right - left) * (bottom - top), -(columns[right] - columns[left]))
+                if found < key:
+                    key, best = found, (int(left), top, int(right), bottom)
+    left, top, right, bottom = (edge * token_pixels for edge in best)
+    return left, top, right, bottom

@@ -55,6 +55,7 @@ SCHEMA = {
         "padded",
     },
     "evidence": list,
+    "evidence_spans": list,
 }
 
 
@@ -103,7 +104,7 @@ def test_json_has_the_documented_fields(ask_json, clip):
     timing = answer["timing_s"]
     assert 0 < timing["time_to_first_token"] < timing["total"] - timing["load"]
     first = answer["evidence"][0]
-    assert set(first) == {"start_s", "end_s", "score", "audio", "video"}
+    assert set(first) == {"start_s", "end_s", "score", "audio", "video", "region"}
     assert first["score"] == pytest.approx(first["audio"] + first["video"])
     assert answer["memory"]["peak_device_bytes"] is None
 

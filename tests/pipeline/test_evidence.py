@@ -1,0 +1,81 @@
+"""Evidence is what the question drew attention to; spans and regions follow from it."""
+
+from fractions import Fraction
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
+from omniqa.pipeline.answer import Evidence, find_evidence, join_evidence
+
+ROWS, COLS = 3, 4
+
+
+def evidence_of(surplus, modality, chunk, start_s=10.0, duration_s=5.0):
+    shape = MediaShape(tuple(Fraction(k) for k in range(3)), ROWS, COLS, 4)
+    media = SimpleNamespace(start_s=start_s, shape=shape, summary=SimpleNamespace(duration_s=duration_s))
+    trace = SimpleNamespace(modality=np.array(modality, np.int8), chunk=np.array(chunk))
+    return find_evidence(trace, np.array(surplus, np.float32), media, STANDARD)
+
+
+def clip_of(video_by_grid, audio):
+    """Three grids of 3 x 4 tokens in chunks 0, 0 and 1, and sound in chunk 2."""
+    modality = [VIDEO] * 3 * ROWS * COLS + [AUDIO] * len(audio)
+    chunk = np.repeat([0, 0, 1, 2], [ROWS * COLS] * 3 + [len(audio)])
+    return evidence_of([*np.concatenate([grid.ravel() for grid in video_by_grid]), *audio], modality, chunk)
+
+
+def grid(**cells):
+    values = np.zeros((ROWS, COLS))
+    for place, value in cells.items():
+        values[int(place[1]), int(place[2])] = value
+    return values
+
+
+def test_tokens_that_lose_attention_count_nothing():
+    first, *_ = clip_of([grid(c00=5), grid(c01=-90), grid(c00=4)], [1, -1, -1, -1])
+    assert (first.start_s, first.score, first.video, first.audio) == (10, 5, 5, 0)
+
+
+def test_chunks_come_strongest_first_and_end_with_the_clip():
+    chunks = clip_of([grid(c00=1), grid(), grid(c00=2)], [3, 0, 0, 0])
+    assert [chunk.start_s for chunk in chunks] == [14, 12, 10]
+    assert chunks[0].end_s == pytest.approx(10 + 5)
+    assert (chunks[0].audio, chunks[0].region) == (3, None)
+
+
+def smallest(cells):
+    """(area, most inside) of the smallest box with half of it, by trying all boxes."""
+    boxes = []
+    for top, left, bottom, right in product(range(ROWS), range(COLS), range(1, ROWS + 1), range(1, COLS + 1)):
+        inside = cells[top:bottom, left:right].sum()
+        if top < bottom and left < right and inside >= cells.sum() / 2:
+            boxes.append(((bottom - top) * (right - left), -inside))
+    return min(boxes)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_region_is_the_smallest_box_with_half_of_a_chunks_picture(seed):
+    rng = np.random.default_rng(seed)
+    one, two = rng.integers(0, 5, (2, ROWS, COLS)).astype(float)
+    first = clip_of([one, two, grid()], [0, 0, 0, 0])[0]
+    left, top, right, bottom = (edge // STANDARD.token_pixels for edge in first.region)
+    cells = one + two
+    assert ((bottom - top) * (right - left), -cells[top:bottom, left:right].sum()) == smallest(cells)
+
+
+def chunk(start, score):
+    return Evidence(start, start + 2.0, score, score / 4, 3 * score / 4)
+
+
+def test_neighbours_are_joined_and_weak_chunks_left_out():
+    spans = join_evidence([chunk(4.0, 8.0), chunk(8.0, 7.0), chunk(6.0, 5.0), chunk(0.0, 4.0), chunk(2.0, 3.9)])
+    assert [(span.start_s, span.end_s, span.score) for span in spans] == [(4.0, 10.0, 20.0), (0.0, 2.0, 4.0)]
+    assert (spans[0].audio, spans[0].video) == (5.0, 15.0)
+
+
+def test_no_evidence_is_no_span():
+    assert join_evidence([]) == ()
+    assert join_evidence([chunk(0.0, 0.0)]) == ()
