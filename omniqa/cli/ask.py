@@ -69,6 +69,14 @@ def ask(
             envvar="OMNIQA_COMPARE",
         ),
     ] = None,
+    subtitles: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one cue a question, over the strongest span of its evidence, to FILE.srt or FILE.vtt.",
+            metavar="FILE",
+            envvar="OMNIQA_SUBTITLES",
+        ),
+    ] = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -84,6 +92,7 @@ def ask(
     decoding = written.decoding()
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
+    _check_subtitles(subtitles)
     terminal.check_stdout()
     with ExitStack() as stack:
         path = stack.enter_context(video_file(video, sampling))
@@ -102,6 +111,7 @@ def ask(
                 clip = qa.encode(source, sampling, attended=attended, progress=progress)
                 answers = _of_both(ask, clip, asked, methods)
             shown: list[Answer] = []
+            first: list[Answer] = []  # by the method that was asked for
             for answer in answers:
                 shown.append(replace(answer, video=video))
                 _show(shown[-1], as_json, stream)
@@ -110,8 +120,11 @@ def ask(
                         _print_json(*shown)
                     if file := traces.pop(0):
                         _save_trace(shown[0], file)
+                    first.append(shown[0])
                     shown.clear()
                 (console.answer_stats if verbose else console.answer_line)(answer)
+        if subtitles is not None:
+            _save_subtitles(first, subtitles)
         if loading.model == NANO and not quiet:
             _suggest_wordings(qa, source, asked, sampling)
 
@@ -170,6 +183,24 @@ def _save_trace(answer: "Answer", file: Path) -> None:
         answer.trace.save(file)
     except OSError as error:
         raise UsageError(f"--trace: {file} can't be written ({error.strerror}).") from error
+
+
+def _check_subtitles(file: Path | None) -> None:
+    if file is None:
+        return
+    if file.suffix not in (".srt", ".vtt"):
+        raise UsageError(f"--subtitles writes FILE.srt or FILE.vtt, not {file.name}.")
+    if not file.parent.is_dir():
+        raise UsageError(f"--subtitles: there is no folder {file.parent}.")
+
+
+def _save_subtitles(answers: list["Answer"], file: Path) -> None:
+    from omniqa.pipeline.subtitles import subtitles
+
+    try:
+        file.write_text(subtitles(answers, file.suffix), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--subtitles: {file} can't be written ({error.strerror}).") from error
 
 
 def _heads(asked: list[str], methods: list[str]) -> list[str]:

@@ -356,3 +356,17 @@ def test_nano_lists_questions_about_a_clip(omniqa):
     assert all(map(is_trained, lines))
     code, out, err = omniqa("nano", "questions", ROOT / "README.md")
     assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+def test_subtitles_hold_one_cue_for_each_question(ask_json, clip, tmp_path, name):
+    answers = ask_json(clip, "What is seen?", "-Q", "What is heard?", "--subtitles", tmp_path / name)
+    assert all(answer["evidence_spans"] for answer in answers)
+    assert (tmp_path / name).read_text(encoding="utf-8").count(" --> ") == len(answers) == 2
+
+
+@pytest.mark.parametrize(("file", "why"), [("a.txt", "FILE.srt or FILE.vtt"), ("nowhere/a.srt", "there is no folder")])
+def test_subtitles_that_cannot_be_written_are_refused_before_the_model_is_loaded(ask, clip, tmp_path, file, why):
+    code, _, err = ask(clip, "What?", "--subtitles", tmp_path / file)
+    assert code == 2
+    assert why in err
