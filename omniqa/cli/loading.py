@@ -157,6 +157,7 @@ def load_silently(
         reuse_static=encoding.reuse_static,
         quantize=loading.quantize,
         weights_cache=loading.weights_cache,
+        offload=loading.offload,
         on_step=on_step,
     )
     qa.count_import(imported)

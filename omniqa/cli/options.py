@@ -19,7 +19,7 @@ from omniqa.models.families import HUB_3B, HUB_7B, check_name
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.variants import MethodVariant, method_variants
-from omniqa.runtime.device import check_attention, check_device, check_dtype, check_quantize
+from omniqa.runtime.device import check_attention, check_device, check_dtype, check_offload, check_quantize
 from omniqa.runtime.generation_options import GenerationOptions
 
 _MODEL, _DROPPING, _TAKEN, _ENCODING = "Model", "Pruning", "Media", "Cache"
@@ -120,6 +120,15 @@ class ModelFlags:
     ] = "auto"
     quantize: Quantize = None
     weights_cache: WeightsFolder = None
+    offload: Annotated[
+        str | None,
+        typer.Option(
+            help="encoders: keep them in the machine's memory, and on the GPU only while a clip is encoded.",
+            metavar="encoders",
+            envvar="OMNIQA_OFFLOAD",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -132,6 +141,7 @@ class ModelFlags:
         check_dtype(self.dtype)
         check_attention(self.attn)
         check_quantize(self.quantize)
+        check_offload(self.offload, self.device)
         if self.model is not None:
             check_name(self.model)
 

@@ -21,13 +21,18 @@ from omniqa.runtime.kv_cache import KVCache
 
 
 class Decoder:
-    """Runs the layers of `stack`, a decoder of transformers, and `lm_head` with `attention`."""
+    """Runs the layers of `stack`, a decoder of transformers, and `lm_head` with `attention`.
+
+    Attributes:
+        mlp_rows: how many rows go through an MLP together; None takes all. Fewer need less memory.
+    """
 
     def __init__(self, stack: Any, lm_head: nn.Linear, attention: Attention) -> None:
         config = stack.config
         self.model = stack
         self.lm_head = lm_head
         self.attention = attention
+        self.mlp_rows: int | None = None
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_size: int = stack.layers[0].self_attn.head_dim
@@ -156,7 +161,9 @@ class Decoder:
         """The output (N, d) of layer `number`, from its input and what its heads attended to (N, H, D)."""
         layer = self.model.layers[number]
         x = x + layer.self_attn.o_proj(attended.flatten(1))
-        return x + layer.mlp(layer.post_attention_layernorm(x))
+        blocks = x.split(self.mlp_rows or len(x) or 1)
+        outputs = [block + layer.mlp(layer.post_attention_layernorm(block)) for block in blocks]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (vocabulary,), float32, of a row (d,) that the last layer gave."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,41 @@ class ClipEncoder:
         reuse_static: tokens whose pixels differ from an earlier grid's by at most so much, in levels of 255, are taken
             from there; None computes them all.
         cache: where encoded clips are kept; None keeps none.
+        offload: keep the encoders' weights in the machine's memory but while a clip is encoded.
     """
 
     def __init__(
-        self, model: Model, attention: Attention, reuse_static: float | None, cache: EncodingCache | None
+        self,
+        model: Model,
+        attention: Attention,
+        reuse_static: float | None,
+        cache: EncodingCache | None,
+        offload: bool = False,
     ) -> None:
         self.vision = model.vision_encoder(attention)
         self.audio = model.audio_encoder(attention)
         self.reuse_static = reuse_static
         self.preparer = Preparer(model, cache, (model.device.type, attention.name, reuse_static))
         self._model = model
+        self._offload = offload
+        if offload:
+            self._move(torch.device("cpu"))
+
+    def _move(self, device: torch.device) -> None:
+        for part in self._model.encoders:
+            part.to(device)
+
+    @contextmanager
+    def _encoders(self) -> Iterator[None]:
+        """A block that runs the encoders."""
+        if not self._offload:
+            yield
+            return
+        try:
+            self._move(self._model.device)
+            yield
+        finally:
+            self._move(torch.device("cpu"))
 
     def encode(
         self, ready: Ready, progress: Progress = silent, rule: VisionRule | None = None, attended: bool = False
@@ -118,7 +143,7 @@ class ClipEncoder:
             if found.media is not None:
                 return EncodedClip.of(found.media, ready.name).after(ready.timing_s).after(clock.seconds).on(device)
             ready = replace(ready, note=found.warning or ready.note)
-        with memory_errors():
+        with memory_errors(), self._encoders():
             with clock.stage("vision_encoder"):
                 for number, grid in enumerate(_grids(frames, self._model.geometry.temporal_patch)):
                     video.grids.push(grid)
@@ -145,7 +170,7 @@ class ClipEncoder:
             return self.encode(EncodedClip.of(found.media, name).after(looked_up.seconds), progress)
         reset_device_peak(self._model.device)
         clock, pictures = StageClock(self._model.device), self._video(rule, attended)
-        with memory_errors():
+        with memory_errors(), self._encoders():
             clip, seconds = self._stream(video, sampling, pictures.grids, clock, progress)
             looked_up.seconds |= seconds
             if len(clip.grid_times) != pictures.grids.grids:  # what broke off does not count

@@ -37,7 +37,7 @@ from omniqa.pruning.contract import AnyMethod, needs_attended
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
-from omniqa.runtime.device import check_device, check_dtype, check_quantize
+from omniqa.runtime.device import check_device, check_dtype, check_offload, check_quantize
 from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.runtime.quantize import scheme_of
 
@@ -68,6 +68,7 @@ class OmniQA:
         load_s: float = 0.0,
         cache: EncodingCache | None = None,
         reuse_static: float | None = None,
+        offload: str | None = None,
     ) -> None:
         if reuse_static is not None and not 0 <= reuse_static <= 255:
             raise UsageError(
@@ -76,7 +77,7 @@ class OmniQA:
         self.name = name
         self.model = model
         self.attention = select_attention(attention, model.device, model.dtype)
-        self.encoder = ClipEncoder(model, self.attention, reuse_static, cache)
+        self.encoder = ClipEncoder(model, self.attention, reuse_static, cache, offload == "encoders")
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
         self.decoder = model.decoder_stack(self.attention)
         self.prefiller = PrefillStage(model, self.decoder)
@@ -497,6 +498,7 @@ def load(
     reuse_static: float | None = None,
     quantize: str | None = None,
     weights_cache: str | Path | None = None,
+    offload: str | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> OmniQA:
     """Load a model.
@@ -513,6 +515,7 @@ def load(
         quantize: "int8", "fp8" or "nf4": 8 or 4 bits for each weight of the decoder's layers, with int8 on a CPU of the
             encoders', too (docs/models.md); None keeps them as floats of `dtype`.
         weights_cache: a folder where quantised weights are kept for other runs; None is the platform's.
+        offload: "encoders" keeps both encoders in the machine's memory, and on the GPU while a clip is encoded only.
         on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
 
     Raises:
@@ -525,10 +528,12 @@ def load(
     check_dtype(dtype)
     check_device(device)
     check_quantize(quantize)
+    check_offload(offload, device)
     if device != "auto":
         _device(device)  # that it is not there comes before what would fit
     choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype, quantize))
     where = _device(choice.device)
+    check_offload(offload, where.type)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     if quantize is not None and checkpoint.quantization is not None:
         raise UsageError(
@@ -542,7 +547,7 @@ def load(
         _require_memory(checkpoint, where, precision, quantize)
         loaded = load_model(checkpoint, where, precision, scheme=scheme, store=store)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
-    qa = OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static)
+    qa = OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static, offload)
     qa.notes = tuple(store.notes) if store else ()
     return qa
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omniqa.errors import UsageError
-from omniqa.memory import memory_errors
+from omniqa.memory import is_out_of_memory, memory_errors
 from omniqa.models.base import VIDEO, Model, PromptText, TokenLayout
 from omniqa.models.decoder import Decoder
 from omniqa.models.prefill_rows import PrefillInput, PrefillOutput
@@ -32,6 +33,9 @@ from omniqa.pruning.contract import (
 )
 from omniqa.pruning.interleave import interleave
 from omniqa.runtime.kv_cache import KVCache
+
+MLP_ROWS = 1024  # that go through an MLP together once memory has run out
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +115,30 @@ class PrefillStage:
                 prompt = self._prompt(layout, tokens, selection, _added(video, tokens))
                 _check_count(prompt, pruner, plan)
                 if reuse_prefix and state is None:
-                    state = PrefixState(selection, self._prefill_media(prompt, pruner, plan, prefilling))
+                    prefix = self._in_memory(lambda: self._prefill_media(prompt, pruner, plan, prefilling))
+                    state = PrefixState(selection, prefix)
                     video.shared.keep(pruner, state, asked.opening)
-                cache = KVCache(model.layers, max_new_tokens)
-                result = self._decoder.prefill(prompt, pruner, plan, cache, prefilling, state.prefix if state else None)
+                shared = state.prefix if state else None
+
+                def run() -> tuple[PrefillOutput, KVCache]:
+                    cache = KVCache(model.layers, max_new_tokens)
+                    return self._decoder.prefill(prompt, pruner, plan, cache, prefilling, shared), cache
+
+                result, cache = self._in_memory(run)
         return Prefilled(layout, result, cache)
+
+    def _in_memory(self, run: Callable[[], T]) -> T:
+        """Run the decoder; if memory runs out, once more with its rows in blocks. These stay for later questions."""
+        try:
+            return run()
+        except (RuntimeError, MemoryError) as error:
+            if self._decoder.mlp_rows is not None or not is_out_of_memory(error):
+                raise
+        # The error is gone here, and with it the tensors that it held.
+        self._decoder.mlp_rows = MLP_ROWS
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return run()
 
     def _prefill_media(
         self, prompt: PrefillInput, pruner: AnyMethod, plan: Plan, progress: Callable[[float], None]

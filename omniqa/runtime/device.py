@@ -6,6 +6,7 @@ from omniqa.errors import UsageError
 
 DTYPES = ("auto", "bfloat16", "float32")  # auto keeps what is stored
 QUANTIZATIONS = ("int8", "fp8", "nf4")  # of weights, as a model is loaded
+OFFLOADS = ("encoders",)  # what waits in the machine's memory until it is needed on the GPU
 ATTENTIONS = ("auto", "flash", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -26,6 +27,14 @@ def check_quantize(name: str | None) -> None:
     """Raise UsageError unless `name` is None or one of QUANTIZATIONS."""
     if name is not None and name not in QUANTIZATIONS:
         raise UsageError(f"quantize {name!r} is not known: use {', '.join(QUANTIZATIONS)}.", field="quantize")
+
+
+def check_offload(name: str | None, device: str) -> None:
+    """Raise UsageError unless `name` is None or one of OFFLOADS, and `device`, which may be auto, is no CPU."""
+    if name is not None and name not in OFFLOADS:
+        raise UsageError(f"offload {name!r} is not known: use {', '.join(OFFLOADS)}.", field="offload")
+    if name is not None and device == "cpu":
+        raise UsageError(f"offload {name} moves weights between a GPU and the machine; there is none.", field="offload")
 
 
 def check_attention(name: str) -> None:
