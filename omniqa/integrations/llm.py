@@ -148,6 +148,8 @@ def _asked(messages: Any) -> _Asked:
         if found and said and found[0].id() != (clips[0].id() if clips else None):
             raise UsageError("The clip is attached to the first question, and a conversation is about one.")
         clips += found if not said else []
+        if message.role == ("user" if len(said) % 2 else "assistant"):  # llm keeps no message of an empty answer
+            said.append("")
         said.append("\n".join(texts))
     if len(clips) != 1:
         raise UsageError("Attach one video or sound: llm -m omniqa -a clip.mp4 'What happens?'")

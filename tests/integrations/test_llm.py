@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from omniqa.models.base import PromptText, Turn
+from omniqa.models.base import Turn
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
 from tests.media.clips import Audio, Video, grey, tone, write_clip
@@ -63,14 +63,15 @@ def answering(request, qa, monkeypatch, tool):
 
 def test_a_question_and_the_next_are_answered_as_by_the_library(answering, qa, clip):
     tool, options, library = answering
+    chat = qa.chat(clip, "omnidrop", 0.4 if library else None, decoding=FEW, **library)
     code, first = tool("-m", "omniqa", "-a", clip, QUESTION, *options)
-    expected = qa.ask(clip, QUESTION, decoding=FEW, retention=0.4 if library else None, **library)
-    assert (code, first.strip()) == (0, expected.text.strip())
+    assert (code, first.strip()) == (0, chat.ask(QUESTION).text.strip())
     code, second = tool("-c", NEXT, *options)
-    (log, _) = json.loads(tool("logs", "--json", "-n", 2)[1])
-    turns = (Turn(QUESTION, log["response"]),)
-    prompt = PromptText(NEXT, turns=turns)
-    expected = qa.ask(clip, prompt, decoding=FEW, retention=0.4 if library else None, **library)
+    asked, then = json.loads(tool("logs", "--json", "-n", 2)[1])
+    chat.turns[:] = [Turn(QUESTION, asked["response"])]
+    expected = chat.ask(NEXT)
+    counts = expected.stats.tokens
+    assert then["input_tokens"] == counts.text + counts.audio + counts.video > asked["input_tokens"]
     assert (code, second.strip()) == (0, expected.text.strip())
 
 
