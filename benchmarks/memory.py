@@ -44,7 +44,7 @@ def main() -> None:
     shape, rule = ModelShape.of(arguments.model), method.vision_rule(plan)
     estimate = need(shape, plan, quantize=arguments.quantize, rule=rule)
     peak, seconds = peak_rss_bytes(), answer.stats.timing_s["total"]
-    print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.alive[0]} enter; {seconds:.0f} s")
+    print(f"{clip.n_video} video, {clip.n_audio} audio tokens, {plan.kept[0]} enter; {seconds:.0f} s")
     for name, size in {**vars(estimate), "estimate": estimate.total, "measured": peak}.items():
         print(f"{name:12} {size / 2**30:7.2f} GiB")
     print(f"estimate / measured {estimate.total / peak:.3f}")

@@ -101,8 +101,8 @@ def plan(
         )
         return
     rows = [
-        (str(layer), str(alive), f"{alive / clip.n:.3f}", str(drops))
-        for layer, (alive, drops) in enumerate(zip(planned.alive, [*planned.drops, 0], strict=True))
+        (str(layer), str(kept), f"{kept / clip.n:.3f}", str(drops))
+        for layer, (kept, drops) in enumerate(zip(planned.kept, [*planned.drops, 0], strict=True))
     ]
     console.remark(
         f"{name}, {pruner.name}, retention {planned.retention:.4f} (asked {pruner.target:g}): "
@@ -110,7 +110,7 @@ def plan(
     )
     if parameters := _parameters(planned):
         console.remark(parameters)
-    console.results((">layer", ">alive", ">share", ">leave after it"), rows)
+    console.results((">layer", ">kept", ">share", ">leave after it"), rows)
     _show_work(work, rate)
     _show_memory(choice, memory)
 

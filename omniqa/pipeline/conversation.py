@@ -163,7 +163,7 @@ def check_context(qa: "OmniQA", clip: EncodedClip, prompt: PromptText, method: A
         UsageError: they are more than the model takes.
     """
     layout = qa.model.lay_out(clip.shape, prompt)
-    media = clip.plan(method, qa.model.layers).alive[0]
+    media = clip.plan(method, qa.model.layers).kept[0]
     text = len(layout.ids) - (layout.media.stop - layout.media.start)
     if (needed := media + text + max_new_tokens) > qa.model.context:
         raise UsageError(

@@ -172,7 +172,7 @@ def need(
     """
     kind = device.partition(":")[0]
     item = _item_bytes(shape, dtype)
-    rows = [count + TEXT_TOKENS for count in plan.alive]
+    rows = [count + TEXT_TOKENS for count in plan.kept]
     upcasted = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
     return Need(
         weights=weight_bytes(shape, item, quantize, kind),
@@ -328,7 +328,7 @@ def _item_bytes(shape: ModelShape, dtype: str) -> int:
 
 def _held(shape: ModelShape, plan: Plan, item: int, rule: VisionRule | None) -> int:
     """The encoded clip, as it waits for questions, and what enters layer 0 of it."""
-    clip, entering = plan.clip, plan.alive[0]
+    clip, entering = plan.clip, plan.kept[0]
     embedded = (_video_held(shape, clip, rule, entering) + clip.n_audio) * shape.width
     return (embedded + entering * shape.width) * item + shape.audio_importance_bytes(clip.n_audio, item)
 

@@ -213,5 +213,5 @@ def _added(video: EncodedClip, tokens: MediaTokens) -> Tensor | None:
 
 
 def _check_count(prompt: PrefillInput, method: AnyMethod, plan: Plan) -> None:
-    if method.exact_plan and len(prompt.index) != plan.alive[0]:
-        raise ValueError(f"{method.name} kept {len(prompt.index)} tokens of a plan of {plan.alive[0]}")
+    if method.exact_plan and len(prompt.index) != plan.kept[0]:
+        raise ValueError(f"{method.name} kept {len(prompt.index)} tokens of a plan of {plan.kept[0]}")

@@ -56,30 +56,30 @@ class Plan:
 
     Attributes:
         clip: the counts before pruning.
-        alive: (L,) tokens that layer 0 … L-1 computes, alive[0] being what the input level leaves.
+        kept: (L,) tokens that layer 0 … L-1 computes, kept[0] being what the input level leaves.
     """
 
     clip: ClipTokens
-    alive: tuple[int, ...]
+    kept: tuple[int, ...]
 
     @property
     def layers(self) -> int:
         """L, the number of decoder layers."""
-        return len(self.alive)
+        return len(self.kept)
 
     @property
     def drops(self) -> tuple[int, ...]:
         """(L-1,) drops[l] tokens are kept at layer l and no longer at l+1."""
-        return tuple(before - after for before, after in pairwise(self.alive))
+        return tuple(before - after for before, after in pairwise(self.kept))
 
     @property
     def retention(self) -> float:
         """Mean over layers of the share of tokens kept: the measured R, not the asked one."""
-        return retention(self.alive, self.clip.n)
+        return retention(self.kept, self.clip.n)
 
     def prunes(self, layer: int) -> bool:
         """Whether the method is asked which tokens leave after `layer`; here: where some do."""
-        return self.alive[layer] > self.alive[layer + 1]
+        return self.kept[layer] > self.kept[layer + 1]
 
     @staticmethod
     def untouched(clip: ClipTokens, layers: int) -> "Plan":
@@ -92,9 +92,9 @@ def floor_count(x: float) -> int:
     return math.floor(x + 1e-9)
 
 
-def retention(alive: Sequence[int], n: int) -> float:
+def retention(kept: Sequence[int], n: int) -> float:
     """R: mean over the layers of kept tokens / n tokens before pruning. A clip without tokens has lost none: 1."""
-    return sum(alive) / (len(alive) * n) if n else 1.0
+    return sum(kept) / (len(kept) * n) if n else 1.0
 
 
 class Unreachable(UsageError):

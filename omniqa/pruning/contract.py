@@ -341,7 +341,7 @@ class Method(ABC, Generic[PlanT]):
         return None
 
     def prune_input(self, media: MediaTokens, plan: PlanT) -> Kept:
-        """The plan.alive[0] tokens that enter layer 0; here: all of them.
+        """The plan.kept[0] tokens that enter layer 0; here: all of them.
 
         Args:
             plan: what `plan` returned for media.counts.

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from omniqa.pruning.methods.omnidrop.schedule import alive_counts, drops, plp
+from omniqa.pruning.methods.omnidrop.schedule import drops, kept_counts, plp
 from tests.media.cases import tracks
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
@@ -30,14 +30,14 @@ def test_the_rates_that_plan_prints_reproduce_its_counts(omniqa, retention, form
     _, out, _ = omniqa("plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--retention", retention, *json_flag)
     if form == "json":
         plan = json.loads(out)["plan"]
-        printed, alive = plan, plan["alive"]
+        printed, kept = plan, plan["kept"]
     else:
         printed = {name: float(value) for name, value in re.findall(r"(\w+)=([-\d.e]+)", out)}
         rows = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
-        alive = [int(row[1]) for row in rows]
+        kept = [int(row[1]) for row in rows]
     rates = plp(printed["p_init"], printed["p_final"], printed["t_mid"], 28, printed["beta"])
-    assert alive == list(alive_counts(alive[0], drops(alive[0], rates)))
-    assert len(set(alive)) > 10
+    assert kept == list(kept_counts(kept[0], drops(kept[0], rates)))
+    assert len(set(kept)) > 10
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_papers_constants_miss_their_targets(omniqa, model, retention, achie
     """From the paper's nominal 45 %, without audio at 16:9 nothing is lost to floors worth a digit."""
     _, out, _ = omniqa("plan", "--model", model, "--retention", retention, "--set", "schedule=paper", "--json")
     plan = json.loads(out)
-    start = plan["plan"]["alive"][0] / 10816
+    start = plan["plan"]["kept"][0] / 10816
     assert plan["retention"] == pytest.approx(achieved * start / 0.45, abs=0.002)
 
 
@@ -65,7 +65,7 @@ def test_plan_of_a_file_equals_what_ask_then_does(omniqa, ask_json, checkpoint, 
     (answer,) = ask_json(path, "What?", "--min-pixels", 100352)
     n = answer["tokens"]["video"] + answer["tokens"]["audio"]
     assert planned["tokens"] == {kind: answer["tokens"][kind] for kind in ("video", "audio")}
-    assert [alive / n for alive in planned["plan"]["alive"]] == pytest.approx(answer["retention"]["per_layer"])
+    assert [alive / n for alive in planned["plan"]["kept"]] == pytest.approx(answer["retention"]["per_layer"])
 
 
 def test_plan_of_a_part_of_a_file_in_another_size_equals_what_ask_then_does(omniqa, ask_json, checkpoint, tmp_path):

@@ -149,7 +149,7 @@ def omnidrop(n_audio, grids, hw, layers, R, schedule="exact", curve="sigmoid", p
             "rho": rho,
             "thin_to": thin_to,
             "thin_audio": thin_audio,
-            "alive": alive(n0, ps, n0 - audio if guidance == "audio" else None),
+            "kept": alive(n0, ps, n0 - audio if guidance == "audio" else None),
             "l_div": l_div,
         }
 
@@ -180,7 +180,7 @@ def omnidrop(n_audio, grids, hw, layers, R, schedule="exact", curve="sigmoid", p
         return rates(p_init, p_final, t_mid, layers, beta, curve)
 
     def total(p_init, p_final, thin_to=None):
-        return sum(done(kept, ps(p_init, p_final), thin_to)["alive"])
+        return sum(done(kept, ps(p_init, p_final), thin_to)["kept"])
 
     def nearer(low, high, total_at):
         low, high = halve(low, high, lambda p: total_at(p) <= goal)
@@ -231,9 +231,9 @@ def omnidrop_input(modality, hw, video, audio_importance, counts):
 def omnidrop_layers(modality, chunk, entered, scores, counts, tds=True, guidance="text", lam=0.2):
     """alive[l]: the indices alive at layer l. scores[l][i]: S of sequence index i at layer l."""
     alive_at = [list(entered)]
-    for layer in range(len(counts["alive"]) - 1):
+    for layer in range(len(counts["kept"]) - 1):
         now = alive_at[-1]
-        k = counts["alive"][layer] - counts["alive"][layer + 1]
+        k = counts["kept"][layer] - counts["kept"][layer + 1]
         s = [scores[layer][i] for i in now]
         droppable = [modality[i] == 0 for i in now] if guidance == "audio" else None
         if tds and layer >= counts["l_div"]:

@@ -34,7 +34,7 @@ def test_the_plan_is_what_happens(name, R):
     pruner = registry.create(name, R)
     plan, alive = alive_in_every_layer(pruner, CLIP)
     if pruner.exact_plan:
-        assert [len(indices) for indices in alive] == list(plan.alive)
+        assert [len(indices) for indices in alive] == list(plan.kept)
     dropped = [len(before) - len(after) for before, after in pairwise(alive)]
     if pruner.exact_plan:
         assert dropped == list(plan.drops)

@@ -37,7 +37,7 @@ def test_the_docs_example_has_twenty_lines_and_works_from_a_users_own_file(mine)
     plan = method.plan(clip, 28)
     assert plan.retention == 0.25
     assert entered(method, media_tokens(clip), plan).tolist() == list(range(0, 100, 4))
-    assert registry.create(spec, 0.01, at_least=4).plan(clip, 28).alive[0] == 4
+    assert registry.create(spec, 0.01, at_least=4).plan(clip, 28).kept[0] == 4
     assert "uniform" not in registry.names()
 
 
@@ -108,7 +108,7 @@ def test_a_file_without_a_whole_method_is_one_line_that_says_what_it_lacks(tmp_p
 def test_the_file_of_those_cases_is_a_method_if_nothing_is_wrong(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(BASE + WHOLE, encoding="utf-8")
-    assert registry.create(f"{path}:Mine", 0.5).plan(ClipTokens(3, 0, 0), 2).alive == (3, 3)
+    assert registry.create(f"{path}:Mine", 0.5).plan(ClipTokens(3, 0, 0), 2).kept == (3, 3)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_an_installed_package_adds_a_method(installed, tmp_path):
     (tmp_path / "their_package.py").write_text(EXAMPLE, encoding="utf-8")
     installed(uniform="their_package:Uniform")
     assert registry.names()[-1] == "uniform"
-    assert registry.create("uniform", 0.5).plan(ClipTokens(10, 0, 0), 2).alive == (5, 5)
+    assert registry.create("uniform", 0.5).plan(ClipTokens(10, 0, 0), 2).kept == (5, 5)
 
 
 def test_a_package_that_pip_installed_gives_its_method_to_the_command_line(tmp_path):

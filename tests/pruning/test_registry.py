@@ -141,7 +141,7 @@ def test_the_docs_example_is_a_method_once_its_file_is_there(uniform):
     plan = method.plan(clip, 28)
     assert plan.retention == 0.25
     assert entered(method, media_tokens(clip), plan).tolist() == list(range(0, 100, 4))
-    assert uniform.create("uniform", 0.01, **options).plan(clip, 28).alive[0] == 4
+    assert uniform.create("uniform", 0.01, **options).plan(clip, 28).kept[0] == 4
 
 
 def test_the_example_is_gone_when_its_file_is():

@@ -123,7 +123,7 @@ class ModelShape:
         return {
             "vision_encoder": self.vision_encoder(clip.grids, clip.tokens_per_grid, rule),
             "audio_encoder": self.audio_encoder(_MEL_FRAMES * clip.n_audio),
-            "prefill": self.prefill([alive + text for alive in plan.alive]),
+            "prefill": self.prefill([kept + text for kept in plan.kept]),
         }
 
     def vision_encoder(self, grids: int, tokens_per_grid: int, rule: VisionRule | None = None) -> float:

@@ -41,4 +41,4 @@ class FastV(Method[Plan]):
 
         if signals.scores is None:
             raise missing(self, "LayerSignals.scores")
-        return LayerKept(topk_indices(signals.scores, plan.alive[layer + 1]))
+        return LayerKept(topk_indices(signals.scores, plan.kept[layer + 1]))

@@ -32,4 +32,4 @@ class RandomDrop(Method[Plan]):
         import torch
 
         drawn = torch.randperm(media.counts.n, generator=torch.Generator().manual_seed(self.seed))
-        return media.keep(drawn[: plan.alive[0]].to(media.modality.device))
+        return media.keep(drawn[: plan.kept[0]].to(media.modality.device))

@@ -121,7 +121,7 @@ def omnidrop_choice(counts, layout, tds=True, guidance="text", lam=0.2):
     chunk = layout.chunk[layout.media].tolist()
 
     def choose(number, alive, s):
-        k = counts["alive"][number] - counts["alive"][number + 1]
+        k = counts["kept"][number] - counts["kept"][number + 1]
         droppable = [modality[i] == VIDEO for i in alive] if guidance == "audio" else None
         if tds and number >= counts["l_div"]:
             return reference.drop_by_tds(s, [chunk[i] for i in alive], k, max(chunk), lam, droppable)

@@ -65,9 +65,9 @@ def test_a_prefill_reads_nothing_back(qa, case):
     plan = pruner.plan(CLIP, qa.model.layers)
     cache = KVCache(qa.model.layers, max_new_tokens=3)
     with Valueless():
-        result = qa.decoder.prefill(make_prompt(plan.alive[0], qa.model.lm_head.in_features), pruner, plan, cache)
-    assert [len(index) for index in result.alive] == list(plan.alive)
-    assert cache.lengths == [HEAD + count + TAIL for count in plan.alive]
+        result = qa.decoder.prefill(make_prompt(plan.kept[0], qa.model.lm_head.in_features), pruner, plan, cache)
+    assert [len(index) for index in result.alive] == list(plan.kept)
+    assert cache.lengths == [HEAD + count + TAIL for count in plan.kept]
 
 
 @pytest.mark.parametrize("retention", [0.05, 0.3, 1.0])
@@ -93,9 +93,9 @@ def test_audio_guidance_reads_one_number_before_the_first_layer(qa, monkeypatch)
     pruner = registry.create("omnidrop", 0.8, guidance="audio")
     plan = pruner.plan(CLIP, qa.model.layers)
     with Valueless():
-        prompt = make_prompt(plan.alive[0], qa.model.lm_head.in_features)
+        prompt = make_prompt(plan.kept[0], qa.model.lm_head.in_features)
         result = qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.model.layers, 0))
-    assert len(result.alive[-1]) == plan.alive[-1] < plan.alive[0]
+    assert len(result.alive[-1]) == plan.kept[-1] < plan.kept[0]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def prefilled(decoder, thinker, max_new_tokens):
     """A cache after the prefill of some random prompt, with layers of different lengths."""
     pruner = registry.create("omnidrop", 0.4)
     plan = pruner.plan(CLIP, thinker.layers)
-    prompt = make_prompt(plan.alive[0], thinker.lm_head.in_features)
+    prompt = make_prompt(plan.kept[0], thinker.lm_head.in_features)
     torch.manual_seed(0)
     prompt.embeddings.normal_()
     cache = KVCache(thinker.layers, max_new_tokens)
@@ -159,12 +159,12 @@ def test_tokens_that_leave_skip_the_mlp(qa):
         layer.mlp.register_forward_hook(lambda module, given, out: rows.append(len(out)))
         for layer in qa.model.decoder.layers
     ]
-    prompt = make_prompt(plan.alive[0], qa.model.lm_head.in_features)
+    prompt = make_prompt(plan.kept[0], qa.model.lm_head.in_features)
     qa.decoder.prefill(prompt, pruner, plan, KVCache(qa.model.layers, 0))
     for hook in hooks:
         hook.remove()
-    assert rows == [HEAD + count + TAIL for count in plan.alive[1:]] + [1]
-    assert plan.alive[0] > plan.alive[-1]
+    assert rows == [HEAD + count + TAIL for count in plan.kept[1:]] + [1]
+    assert plan.kept[0] > plan.kept[-1]
 
 
 def test_a_captured_step_equals_the_plain_one(qa):

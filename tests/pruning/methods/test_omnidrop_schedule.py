@@ -11,8 +11,8 @@ from omniqa.pruning.budget import ClipTokens, Plan, floor_count, retention
 from omniqa.pruning.methods.omnidrop.schedule import (
     PAPER_ROWS,
     ScheduleOptions,
-    alive_counts,
     drops,
+    kept_counts,
     nominal_t,
     plp,
     solve_omnidrop,
@@ -87,9 +87,9 @@ def test_a_step_as_steep_as_can_be_does_not_overflow():
 
 
 @given(st.integers(0, 5000), st.lists(st.floats(0, 0.9), min_size=3, max_size=40), st.none() | st.integers(0, 3000))
-def test_alive_counts_are_the_recurrence(n0, rates, droppable):
+def test_kept_counts_are_the_recurrence(n0, rates, droppable):
     droppable = None if droppable is None else min(droppable, n0)
-    alive = alive_counts(n0, drops(n0, rates, droppable))
+    alive = kept_counts(n0, drops(n0, rates, droppable))
     assert list(alive) == reference.alive(n0, rates, droppable)
     assert alive[-1] >= n0 - (n0 if droppable is None else droppable)
 
@@ -120,7 +120,7 @@ def test_the_papers_constants_land_where_methods_md_says():
     landed = []
     for (layers, _), (p_init, p_final, t_mid, _) in PAPER_ROWS.items():
         n0 = round(0.45 * n)
-        landed.append(round(retention(alive_counts(n0, drops(n0, plp(p_init, p_final, t_mid, layers))), n), 3))
+        landed.append(round(retention(kept_counts(n0, drops(n0, plp(p_init, p_final, t_mid, layers))), n), 3))
     assert landed == [0.288, 0.206, 0.291, 0.206]
 
 
@@ -130,7 +130,7 @@ def test_the_paper_schedule_takes_its_row_as_it_is(layers, R):
     assert (plan.p_init, plan.p_final, plan.t_mid, plan.l_div) == PAPER_ROWS[layers, R] == reference.PAPER[layers, R]
     assert plan.t == 0
     assert plan.thin_to is None
-    assert list(plan.alive) == reference.omnidrop(1600, 64, 144, layers, R, schedule="paper")["alive"]
+    assert list(plan.kept) == reference.omnidrop(1600, 64, 144, layers, R, schedule="paper")["kept"]
 
 
 @pytest.mark.parametrize(("layers", "R"), [(28, 0.25), (32, 0.3), (36, 0.5)])
@@ -161,7 +161,7 @@ def test_any_retention_is_reached_where_audio_guides(clip, layers, R, curve):
     plan = solve_omnidrop(clip, layers, R, ScheduleOptions(curve=curve, guidance="audio"))
     assert off_target(plan, R) <= 1
     audio = plan.keep_audio if plan.thin_audio is None else plan.thin_audio
-    assert 1 <= audio <= plan.alive[-1]
+    assert 1 <= audio <= plan.kept[-1]
 
 
 @settings(max_examples=100, deadline=None)
@@ -169,7 +169,7 @@ def test_any_retention_is_reached_where_audio_guides(clip, layers, R, curve):
 def test_even_a_retention_below_five_percent_is_reached(clip, layers, R):
     plan = solve_omnidrop(clip, layers, R)
     assert off_target(plan, R) <= 1
-    assert plan.alive[-1] >= 1
+    assert plan.kept[-1] >= 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -186,7 +186,7 @@ def test_the_counts_are_those_of_the_slow_reading(clip, layers, R, curve, layer_
     slow = reference.omnidrop(
         clip.n_audio, clip.grids, clip.tokens_per_grid, layers, R, curve=curve, plp=layer_level, guidance=guidance
     )
-    slow["alive"] = tuple(slow["alive"])
+    slow["kept"] = tuple(slow["kept"])
     slow["rho"] = pytest.approx(slow["rho"], abs=1e-12)
     assert {name: getattr(plan, name) for name in slow} == slow
 
@@ -195,14 +195,14 @@ def test_the_counts_are_those_of_the_slow_reading(clip, layers, R, curve, layer_
 @given(clips(), DEPTHS, RETENTIONS)
 def test_a_plan_agrees_with_itself(clip, layers, R):
     plan = solve_omnidrop(clip, layers, R)
-    assert len(plan.alive) == layers
+    assert len(plan.kept) == layers
     assert len(plan.p) == len(plan.drops) == layers - 1
-    assert plan.alive[0] == (plan.thin_to or plan.keep_audio + plan.keep_video)
+    assert plan.kept[0] == (plan.thin_to or plan.keep_audio + plan.keep_video)
     assert plan.keep_audio == round(plan.share_audio * clip.n_audio)
     assert plan.keep_video == sum(
         TemporalMerge.at(plan.rho, clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid)
     )
-    assert drops(plan.alive[0], plan.p) == plan.drops
+    assert drops(plan.kept[0], plan.p) == plan.drops
 
 
 def test_the_input_level_opens_with_retention():
@@ -233,7 +233,7 @@ def test_the_exact_schedule_starts_from_the_constants_of_methods_md(layers, R, c
 def test_a_tie_between_the_two_ends_goes_to_the_lower_rate():
     # One token leaves or none: with n = 2 over 4 layers, R = 0.9375 lies midway between 8/8 and 7/8.
     plan = solve_omnidrop(ClipTokens(2, 0, 0), 4, 0.9375)
-    assert plan.alive == (2, 2, 2, 2)
+    assert plan.kept == (2, 2, 2, 2)
 
 
 def test_where_the_input_level_leaves_too_few_t_rises_to_the_first_that_is_enough():
@@ -245,7 +245,7 @@ def test_where_the_input_level_leaves_too_few_t_rises_to_the_first_that_is_enoug
     def left(t):
         return sum(TemporalMerge.at(0.8 * (1 - t), clip.tokens_per_grid).counts(clip.grids, clip.tokens_per_grid))
 
-    assert left(0) < 0.3 * clip.n <= plan.alive[0] == left(plan.t)
+    assert left(0) < 0.3 * clip.n <= plan.kept[0] == left(plan.t)
     assert left(plan.t - 1e-6) < 0.3 * clip.n
 
 
@@ -260,7 +260,7 @@ def test_the_input_is_thinned_to_the_largest_m_where_no_rate_is_enough():
     plan = solve_omnidrop(CLIP, 4, 0.05)
     assert (plan.p_init, plan.p_final) == (0.9, 0.9)
     assert plan.retention <= 0.05
-    one_more = alive_counts(plan.thin_to + 1, drops(plan.thin_to + 1, plan.p))
+    one_more = kept_counts(plan.thin_to + 1, drops(plan.thin_to + 1, plan.p))
     assert retention(one_more, CLIP.n) > 0.05
 
 
@@ -274,7 +274,7 @@ def test_p_init_gives_way_where_it_drops_too_much_by_itself():
 
 def test_the_input_level_alone_leaves_the_same_in_every_layer():
     plan = solve_omnidrop(CLIP, 28, 0.3, ScheduleOptions(plp=False))
-    assert set(plan.alive) == {round(0.3 * CLIP.n)}
+    assert set(plan.kept) == {round(0.3 * CLIP.n)}
     assert set(plan.p) == {0.0}
     assert plan.share_audio / 0.7 == pytest.approx(plan.share_video / 0.4)
 
@@ -285,13 +285,13 @@ def test_the_input_level_alone_leaves_the_same_in_every_layer():
 @pytest.mark.parametrize("clip", [CLIP, ClipTokens(100, 0, 0), ClipTokens(0, 3, 5)])
 def test_retention_1_is_the_untouched_model(clip, schedule, layer_level, guidance):
     plan = solve_omnidrop(clip, 28, 1.0, ScheduleOptions(schedule, plp=layer_level, guidance=guidance))
-    assert set(plan.alive) == {clip.n}
+    assert set(plan.kept) == {clip.n}
     assert (plan.keep_audio, plan.keep_video, plan.thin_to) == (clip.n_audio, clip.n_video, None)
 
 
 def test_a_clip_without_tokens_has_nothing_to_lose():
     plan = solve_omnidrop(ClipTokens(0, 0, 0), 28, 0.3)
-    assert set(plan.alive) == {0}
+    assert set(plan.kept) == {0}
     assert plan.retention == 1.0
 
 
@@ -315,6 +315,6 @@ def test_audio_can_guide_only_where_there_is_audio_and_video(clip):
 def test_where_audio_guides_no_audio_token_leaves_after_a_layer():
     clip = ClipTokens(n_audio=3000, grids=8, tokens_per_grid=20)  # so much audio that thinning must help
     plan = solve_omnidrop(clip, 28, 0.3, ScheduleOptions(guidance="audio"))
-    assert plan.alive[-1] == plan.thin_audio
+    assert plan.kept[-1] == plan.thin_audio
     assert plan.thin_audio < plan.keep_audio
     assert off_target(plan, 0.3) <= 1

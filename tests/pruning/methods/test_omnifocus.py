@@ -93,7 +93,7 @@ def test_what_enters_is_what_the_plain_reading_says(name, R):
         plan = OmniFocus(R).plan(counts, 28)
         index = entered(OmniFocus(R), tokens, plan).tolist()
         assert index == slow_entering(tokens, R, R)
-        assert plan.alive == (len(index),) * 28
+        assert plan.kept == (len(index),) * 28
 
 
 @pytest.mark.parametrize(("r_video", "r_audio"), [(0.1, 0.6), (0.0, 1.0), (1.0, 0.0), (0.25, None)])

@@ -240,7 +240,7 @@ def test_fastv_cuts_once(shape, R, tied):
     n = len(tokens.modality)
     plan = method.plan(tokens.counts, LAYERS)
     counts = reference.fastv(n, LAYERS, R)
-    assert list(plan.alive) == counts
+    assert list(plan.kept) == counts
     scores = torch.rand(LAYERS - 1, n, generator=torch.Generator().manual_seed(3))
     if tied:
         scores = (scores * 4).floor() / 4
@@ -256,7 +256,7 @@ def test_fastv_can_not_go_below_two_layers(layers, R):
     with pytest.raises(UsageError, match=rf"fastv can't .* floor here is {2 / layers:.4f}") as error:
         method.plan(ClipTokens(100, 4, 25), layers)
     assert error.value.floor == error.value.nearest == 2 / layers
-    assert registry.create("fastv", 2 / layers).plan(ClipTokens(100, 4, 25), layers).alive[0] == 200
+    assert registry.create("fastv", 2 / layers).plan(ClipTokens(100, 4, 25), layers).kept[0] == 200
 
 
 @pytest.mark.parametrize("R", [0.3, 0.5, 0.75, 0.95])
@@ -281,7 +281,7 @@ def test_dycoke_is_ttm_at_the_rate_that_meets_R(shape, R):
         modality = [int(kind == AUDIO) for kind in tokens.modality]
         kept, _ = reference.in_sequence(modality, video_kept, range(counts.n_audio), {})
         assert enter("dycoke", tokens, R, **options) == (kept, None)
-        assert len(kept) == registry.create("dycoke", R, **options).plan(counts, LAYERS).alive[0]
+        assert len(kept) == registry.create("dycoke", R, **options).plan(counts, LAYERS).kept[0]
 
 
 def test_dycokes_floor_is_the_one_of_methods_md():
@@ -307,7 +307,7 @@ def landed(name, tokens, R):
         first = entered(method, tokens, plan)
     except Unreachable as error:
         return error
-    return (sum(plan.alive) if method.exact_plan else 28 * len(first)) / (28 * len(tokens.modality))
+    return (sum(plan.kept) if method.exact_plan else 28 * len(first)) / (28 * len(tokens.modality))
 
 
 @pytest.mark.parametrize("R", [0.1, 0.2, 0.3, 0.5, 0.7])

@@ -211,9 +211,9 @@ def test_survivors_are_those_of_the_plain_reading(name, R):
     scores = torch.rand(LAYERS - 1, tokens.counts.n, generator=torch.Generator().manual_seed(2)) * 0.4
     alive = run_layers(method, plan, tokens, entered(method, tokens, plan), scores)
     assert [index.tolist() for index in alive] == slow_alive(tokens, R, LAYERS, scores)
-    assert len(alive[0]) == plan.alive[0]
+    assert len(alive[0]) == plan.kept[0]
     assert sum(map(len, alive)) / (LAYERS * tokens.counts.n) == pytest.approx(plan.retention, abs=0.01)
-    assert not any(plan.alive[12:])
+    assert not any(plan.kept[12:])
 
 
 @pytest.mark.parametrize("R", [0.1, 0.15, 0.25, 0.35])
@@ -275,7 +275,7 @@ def test_above_the_ceiling_is_an_error_that_names_it():
     with pytest.raises(AboveCeiling, match=r"its ceiling here is 0\.8214") as raised:
         Seats(0.9).plan(CHUNKS, 28)
     assert Seats(raised.value.nearest).plan(CHUNKS, 28).retention == 23 / 28
-    assert Seats(1.0).plan(CHUNKS, 28).alive == (CHUNKS.n,) * 28
+    assert Seats(1.0).plan(CHUNKS, 28).kept == (CHUNKS.n,) * 28
 
 
 def test_a_published_row_far_from_its_retention_on_a_clip_is_an_error_that_names_what_it_comes_to():

@@ -102,20 +102,20 @@ def drops(n0: int, ps: Sequence[float], droppable: int | None = None) -> tuple[i
     Args:
         droppable: how many of the n0 may leave at all (the video tokens, for guidance="audio"); None: all.
     """
-    alive, left, counts = n0, n0 if droppable is None else droppable, []
+    kept, left, counts = n0, n0 if droppable is None else droppable, []
     for p in ps:
-        k = min(floor_count(alive * p), left)
+        k = min(floor_count(kept * p), left)
         counts.append(k)
-        alive, left = alive - k, left - k
+        kept, left = kept - k, left - k
     return tuple(counts)
 
 
-def alive_counts(n0: int, drops: Sequence[int]) -> tuple[int, ...]:
+def kept_counts(n0: int, drops: Sequence[int]) -> tuple[int, ...]:
     """(L,) tokens kept at layers 0 … L-1, where drops[l] are pruned after layer l."""
-    alive = [n0]
+    kept = [n0]
     for k in drops:
-        alive.append(alive[-1] - k)
-    return tuple(alive)
+        kept.append(kept[-1] - k)
+    return tuple(kept)
 
 
 def nominal_t(retention: float) -> float:
@@ -233,7 +233,7 @@ class _Budget:
         entry = self._input_level(t)
         p_init, p_final = self._solve_rates(entry)
         plan = self._plan(entry, t, p_init, p_final)
-        if p_init == p_final == _MAX_RATE and not self._reaches(sum(plan.alive)):
+        if p_init == p_final == _MAX_RATE and not self._reaches(sum(plan.kept)):
             plan = self._plan(entry, t, p_init, p_final, self._solve_thinning(entry))
         return plan
 
@@ -270,7 +270,7 @@ class _Budget:
         """(p_init, p_final) whose sum of kept tokens is nearest to the goal; (0.9, 0.9) where all leave too many."""
 
         def total(p_init: float, p_final: float) -> int:
-            return sum(self._alive(entry, None, self._rates(p_init, p_final)))
+            return sum(self._kept(entry, None, self._rates(p_init, p_final)))
 
         p_init = self.constants.p_init
         if total(p_init, 0.0) < self._goal - SLACK:
@@ -292,7 +292,7 @@ class _Budget:
         low, high = 1, entry.n
         while low < high:
             m = (low + high + 1) // 2
-            if self._reaches(sum(self._alive(entry, m, rates))):
+            if self._reaches(sum(self._kept(entry, m, rates))):
                 low = m
             else:
                 high = m - 1
@@ -309,14 +309,14 @@ class _Budget:
             return None
         return -(-m * entry.keep_audio // entry.n)
 
-    def _alive(self, entry: _InputLevel, m: int | None, rates: Sequence[float]) -> tuple[int, ...]:
+    def _kept(self, entry: _InputLevel, m: int | None, rates: Sequence[float]) -> tuple[int, ...]:
         """(L,) kept tokens where `entry`, thinned to m tokens (None: not thinned), meets `rates`."""
         n0 = entry.n if m is None else m
         droppable = None
         if self.options.guidance == "audio":
             audio = self._thin_audio(entry, m)
             droppable = n0 - (entry.keep_audio if audio is None else audio)
-        return alive_counts(n0, drops(n0, rates, droppable))
+        return kept_counts(n0, drops(n0, rates, droppable))
 
     def _plan(
         self, entry: _InputLevel, t: float | None, p_init: float, p_final: float, thin_to: int | None = None
@@ -326,7 +326,7 @@ class _Budget:
         rates = self._rates(p_init, p_final)
         return OmniDropPlan(
             clip=self.clip,
-            alive=self._alive(entry, thin_to, rates),
+            kept=self._kept(entry, thin_to, rates),
             t=t,
             share_audio=entry.share_audio,
             share_video=entry.share_video,

@@ -158,14 +158,14 @@ def _planned(clip: ClipTokens, shares: tuple[float, float], layers: int) -> Seat
     windows = window_sizes(clip.grids, GRIDS), window_sizes(clip.n_audio, AUDIO)
     windows = [grids * clip.tokens_per_grid for grids in windows[0]], windows[1]
     factors = [keep_factors(share, layers) if share else (0.0, 0.0, 0.0) for share in shares]
-    alive = [0] * layers
+    kept = [0] * layers
     for sizes, share, keeps in zip(windows, shares, factors, strict=True):
         counts = [sum(entering(size, share) for size in sizes)]
         for keep in keeps:
             counts.append(kept_count(counts[-1], keep))
-        _add(alive, counts, points)
+        _add(kept, counts, points)
     return SeatsPlan(
-        clip, tuple(alive), *shares, tuple(point - 1 for point in points[:3]), points[3] - 1, factors[0], factors[1]
+        clip, tuple(kept), *shares, tuple(point - 1 for point in points[:3]), points[3] - 1, factors[0], factors[1]
     )
 
 
@@ -174,10 +174,10 @@ def kept_count(count: int, keep: float) -> int:
     return max(1, round(keep * count)) if count else 0
 
 
-def _add(alive: list[int], counts: Sequence[int], points: Sequence[int]) -> None:
+def _add(kept: list[int], counts: Sequence[int], points: Sequence[int]) -> None:
     """Add a modality's tokens to all layers: so many from each point on."""
     start = 0
     for count, stop in zip(counts, points, strict=True):
         for layer in range(start, stop):
-            alive[layer] += count
+            kept[layer] += count
         start = stop
