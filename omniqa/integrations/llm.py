@@ -58,7 +58,7 @@ class Omniqa(llm.Model):
     attachment_types = MediaTypes({"video/*", "audio/*"})
 
     class Options(llm.Options):
-        """What `llm -o NAME VALUE` sets."""
+        """The options of a prompt."""
 
         model: str | None = Field(None, description="Hub id, folder or nano, without a server. Default: OMNIQA_MODEL.")
         method: str | None = Field(None, description="How tokens are pruned; `omniqa methods` lists the methods.")
