@@ -31,7 +31,7 @@ def differ(one, other):
     """The largest difference of two prefills' logits, once everything else is seen to be the same."""
     a, b = one.result, other.result
     assert [index.tolist() for index in a.alive] == [index.tolist() for index in b.alive]
-    assert (a.attended - b.attended).abs().max() <= 1e-5
+    assert (a.surplus - b.surplus).abs().max() <= 1e-5
     for mine, theirs in zip(a.scores, b.scores, strict=True):
         assert (mine is None) == (theirs is None)
         assert mine is None or (mine - theirs).abs().max() <= 1e-5
