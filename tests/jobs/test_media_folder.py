@@ -109,7 +109,13 @@ def test_nanos_questions_are_the_fixed_test_set_with_chance_levels():
     assert [question.number for question in questions] == list(range(len(questions)))
     assert questions[: len(NanoClips().questions(2))] == NanoClips().questions(2), "more clips only add questions"
     for question, original in zip(questions, expected, strict=True):
-        assert question.groups == {"task": original.task, "kind": original.kind, "modality": original.modality}
+        moments = "one" if len(original.evidence) == 1 else "several"
+        assert question.groups == {
+            "task": original.task,
+            "kind": original.kind,
+            "modality": original.modality,
+            "moments": moments,
+        }
         assert question.chance == world.chance(original.kind, original.options is not None)
 
 
