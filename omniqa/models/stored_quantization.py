@@ -3,12 +3,13 @@
 transformers' own quantizers load them (`omniqa.models.qwen2_5_omni.quantized`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from omniqa.errors import ModelError
+from omniqa.models.hub import CONFIG
 from omniqa.typed_json import WrongEntry, quotable
 
 SETTINGS = "quantization_config"
@@ -108,14 +109,28 @@ def require_packages(name: str, quantization: StoredQuantization) -> None:
     missing = [package for package in known.packages if find_spec(package) is None] if known else []
     if known and missing:
         raise ModelError(
-            f"{name} is quantised ({quantization.method}), and that needs {', '.join(missing)}.",
+            f"{name}: {CONFIG} says that it is quantised ({quantization.method}), and that needs {', '.join(missing)}.",
             advice=f"Install it by pip install 'omniqa[{known.extra}]'.",
+        )
+
+
+def require_packed(name: str, quantization: StoredQuantization, packed: Collection[str]) -> None:
+    """Make sure that some layers (`packed`) of a checkpoint are quantised if its configuration says so.
+
+    Raises:
+        ModelError: all of them are floats.
+    """
+    if not packed:
+        raise ModelError(
+            f"{name}: {CONFIG} says that it is quantised ({quotable(quantization.method)}), but all its weights are "
+            "floats.",
+            advice=f"Take {SETTINGS} out of it, or get the checkpoint again.",
         )
 
 
 def failed(name: str, quantization: StoredQuantization, reason: str) -> ModelError:
     """The error for quantised weights that transformers does not load."""
     return ModelError(
-        f"{name}: transformers can't load these weights, quantised by {quotable(quantization.method)}, here "
-        f"({quotable(reason)})."
+        f"{name}: transformers can't load these weights here, which {CONFIG} says are quantised by "
+        f"{quotable(quantization.method)} ({quotable(reason)})."
     )

@@ -32,7 +32,7 @@ from omniqa.models.qwen2_5_omni.tensors import (
 )
 from omniqa.models.qwen2_5_omni.tokenizer import TOKENIZERS
 from omniqa.models.reading import read_json
-from omniqa.models.stored_quantization import StoredQuantization, require_packages
+from omniqa.models.stored_quantization import StoredQuantization, require_packages, require_packed
 from omniqa.typed_json import WrongEntry, entry, mapping_of, optional, quotable, record, text
 
 __all__ = [
@@ -191,6 +191,8 @@ def find_checkpoint(
     shards, stored = _stored_tensors(model, files, prefix, on_step, before_download)
     _fetch_tokenizer(model, files)
     own = _own_tensors(model, config, shards, stored, quantization is not None)
+    if quantization is not None:
+        require_packed(model, quantization, own.packed)
     floats = [stored[tensor] for tensor in own.plain]
     taken = own.names
     return Checkpoint(

@@ -44,6 +44,16 @@ def put(file: str, *path: Any) -> Edit:
     return edit
 
 
+def all_of(*edits: Edit) -> Edit:
+    """Make several edits, one after the other."""
+
+    def edit(folder: Path) -> None:
+        for one in edits:
+            one(folder)
+
+    return edit
+
+
 def text(file: str, *contents: bytes) -> list[Edit]:
     """Write each of the contents in place of a file."""
     return [lambda folder, content=content: write(folder, file, content) for content in contents]
@@ -303,7 +313,15 @@ KINDS: dict[str, tuple[str, list[Edit]]] = {
     "other models": (
         CONFIG,
         [put(CONFIG, "model_type", value) for value in ("llama", None, ["qwen2_5_omni"], GONE)]
-        + [put(CONFIG, "quantization_config", {"quant_method": "awq"})],
+        + [all_of(put(CONFIG, "quantization_config", {"quant_method": "awq"}), put(CONFIG, "model_type", "qwen2_vl"))],
+    ),
+    "quantised in name only": (
+        CONFIG,
+        [put(CONFIG, "quantization_config", {"quant_method": method})
+         for method in ("awq", "gptq", "fp8", "torchao", "bitsandbytes")]
+        + [put(CONFIG, *place, "quantization_config", {"quant_method": "fp8"}) for place in (TEXT[:1], TEXT)]
+        + [put(CONFIG, "quantization_config", value)
+           for value in ({"quant_method": "abacus"}, {"load_in_8bit": True}, {}, "awq", {"quant_method": "x" * 10**6})],
     ),
     "token ids": (
         "",  # one of them fits the file, but not the tokenizer
