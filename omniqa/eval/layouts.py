@@ -19,6 +19,8 @@ AUTO, PLAIN = "auto", "jsonl"
 _TASK = re.compile(r"task\d+")
 _WORLDSENSE_NAMES = {"candidates", "task_domain", "audio_class"}
 _LENGTHS = ("short", "medium", "long")  # what Video-MME calls durations
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})", re.ASCII)
+_MINUTES = (1, 5, 10, 30)  # the ends of OmniVideoBench's groups, which they include
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,25 @@ def _is_omnivideobench(fields: Mapping[str, Any]) -> bool:
 
 def _omnivideobench(record: Record, number: int) -> SetQuestion:
     groups = record.groups({"domain": "video_type", "task": "question_type", "audio": "audio_type"})
+    groups |= _by_minutes(record.fields.get("duration"))
     clip, text = _mp4(record.text("video", "video_path", "video_id")), record.text("question")
     answer = "correct_option" if "correct_option" in record.fields else "answer"
     return _chosen(record, number, clip, text, record.choices(), answer, groups)
+
+
+def _by_minutes(duration: Any) -> dict[str, str]:
+    """OmniVideoBench's groups by the clip's length, of "MM:SS" or "H:MM:SS"; what is not so is not grouped."""
+    read = _CLOCK.fullmatch(duration.strip()) if isinstance(duration, str) else None
+    if read is None:
+        return {}
+    hours, minutes, seconds = (int(part or 0) for part in read.groups())
+    length = hours * 60 + minutes + seconds / 60
+    above = 0
+    for limit in _MINUTES:
+        if length <= limit:
+            return {"duration": f"{above}-{limit} min"}
+        above = limit
+    return {"duration": f"over {above} min"}
 
 
 LAYOUTS = {

@@ -153,7 +153,7 @@ EXPECTED = {
     ],
     "omnivideobench": [
         SetQuestion(0, "video_1.mp4", "What is meant?", "C", OPTIONS,
-                 by(domain="Vlog", task="reference reasoning", audio="Speech"), 0.25)
+                 by(domain="Vlog", task="reference reasoning", audio="Speech", duration="1-5 min"), 0.25)
     ],
 }  # fmt: skip
 
@@ -162,6 +162,19 @@ EXPECTED = {
 def test_a_published_layout_is_recognised_and_read(tmp_path, layout):
     assert read(tmp_path, PUBLISHED[layout]) == EXPECTED[layout]
     assert read(tmp_path, PUBLISHED[layout], layout) == EXPECTED[layout]
+
+
+@pytest.mark.parametrize(
+    ("duration", "group"),
+    [
+        ("00:10", "0-1 min"), ("01:00", "0-1 min"), ("01:01", "1-5 min"), ("10:00", "5-10 min"), ("29:59", "10-30 min"),
+        ("30:00", "10-30 min"), ("1:02:03", "over 30 min"), ("90:00", "over 30 min"), ("soon", None), (208, None),
+        ("9" * 5000 + ":00", None), ("", None), (None, None),
+    ],
+)  # fmt: skip
+def test_omnivideobench_is_grouped_by_its_clips_minutes(tmp_path, duration, group):
+    (question,) = read(tmp_path, [OMNIVIDEOBENCH[0] | {"duration": duration}])
+    assert question.groups.get("duration") == group
 
 
 @pytest.mark.parametrize("layout", PUBLISHED)
