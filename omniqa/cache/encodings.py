@@ -35,7 +35,7 @@ from omniqa.models.base import MediaShape
 from omniqa.models.encoded_media import AudioEncoding, EncodedMedia
 from omniqa.pruning.vision_rule import VisionRule
 
-FORMAT = 5  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
+FORMAT = 6  # counts up whenever the same file and model would be encoded otherwise, or written otherwise
 # As safetensors calls them.
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: MASK}
 _TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}

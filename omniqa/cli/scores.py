@@ -25,6 +25,8 @@ def show(made: Mapping[str, Any]) -> None:
     _show_columns([cell for cell in cells if cell["by"] == ALL])
     for by in dict.fromkeys(cell["by"] for cell in cells if cell["by"] != ALL):
         _show_groups(by, [cell for cell in cells if cell["by"] == by], made["columns"])
+    if made["evidence"]:
+        _show_evidence(made["evidence"])
     if made["pairs"]:
         _show_pairs(made["pairs"])
     if made["peak_rss_bytes"] is not None:
@@ -77,6 +79,40 @@ def _show_groups(by: str, cells: list[dict[str, Any]], columns: list[str]) -> No
         rows.append((group, str(max(cell["n"] for cell in mine)), _percent(mine[0]["chance"]), *shares))
     heads = (tables.name(by), tables.number("questions", rank=2), tables.number("chance %", rank=1))
     console.results((*heads, *map(tables.number, columns)), rows)
+
+
+def _show_evidence(cells: list[dict[str, Any]]) -> None:
+    """How often the evidence of right answers points to the true moment, chance in parentheses."""
+    columns = (
+        tables.name("evidence of right answers"),
+        tables.name("method"),
+        tables.number("questions", rank=2),
+        tables.number("top chunk % (chance)"),
+        tables.number("95 %", rank=3),
+        tables.number("top three % (chance)", rank=1),
+        tables.number("mean rank (chance)", rank=4),
+        tables.number("IoU % (chance)", rank=5),
+        tables.number("first chunk % (chance)", rank=6),
+    )
+    rows = [
+        (
+            cell["group"],
+            cell["column"],
+            str(cell["n"]),
+            _with_chance(cell, "top"),
+            f"{100 * cell['top_low']:.1f}-{100 * cell['top_high']:.1f}",
+            _with_chance(cell, "top3"),
+            f"{cell['rank']:.2f} ({cell['rank_chance']:.2f})",
+            _with_chance(cell, "iou"),
+            _with_chance(cell, "first"),
+        )
+        for cell in cells
+    ]
+    console.results(columns, rows)
+
+
+def _with_chance(cell: Mapping[str, Any], name: str) -> str:
+    return f"{_percent(cell[name])} ({_percent(cell[f'{name}_chance'])})"
 
 
 def _show_pairs(pairs: list[dict[str, Any]]) -> None:

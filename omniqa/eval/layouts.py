@@ -5,7 +5,7 @@ docs/eval.md says where each layout is described.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,8 +105,10 @@ def _plain(record: Record, number: int) -> SetQuestion:
     if options is None and holds_lettered_lines(text):
         raise UsageError(f"{record.where}: 'question' holds options on its lines; put them into 'options' as a list.")
     if options is None:
-        return SetQuestion(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
-    return _chosen(record, number, clip, text, options, "answer", groups)
+        question = SetQuestion(number, clip, text, record.text("answer"), None, groups, _open_chance(groups))
+    else:
+        question = _chosen(record, number, clip, text, options, "answer", groups)
+    return replace(question, evidence=record.spans("evidence"))
 
 
 def _open_chance(groups: Groups) -> float | None:

@@ -72,7 +72,16 @@ class NanoClips:
                 moments = "one" if len(asked.evidence) == 1 else "several"
                 groups = {"task": asked.task, "kind": asked.kind, "modality": asked.modality, "moments": moments}
                 chance = world.chance(asked.kind, choices=asked.options is not None)
-                yield SetQuestion(0, str(script.seed), asked.text, asked.answer, asked.options, groups, chance)
+                yield SetQuestion(
+                    0,
+                    str(script.seed),
+                    asked.text,
+                    asked.answer,
+                    asked.options,
+                    groups,
+                    chance,
+                    evidence=asked.evidence,
+                )
 
     def source(self, clip: str, pixels: tuple[int, int]) -> "Clip":
         """Draw a clip, at the times and in the size at which frames of a file would be taken."""

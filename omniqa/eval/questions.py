@@ -22,6 +22,8 @@ class SetQuestion:
         groups: what it is counted by, as "task" → "counting"; a tuple counts in each of its groups.
         chance: the share of right answers by guessing; None where nobody knows.
         written: the options as the set writes them, with their letters; empty: as omniqa writes them.
+        evidence: spans (start, end) in seconds on the clip's clock in which the answer is seen or heard; empty if the
+            set does not say.
         fault: why nobody can answer it right, as a message; None in a question that can be asked.
     """
 
@@ -33,6 +35,7 @@ class SetQuestion:
     groups: Groups = field(default_factory=dict)
     chance: float | None = None
     written: tuple[str, ...] = field(default=(), compare=False)
+    evidence: tuple[tuple[float, float], ...] = field(default=(), compare=False)
     fault: str | None = field(default=None, compare=False)
 
     @property

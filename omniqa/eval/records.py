@@ -1,5 +1,6 @@
 """Fields of a dataset's record, checked as they are read."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +10,17 @@ from omniqa.errors import UsageError
 from omniqa.eval import options as forms
 from omniqa.eval.options import Options
 from omniqa.eval.questions import LETTERS
+from omniqa.media.access import CLIP_SECONDS
 
 _LETTER = re.compile(r"\s*[(\[]?([A-Za-z])(?:[.):\]]|\s*$)\s*")
+
+
+def _is_span(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    if not all(isinstance(time, int | float) and not isinstance(time, bool) for time in value):
+        return False
+    return 0 <= value[0] < value[1] <= CLIP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,24 @@ class Record:
         if isinstance(value, list | tuple):
             return tuple(dict.fromkeys(str(one).strip() for one in value if one is not None and str(one).strip()))
         return () if forms.is_missing(value) or value == "" else (self.text(field),)
+
+    def spans(self, name: str) -> tuple[tuple[float, float], ...]:
+        """Spans of seconds as [[start, end], …], in a list or as JSON; none if the field holds something else.
+
+        Raises:
+            UsageError: it is a list of lists, but these are no spans.
+        """
+        value = self.fields.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("[["):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = [[value]]
+        if not isinstance(value, list | tuple) or not any(isinstance(one, list | tuple) for one in value):
+            return ()
+        if not all(map(_is_span, value)):
+            raise UsageError(f"{self.where}: {name!r} must be a list of [start, end] in seconds, not {value!r:.200}.")
+        return tuple((float(start), float(end)) for start, end in value)
 
     def options(self) -> Options | None:
         """The options, wherever the record holds them; None if it holds none.

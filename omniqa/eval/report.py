@@ -7,6 +7,7 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
+from omniqa.eval import evidence
 from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import SetQuestion
 from omniqa.eval.statistics import Paired, clustered, paired_bootstrap, wilson
@@ -58,6 +59,7 @@ def report(
             for group, members in groups.items()
             for column in columns
         ],
+        "evidence": evidence.cells(questions, [column.name for column in columns], rows),
         "pairs": [_pair(first, second, questions, rows) for first, second in _to_compare(columns, baseline)],
         "peak_rss_bytes": max((row["peak_rss_bytes"] for row in rows.values() if "error" not in row), default=None),
         "failures": [

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from omniqa.eval.evidence import MEASURES, measure
 from omniqa.eval.protocol import Protocol
 from omniqa.eval.questions import SetQuestion
 from omniqa.file_state import FileState, as_field
@@ -65,22 +66,26 @@ class EvalRows:
         """The line of an answer."""
         question, stats, retention = asked.request.question, answer.stats, answer.retention
         result = self.protocol.scorer.score(question, answer.text)
-        return self._line(asked, OK, answer.model) | {
-            "answer": answer.text,
-            "said": result.said,
-            "expected": question.answer,
-            "correct": result.correct,
-            "achieved": retention.achieved,
-            "at_floor": retention.target != asked.request.column.pruner.target,
-            "encoders_s": asked.encoders_s,
-            "input_pruning_s": stats.timing_s["input_pruning"],
-            "prefill_s": stats.timing_s["prefill"],
-            "generate_s": stats.timing_s["generate"],
-            "generated": stats.tokens.generated,
-            "peak_rss_bytes": stats.peak_rss_bytes,
-            "peak_device_bytes": stats.peak_device_bytes,
-            "warnings": list(stats.media.warnings),
-        }
+        return (
+            self._line(asked, OK, answer.model)
+            | {
+                "answer": answer.text,
+                "said": result.said,
+                "expected": question.answer,
+                "correct": result.correct,
+                "achieved": retention.achieved,
+                "at_floor": retention.target != asked.request.column.pruner.target,
+                "encoders_s": asked.encoders_s,
+                "input_pruning_s": stats.timing_s["input_pruning"],
+                "prefill_s": stats.timing_s["prefill"],
+                "generate_s": stats.timing_s["generate"],
+                "generated": stats.tokens.generated,
+                "peak_rss_bytes": stats.peak_rss_bytes,
+                "peak_device_bytes": stats.peak_device_bytes,
+                "warnings": list(stats.media.warnings),
+            }
+            | ({"evidence": hit.to_dict()} if (hit := measure(answer, question.evidence)) else {})
+        )
 
     def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer."""
@@ -137,4 +142,10 @@ def checked(row: Row) -> Row:
     for name, kinds in wanted.items():
         if name not in row or not isinstance(row[name], kinds):
             raise ValueError(f"it is no result of an evaluation, for {name!r} is missing or of another kind")
+    if "evidence" in row and not _is_evidence(row["evidence"]):
+        raise ValueError("it is no result of an evaluation, for its 'evidence' lacks a measure")
     return row
+
+
+def _is_evidence(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(name), int | float) for name in MEASURES)

@@ -121,9 +121,10 @@ class Clip:
         end = times[-1] + step if times else Fraction(0)
         if end > CLIP_SECONDS:
             raise UsageError(f"Frames at {float(times[-1]):.6g} s can't be used: a clip lasts 30 days at most.")
+        own_size = pictures.shape[1:3]
         if count or times:
             pictures, times = _even(_at_model_size(pictures, times, geometry), times, step)
-        info = _array_info(pictures, times, end, sound)
+        info = _array_info(own_size, times, end, sound)
         return cls(info, Fraction(0), info.duration, pictures, times, sound)
 
 
@@ -366,10 +367,10 @@ def _at_model_size(frames: np.ndarray, times: tuple[Fraction, ...], geometry: Ge
     return sized
 
 
-def _array_info(frames: np.ndarray, times: tuple[Fraction, ...], end: Fraction, sound: np.ndarray) -> MediaInfo:
+def _array_info(size: tuple[int, ...], times: tuple[Fraction, ...], end: Fraction, sound: np.ndarray) -> MediaInfo:
     """What a file of these frames and this sound would hold."""
     zero, seconds = Fraction(0), Fraction(len(sound), SAMPLE_RATE)
-    height, width = frames.shape[1:3]
+    height, width = size
     video = VideoStream(times[0], end, width, height, 0, None, "rawvideo") if times else None
     audio = AudioStream(zero, seconds, SAMPLE_RATE, 1, "pcm_f32le") if len(sound) else None
     return MediaInfo("arrays", "arrays", max(end, seconds), video, audio)

@@ -31,6 +31,7 @@ class MediaSummary:
         pixel_aspect: the stored pixels' width by their height, as 64:45; None without a picture.
         deinterlaced: frames that were stored as two fields.
         padded: those of another shape than the file's first frame.
+        picture_width, picture_height: of the file's picture as it is shown, upright and with square pixels; 0 without.
     """
 
     duration_s: float
@@ -48,6 +49,8 @@ class MediaSummary:
     pixel_aspect: str | None = None
     deinterlaced: int = 0
     padded: int = 0
+    picture_width: int = 0
+    picture_height: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

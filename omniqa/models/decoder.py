@@ -92,7 +92,8 @@ class Decoder:
         x = self.finish(last, rows.x[-1:], self.attention.causal(q, keys, values))
         progress(1.0)
         scorer = pruner.scorer
-        return PrefillOutput(self.logits(x[-1]), scorer.surplus, pruner.alive, pruner.cached, [*scorer.scores, None])
+        scores = [*scorer.scores, None]
+        return PrefillOutput(self.logits(x[-1]), scorer.asked, scorer.unasked, pruner.alive, pruner.cached, scores)
 
     @torch.inference_mode()
     def prefill_media(

@@ -19,18 +19,19 @@ Project = Callable[[int, Tensor, Rotary, int], tuple[Tensor, Tensor, Tensor]]
 class QueryScorer:
     """Attention that rows of the prompt give the audio and video tokens, layer by layer.
 
-    surplus: (n,) float32, see PrefillOutput; of the layers seen.
+    asked, unasked: (layers - 1, n) float32, see PrefillOutput; 0 in layers not seen yet.
     scores: S_i of each layer, as the method counts it, or as "prompt" rows give it if it counts none; None where it was
         not needed.
     """
 
     def __init__(self, prompt: PrefillInput, method: AnyMethod, layers: int) -> None:
-        self.surplus = torch.zeros(len(prompt.chunk), device=prompt.embeddings.device)
+        self.asked = torch.zeros(layers, len(prompt.chunk), device=prompt.embeddings.device)
+        self.unasked = torch.zeros_like(self.asked)
         self.scores: list[Tensor | None] = []
         needed = method.need(Scores)
         self.rows = needed.rows if needed else None
         self._from_span = method.drop_point == "attention" and self.rows in (None, "prompt")
-        self._prompt, self._layers = prompt, layers
+        self._prompt = prompt
         self._span = len(prompt.embeddings) - prompt.media.stop - prompt.earlier
         self._audio = _count_audio(prompt) if self.rows == "audio" else 0
 
@@ -41,8 +42,9 @@ class QueryScorer:
         """
         span = torch.arange(len(keys) - self._span, len(keys), device=keys.device)
         behind = torch.arange(rows.media.stop, rows.media.stop + 1, device=keys.device)
-        asked, unasked = (self._received(q, keys, rows, places) for places in (span[-1:], behind))
-        self.surplus[rows.index] += (asked - unasked) / self._layers
+        layer = len(self.scores)
+        self.asked[layer, rows.index] = self._received(q, keys, rows, span[-1:])
+        self.unasked[layer, rows.index] = self._received(q, keys, rows, behind)
         self.scores.append(self._received(q, keys, rows, span) if self._from_span else None)
 
     def score(self, q: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:

@@ -39,18 +39,25 @@ class PrefillOutput:
     """What the prefill leaves behind, beside the KV cache.
 
     logits: (vocabulary,) float32, of the answer's first token.
-    surplus: (n,) float32, by how much more attention the prompt's last row gave each of the clip's tokens than the
-        first row behind the media did, which does not see the question; averaged over all layers but the last.
+    asked: (L - 1, n) float32, the attention that the prompt's last row gave each of the clip's tokens, averaged over
+        heads, in each layer but the last; 0 where a layer did not compute the token.
+    unasked: the same of the first row behind the media, which does not see the question.
     alive: per layer, (n_l,) which of the clip's n tokens it computed.
     cached: per layer, which of these tokens its cache still holds: all, unless the method prunes caches.
     scores: per layer, (n_l,) float32 S_i as the method counts it; None where it was not needed, as in the last layer.
     """
 
     logits: Tensor
-    surplus: Tensor
+    asked: Tensor
+    unasked: Tensor
     alive: list[Tensor]
     cached: list[Tensor]
     scores: list[Tensor | None]
+
+    @property
+    def surplus(self) -> Tensor:
+        """(n,) float32: by how much `asked` exceeds `unasked`, averaged over the layers."""
+        return (self.asked - self.unasked).mean(0)
 
 
 Rotary = tuple[Tensor, Tensor]

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,8 @@ class Evidence:
         score: by how much more attention the prompt's last row gave the chunk's tokens than the first row behind the
             media, which does not see the question: the positive differences, averaged over heads and layers, summed.
         audio, video: its parts.
-        region: left, top, right and bottom, in pixels of the frames that the model saw, of the smallest box with half
-            of `video`; None if that is 0.
+        region: left, top, right and bottom, in pixels of the file's picture as it is shown (upright, with square
+            pixels), of the smallest box with half of `video`; None if that is 0, or for all but the strongest chunks.
     """
 
     start_s: float
@@ -111,7 +112,7 @@ class Answer:
 
     Attributes:
         token_ids: what was generated, the end token not included.
-        evidence: the chunks that the question drew attention to most, strongest first.
+        chunks: all chunks of the clip, in the order of the attention that the question drew to them, strongest first.
     """
 
     video: str
@@ -121,7 +122,7 @@ class Answer:
     method: str
     token_ids: tuple[int, ...]
     retention: Retention
-    evidence: tuple[Evidence, ...]
+    chunks: tuple[Evidence, ...]
     stats: Stats
     trace: Trace
 
@@ -142,6 +143,11 @@ class Answer:
             html.escape(printable(piece, LAYOUT)) for piece in (self.question, self.text, " · ".join(facts))
         )
         return f"<div><b>{question}</b><p style='white-space: pre-wrap'>{text}</p><small>{more}</small></div>"
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The strongest chunks, strongest first; at most EVIDENCE_CHUNKS."""
+        return self.chunks[:EVIDENCE_CHUNKS]
 
     @property
     def evidence_spans(self) -> tuple[EvidenceSpan, ...]:
@@ -208,7 +214,9 @@ def count_tokens(trace: Trace, text: int, generated: int) -> TokenCounts:
 def find_evidence(
     trace: Trace, surplus: NDArray[np.float32], media: EncodedMedia, geometry: Geometry
 ) -> tuple[Evidence, ...]:
-    """The chunks that the question drew attention to, strongest first; at most EVIDENCE_CHUNKS.
+    """All chunks, in the order of the attention that the question drew to them, strongest first.
+
+    The first EVIDENCE_CHUNKS of them get a region.
 
     Args:
         surplus: (n,) see `PrefillOutput`.
@@ -219,18 +227,21 @@ def find_evidence(
     chunks, rank = np.unique(trace.chunk, return_inverse=True)  # numbers may be large, their count is the tokens'
     video, audio = (np.bincount(rank, drawn * (trace.modality == kind)) for kind in (VIDEO, AUDIO))
     score = video + audio
-    strongest = np.argsort(-score, kind="stable")[:EVIDENCE_CHUNKS]
-    seconds = geometry.chunk_seconds
+    order = np.argsort(-score, kind="stable")
+    seconds, summary = geometry.chunk_seconds, media.summary
+    regions = [
+        _region(drawn[(rank == k) & (trace.modality == VIDEO)], media.shape, summary) for k in order[:EVIDENCE_CHUNKS]
+    ]
     return tuple(
         Evidence(
             start_s=media.start_s + seconds * int(chunks[k]),
-            end_s=media.start_s + min(seconds * (int(chunks[k]) + 1), media.summary.duration_s),
+            end_s=media.start_s + min(seconds * (int(chunks[k]) + 1), summary.duration_s),
             score=float(score[k]),
             audio=float(audio[k]),
             video=float(video[k]),
-            region=_region(drawn[(rank == k) & (trace.modality == VIDEO)], media.shape, geometry.token_pixels),
+            region=region,
         )
-        for k in strongest.tolist()
+        for k, region in zip_longest(order.tolist(), regions)
     )
 
 
@@ -250,10 +261,10 @@ def join_evidence(chunks: Sequence[Evidence]) -> tuple[EvidenceSpan, ...]:
     return tuple(sorted(spans, key=lambda span: -span.score))
 
 
-def _region(drawn: NDArray[np.float32], shape: MediaShape, token_pixels: int) -> tuple[int, int, int, int] | None:
-    """The smallest box of the frame with half of what is drawn to a chunk's video tokens; None if nothing is.
+def _region(drawn: NDArray[np.float32], shape: MediaShape, summary: MediaSummary) -> tuple[int, int, int, int] | None:
+    """The smallest box of the picture with half of what is drawn to a chunk's video tokens; None if nothing is.
 
-    Of boxes as small, the one with most.
+    Of boxes as small, the one with most. In pixels of the file's picture, rounded to whole ones.
     """
     if not drawn.sum() > 0:
         return None
@@ -270,5 +281,6 @@ def _region(drawn: NDArray[np.float32], shape: MediaShape, token_pixels: int) ->
                 found = ((right - left) * (bottom - top), -(columns[right] - columns[left]))
                 if found < key:
                     key, best = found, (int(left), top, int(right), bottom)
-    left, top, right, bottom = (edge * token_pixels for edge in best)
-    return left, top, right, bottom
+    left, top, right, bottom = best
+    across, down = summary.picture_width / shape.cols, summary.picture_height / shape.rows
+    return round(left * across), round(top * down), round(right * across), round(bottom * down)

@@ -268,4 +268,6 @@ def _summary(clip: Clip, grids: GridSink) -> MediaSummary:
         pixel_aspect="{}:{}".format(*picture.pixel_aspect.as_integer_ratio()) if picture else None,
         deinterlaced=clip.counts.deinterlaced,
         padded=clip.counts.padded,
+        picture_width=picture.width if picture else 0,
+        picture_height=picture.height if picture else 0,
     )

@@ -454,7 +454,7 @@ class OmniQA:
             method=pruner.name,
             token_ids=tuple(ids),
             retention=measure_retention(pruner.target, trace),
-            evidence=find_evidence(trace, prefilled.result.surplus.cpu().numpy(), video, self.model.geometry),
+            chunks=find_evidence(trace, prefilled.result.surplus.cpu().numpy(), video, self.model.geometry),
             stats=Stats(
                 tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
                 timing_s=timing,

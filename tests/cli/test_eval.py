@@ -70,6 +70,18 @@ def test_nano_is_counted_by_kind_and_modality_beside_chance(evaluate_nano):
     assert "\x1b" not in out
 
 
+def test_right_answers_of_nano_show_how_often_their_evidence_is_right(evaluate_nano, tmp_path):
+    code, out, err = evaluate_nano("--limit", 9, "--model", "nano", "-o", tmp_path)
+    assert code == 0, err
+    assert "top chunk % (chance)" in out
+    made = json.loads((tmp_path / "report.json").read_text())["evidence"]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert made[0]["group"] == "one span"
+    assert 0 < made[0]["n"] <= sum(row["correct"] for row in rows)
+    assert made[0]["top"] >= made[0]["top_chance"]
+    assert next(line for line in out.splitlines() if line.startswith("one span,")).split()[2] in ("video", "audio")
+
+
 def test_ray_actors_give_the_answers_that_this_process_gives(evaluate_nano, tmp_path):
     asked = ("--method", "none", "--method", "random", "--retention", 0.5, "--limit", 6, "--json", "-q")
     folders = [tmp_path / "plain", tmp_path / "ray"]
@@ -94,8 +106,8 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     code, out, err = evaluate_nano(*asked, "--json", "-q", "-o", tmp_path / "out")
     assert (code, err) == (0, "")
     made = json.loads(out)
-    assert set(made) == {"dataset", "model", "questions", "clips", "columns", "cells", "pairs", "peak_rss_bytes",
-                         "failures", "warnings", "prompt", "prompt_task", "scoring", "scoring_task"}  # fmt: skip
+    assert set(made) == {"dataset", "model", "questions", "clips", "columns", "cells", "evidence", "pairs",
+                         "peak_rss_bytes", "failures", "warnings", "prompt", "prompt_task", "scoring", "scoring_task"}  # fmt: skip
     assert made["columns"] == ["random 0.5", "random 0.3"]
     assert {frozenset(cell) for cell in made["cells"]} == {frozenset(COLUMN)}
     overall = made["cells"][:2]

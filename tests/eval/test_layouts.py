@@ -245,6 +245,7 @@ def test_what_nano_make_clips_writes_is_read_with_its_chance(tmp_path):
         assert question.answer == original.answer
         assert question.chance == world.chance(original.kind, original.options is not None)
         assert question.groups["modality"] == original.modality
+        assert question.evidence == original.evidence
 
 
 @pytest.mark.parametrize(
@@ -381,6 +382,29 @@ FLAT = {
     },
     "jsonl": {"video": "a.mp4", "question": "Which?", "answer": "B", "options": LETTERED},
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("held", "spans"),
+    [
+        ([[0, 1.5], [3, 4]], ((0.0, 1.5), (3.0, 4.0))),
+        ("[[0, 1.5]]", ((0.0, 1.5),)),
+        ("the red circle is seen", ()),
+        (["frame 3"], ()),
+        (None, ()),
+        ([], ()),
+    ],
+)
+def test_true_spans_are_read_and_other_evidence_is_left_alone(tmp_path, held, spans):
+    record = {"video": "a.mp4", "question": "?", "answer": "x", "evidence": held}
+    assert read(tmp_path, [record])[0].evidence == spans
+    assert read(tmp_path, [record | {"options": ["x", "y"], "answer": "A"}])[0].evidence == spans
+
+
+@pytest.mark.parametrize("held", [[[1, 0]], [[0, 1, 2]], [["a", "b"]], [[0, 1], 7], "[[0, 1", [[-1, 2]], [[0, 1e300]]])
+def test_spans_that_make_no_sense_are_an_error(tmp_path, held):
+    with pytest.raises(UsageError, match=r"'evidence' must be a list of \[start, end\]"):
+        read(tmp_path, [{"video": "a.mp4", "question": "?", "answer": "x", "evidence": held}])
 
 
 def test_rows_of_worldsense_are_choices_counted_by_what_people_report(tmp_path):

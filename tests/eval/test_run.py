@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from omniqa.eval.dataset import limited
 from omniqa.eval.nano import NanoClips
 from omniqa.eval.questions import SetQuestion
 from omniqa.eval.report import as_csv, groupings, report
-from omniqa.eval.run import POLICY, EvalRows, by_clip, known_answer, read_answers
+from omniqa.eval.run import POLICY, EvalRows, by_clip, checked, known_answer, read_answers
 from omniqa.jobs import merge, runfile
 from omniqa.jobs.clips import Shard
 from omniqa.jobs.jsonl_store import JSON_LINES
@@ -356,6 +357,47 @@ def test_columns_are_compared_on_the_questions_that_both_have_answered():
     assert (made["pairs"][0]["n"], made["pairs"][0]["first_only"]) == (2, 0)
     assert [cell["n"] for cell in made["cells"][:2]] == [3, 3]
     assert [cell["failed"] for cell in made["cells"][:2]] == [0, 1]
+
+
+def hit(top, rank):
+    chance = {"top_chance": 0.5, "top3_chance": 1.0, "rank_chance": 2.0, "iou_chance": 0.2, "first_chance": 0.25}
+    return {"evidence": {"top": top, "top3": rank <= 3, "rank": rank, "iou": 0.5 * top, "first": False} | chance}
+
+
+def test_evidence_is_counted_over_right_answers_by_how_many_spans_and_by_modality():
+    questions = [
+        replace(question, evidence=spans, groups={"modality": modality})
+        for question, spans, modality in zip(
+            QUESTIONS,
+            [((0, 1),), ((0, 1),), ((0, 1),), ((0, 1), (3, 4))],
+            ["video", "audio", "video", "both"],
+            strict=True,
+        )
+    ]
+    rows = made_rows(questions, [(1, 1), (1, 0), (1, 0), (1, 0)])
+    hits = [hit(True, 1), hit(False, 4), {}, hit(True, 1)]
+    rows = {key: row | hits[key[0]] for key, row in rows.items()}
+    first, second = (column.name for column in COLUMNS[:2])
+    made = {(cell["group"], cell["column"]): cell for cell in report("set", questions, COLUMNS[:2], rows)["evidence"]}
+    assert {key: (cell["n"], cell["top"], cell["rank"]) for key, cell in made.items()} == {
+        ("one span", first): (2, 0.5, 2.5),
+        ("one span, audio", first): (1, 0.0, 4),
+        ("one span, video", first): (1, 1.0, 1),
+        ("several spans", first): (1, 1.0, 1),
+        ("one span", second): (1, 1.0, 1),
+        ("one span, video", second): (1, 1.0, 1),
+    }
+    assert made["one span", first]["top_low"] < 0.5 < made["one span", first]["top_high"]
+    assert report("set", QUESTIONS, COLUMNS[:2], made_rows(QUESTIONS, [(1, 1)] * 4))["evidence"] == []
+
+
+@pytest.mark.parametrize("broken", [None, [], {"top": True}, hit(True, 1)["evidence"] | {"iou": "much"}])
+def test_a_line_whose_evidence_lacks_a_measure_is_no_result(broken):
+    (row, *_) = made_rows(QUESTIONS, [(True, True)] * 4).values()
+    row = {"question": 0, "clip": "a", "column": "none", **row}
+    assert checked(row | hit(True, 1))
+    with pytest.raises(ValueError, match="evidence"):
+        checked(row | {"evidence": broken})
 
 
 def test_all_are_compared_with_a_baseline_alone_where_there_is_one():

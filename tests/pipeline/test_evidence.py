@@ -7,15 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from omniqa.media.clip import Clip
 from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
-from omniqa.pipeline.answer import Evidence, find_evidence, join_evidence
+from omniqa.pipeline.answer import EVIDENCE_CHUNKS, Evidence, find_evidence, join_evidence
+from omniqa.pipeline.engine import load
+from tests.media.clips import CLOCKWISE, Video, grey, write_clip
 
 ROWS, COLS = 3, 4
+WIDTH, HEIGHT = 4 * 100, 3 * 50  # of the file's picture
 
 
 def evidence_of(surplus, modality, chunk, start_s=10.0, duration_s=5.0):
     shape = MediaShape(tuple(Fraction(k) for k in range(3)), ROWS, COLS, 4)
-    media = SimpleNamespace(start_s=start_s, shape=shape, summary=SimpleNamespace(duration_s=duration_s))
+    summary = SimpleNamespace(duration_s=duration_s, picture_width=WIDTH, picture_height=HEIGHT)
+    media = SimpleNamespace(start_s=start_s, shape=shape, summary=summary)
     trace = SimpleNamespace(modality=np.array(modality, np.int8), chunk=np.array(chunk))
     return find_evidence(trace, np.array(surplus, np.float32), media, STANDARD)
 
@@ -61,9 +66,42 @@ def test_the_region_is_the_smallest_box_with_half_of_a_chunks_picture(seed):
     rng = np.random.default_rng(seed)
     one, two = rng.integers(0, 5, (2, ROWS, COLS)).astype(float)
     first = clip_of([one, two, grid()], [0, 0, 0, 0])[0]
-    left, top, right, bottom = (edge // STANDARD.token_pixels for edge in first.region)
+    left, right = (edge // 100 for edge in first.region[::2])
+    top, bottom = (edge // 50 for edge in first.region[1::2])
     cells = one + two
     assert ((bottom - top) * (right - left), -cells[top:bottom, left:right].sum()) == smallest(cells)
+
+
+def test_every_chunk_is_ranked_and_the_strongest_have_a_region():
+    n, modality = 8, [VIDEO] * 8 * ROWS * COLS
+    surplus, chunk_of = np.repeat(range(n), ROWS * COLS), np.repeat(range(n), ROWS * COLS)
+    chunks = evidence_of(surplus, modality, chunk_of, duration_s=16.0)
+    assert [chunk.start_s for chunk in chunks] == [10 + 2 * k for k in reversed(range(n))]
+    assert [chunk.region is not None for chunk in chunks] == [True] * EVIDENCE_CHUNKS + [False] * (n - EVIDENCE_CHUNKS)
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [({}, (64, 48)), ({"matrix": CLOCKWISE}, (48, 64)), ({"options": {"x264-params": "sar=2/1"}}, (128, 48))],
+)
+def test_regions_are_in_pixels_of_the_picture_as_it_is_shown(tmp_path, made, shown):
+    path = write_clip(tmp_path / "clip.mp4", Video([grey(k) for k in range(25)], **made))
+    qa = load("nano", "cpu")
+    clip = qa.encode(path)
+    trace, seen = qa.prefill(clip, "Which shape is red?", "none").trace, clip.summary
+    assert (seen.picture_width, seen.picture_height) == shown
+    assert (seen.width, seen.height) != shown  # the model sees it enlarged
+    surplus = np.zeros(len(trace.modality), np.float32)
+    surplus[np.flatnonzero(trace.modality == VIDEO)[-1]] = 1  # the lower right corner
+    left, top, *corner = find_evidence(trace, surplus, clip, qa.model.geometry)[0].region
+    assert corner == [*shown]
+    assert (left, top) == (round(shown[0] * (1 - 1 / clip.shape.cols)), round(shown[1] * (1 - 1 / clip.shape.rows)))
+
+
+def test_frames_at_hand_keep_their_own_pixels():
+    clip = Clip.from_arrays(np.stack([grey(k) for k in range(4)]))
+    assert clip.frames.shape[1:3] != (48, 64)
+    assert (clip.info.video.height, clip.info.video.width) == (48, 64)
 
 
 def chunk(start, score):
