@@ -107,7 +107,8 @@ def test_json_is_one_object_and_files_hold_the_same(evaluate_nano, tmp_path):
     assert (code, err) == (0, "")
     made = json.loads(out)
     assert set(made) == {"dataset", "model", "questions", "clips", "columns", "cells", "evidence", "pairs",
-                         "peak_rss_bytes", "failures", "warnings", "prompt", "prompt_task", "scoring", "scoring_task"}  # fmt: skip
+                         "peak_rss_bytes", "failures", "warnings", "prompt", "prompt_task", "scoring",
+                         "scoring_task"}  # fmt: skip
     assert made["columns"] == ["random 0.5", "random 0.3"]
     assert {frozenset(cell) for cell in made["cells"]} == {frozenset(COLUMN)}
     overall = made["cells"][:2]
