@@ -25,6 +25,7 @@ WEIGHT_ERROR = 0.03  # normal numbers have 0.01
 LEAST_STEPS = 1.0  # by the mean of a row's entries, its largest left out; rounding takes 0.29 of each
 _WEIGHT_STEPS = 127
 _EXACT = 1e-3
+_BLOCK = 2**20  # entries that are scaled, multiplied and rounded together, so that they stay in the CPU's cache
 _ENGINE = "fbgemm"
 
 
@@ -89,30 +90,41 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, out) of (…, in)."""
-        scaled, step = self._scale(x.reshape(-1, self.in_features))
+        rows = x.reshape(-1, self.in_features)
+        out = x.new_empty(len(rows), self.out_features)
+        together = max(1, _BLOCK // max(self.in_features, self.out_features))
+        for block, result in zip(rows.split(together), out.split(together), strict=True):
+            result.copy_(self._products(block))
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def _products(self, rows: Tensor) -> Tensor:
+        """(N, out) float32 of rows (N, in)."""
+        step = self._step(rows)
+        scaled = rows.to(torch.float32, copy=True).div_(step)
         out = self._multiply(scaled)
         self._add_remainders(out, scaled)
         out.mul_(step).mul_(self.scales)
         if self.bias is not None:
             out += self.bias
-        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+        return out
 
-    def _scale(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (N, in) in steps, float32, and what a step of each is worth, (N, 1)."""
-        largest = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True, dtype=torch.float32)
-        step = largest.div_(self._steps).clamp_(min=torch.finfo(torch.float32).tiny)
-        return rows / step, step
+    def _step(self, rows: Tensor) -> Tensor:
+        """What a step of each row (N, in) is worth, (N, 1) float32."""
+        # Both ends, for torch's norms and aminmax take ten times as long.
+        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+        return largest.float().div_(self._steps).clamp_(min=torch.finfo(torch.float32).tiny)
 
     def _multiply(self, scaled: Tensor) -> Tensor:
         return _multiply(scaled, self._packed, self._steps)
 
     def _add_remainders(self, out: Tensor, scaled: Tensor) -> None:
         """Add to `out` what rounding took from the rows of `scaled` whose entries have too few steps."""
-        peaked = (torch.linalg.vector_norm(scaled, 1, 1) < self._least_sum).nonzero()[:, 0]
+        peaked = (scaled.abs().sum(1) < self._least_sum).nonzero()[:, 0]
         if len(peaked):
-            rows = scaled[peaked]
-            finer, step = self._scale(rows.sub_(rows.round()))
-            out[peaked] += self._multiply(finer).mul_(step)
+            rest = scaled[peaked]
+            rest.sub_(rest.round())
+            step = self._step(rest)
+            out[peaked] += self._multiply(rest.div_(step)).mul_(step)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Int8Linear":
         """What moves or converts a module leaves this one alone: the kernel wants it as it is."""

@@ -51,6 +51,13 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
         assert torch.equal(int8(x[row : row + 1])[0], together[row])
 
 
+def test_many_rows_give_what_each_gives_alone():
+    int8 = quantized(linear(4096, 64))  # 600 rows do not go through it at once
+    x = torch.randn(600, 64)
+    together = int8(x)
+    assert torch.equal(together, torch.stack([int8(row) for row in x]))
+
+
 def test_rows_whose_size_differs_by_much_are_all_near_float32():
     layer = linear(96, 64, bias=False)
     x = torch.randn(30, 64) * torch.logspace(-18, 18, 30)[:, None]
