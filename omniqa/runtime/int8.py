@@ -91,40 +91,34 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, out) of (…, in)."""
         rows = x.reshape(-1, self.in_features)
-        out = x.new_empty(len(rows), self.out_features)
         together = max(1, _BLOCK // max(self.in_features, self.out_features))
-        for block, result in zip(rows.split(together), out.split(together), strict=True):
-            result.copy_(self._products(block))
+        if len(rows) <= together:
+            out = self._products(rows).to(x.dtype)
+        else:
+            out = x.new_empty(len(rows), self.out_features)
+            for block, result in zip(rows.split(together), out.split(together), strict=True):
+                result.copy_(self._products(block))
         return out.view(*x.shape[:-1], self.out_features)
 
     def _products(self, rows: Tensor) -> Tensor:
         """(N, out) float32 of rows (N, in)."""
-        step = self._step(rows)
-        scaled = rows.to(torch.float32, copy=True).div_(step)
-        out = self._multiply(scaled)
-        self._add_remainders(out, scaled)
+        scaled, step, total = self._scale(rows.to(torch.float32, copy=True))
+        out = _multiply(scaled, self._packed, self._steps)
+        peaked = (total < step * self._least_sum).nonzero()[:, 0]
+        if len(peaked):  # what rounding takes from these rows is too much
+            rest = scaled[peaked]
+            finer, finer_step, _ = self._scale(rest.sub_(rest.round()))
+            out[peaked] += _multiply(finer, self._packed, self._steps).mul_(finer_step)
         out.mul_(step).mul_(self.scales)
         if self.bias is not None:
             out += self.bias
         return out
 
-    def _step(self, rows: Tensor) -> Tensor:
-        """What a step of each row (N, in) is worth, (N, 1) float32."""
-        # Both ends, for torch's norms and aminmax take ten times as long.
-        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
-        return largest.float().div_(self._steps).clamp_(min=torch.finfo(torch.float32).tiny)
-
-    def _multiply(self, scaled: Tensor) -> Tensor:
-        return _multiply(scaled, self._packed, self._steps)
-
-    def _add_remainders(self, out: Tensor, scaled: Tensor) -> None:
-        """Add to `out` what rounding took from the rows of `scaled` whose entries have too few steps."""
-        peaked = (scaled.abs().sum(1) < self._least_sum).nonzero()[:, 0]
-        if len(peaked):
-            rest = scaled[peaked]
-            rest.sub_(rest.round())
-            step = self._step(rest)
-            out[peaked] += self._multiply(rest.div_(step)).mul_(step)
+    def _scale(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (N, in), float32, in steps, in their place; what a step of each is worth, (N, 1); their sums, (N, 1)."""
+        sizes = rows.abs()  # torch's norms and aminmax take ten times as long
+        step = sizes.amax(1, keepdim=True).div_(self._steps).clamp_(min=torch.finfo(torch.float32).tiny)
+        return rows.div_(step), step, sizes.sum(1, keepdim=True)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Int8Linear":
         """What moves or converts a module leaves this one alone: the kernel wants it as it is."""
