@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ from omniqa.cache.folder import CACHE_BYTES, CacheFolder
 from omniqa.cache.weights import WeightsCache
 from omniqa.cache.weights_file import weights_folder
 from omniqa.errors import UsageError, first_line
-from omniqa.media.clip import Clip
-from omniqa.media.download import held
 from omniqa.media.sampling import ClipOptions
-from omniqa.media.source import Source, open_source, path_of
+from omniqa.media.source import Source
 from omniqa.memory import memory_errors
 from omniqa.models.base import OWN_SYSTEM_TEXT, Model, PromptText, Turn, check_length
 from omniqa.models.disk import require_disk
@@ -25,15 +23,15 @@ from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_retention
 from omniqa.pipeline.conversation import Conversation, drained
 from omniqa.pipeline.encode import ClipEncoder
+from omniqa.pipeline.encode_for import MethodEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.fit import ModelRequest, choose, require_weights, weight_bytes
 from omniqa.pipeline.prefill import Prefilled, PrefillStage
 from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
-from omniqa.pipeline.token_estimate import HELD_WHOLE, estimate_tokens
 from omniqa.pruning import registry
-from omniqa.pruning.budget import ClipTokens, Plan
-from omniqa.pruning.contract import AnyMethod, needs_attended
+from omniqa.pruning.budget import ClipTokens
+from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
@@ -81,6 +79,7 @@ class OmniQA:
         self.vision_encoder, self.audio_encoder = self.encoder.vision, self.encoder.audio
         self.decoder = model.decoder_stack(self.attention)
         self.prefiller = PrefillStage(model, self.decoder)
+        self._by_method = MethodEncoder(model, self.encoder, self.prefiller)
         self.notes: tuple[str, ...] = ()
         self._startup = {"load": load_s}  # seconds, reported once, with the first answer
 
@@ -258,8 +257,7 @@ class OmniQA:
             progress: as for `ask_all`.
         """
         if method is not None and not isinstance(video, EncodedClip):
-            with self._held(video, sampling):
-                return self._encode_for(method, video, sampling, progress)
+            return self._by_method.encode(method, video, sampling, progress)
         if not isinstance(video, str | Path | Source):
             ready = self.prepare(video, sampling, attended=attended, progress=progress)
             return self.encoder.encode(ready, progress, attended=attended)
@@ -289,14 +287,7 @@ class OmniQA:
         Raises:
             UsageError: the video is of another type, such as a list.
         """
-        if not isinstance(video, str | Path | Source | Clip | Ready):
-            raise UsageError(f"A video is a path or a clip, not a {type(video).__name__}. Ask about each by itself.")
-        if not isinstance(video, str | Path | Source) and sampling is not None:
-            raise UsageError("This clip is sampled already: sampling can't change any more.")
-        if isinstance(video, Ready):
-            return video
-        taken = (sampling or ClipOptions()).within(self.pixels)
-        return self.encoder.preparer.prepare(video, taken, progress, attended, decode)
+        return self._by_method.prepare(video, sampling, progress, attended=attended, decode=decode)
 
     def serves(self, ready: Ready, method: AnyMethod) -> bool:
         """Whether the method can be asked by about a clip without encoding it again.
@@ -304,9 +295,7 @@ class OmniQA:
         Raises:
             UsageError: the method can't serve a clip of so many tokens.
         """
-        if not isinstance(ready, EncodedClip):
-            return False
-        return ready.serves(method.vision_rule(method.plan(ready.counts, self.model.layers)))
+        return self._by_method.serves(ready, method)
 
     def early_rule(self, method: AnyMethod, clip: ClipTokens) -> VisionRule | None:
         """The rule by which the method prunes inside the vision encoder; None: an encoding with all tokens serves it.
@@ -314,92 +303,7 @@ class OmniQA:
         Raises:
             UsageError: the method can't serve a clip of so many tokens, or the encoder lacks the rule's block.
         """
-        rule = method.vision_rule(method.plan(clip, self.model.layers))
-        if rule is None or rule.block is None:
-            return None
-        rule.check_block(self.model.vision_depth)
-        return rule
-
-    def _held(self, video: Video, sampling: ClipOptions | None) -> AbstractContextManager[None]:
-        """Keeps an address, which is opened more than once, usable meanwhile."""
-        if not isinstance(video, str | Path | Source):
-            return nullcontext()
-        return held(path_of(video), (sampling or ClipOptions()).access)
-
-    def _encode_for(
-        self, method: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress
-    ) -> EncodedClip:
-        """Encode for one method. Of a long clip, omniqa frees the video tokens that the method drops as they come."""
-        if isinstance(video, str | Path | Source):
-            sampling = (sampling or ClipOptions()).within(self.pixels)
-            video = open_source(video, sampling.access)
-            plan = self._plan_estimate(method, video, sampling)
-            if plan is not None:
-                return self._encode_file_for(method, plan, video, sampling, progress)
-        return self._encode_at_hand(method, self._ready_for(method, video, sampling, progress), progress)
-
-    def _ready_for(self, method: AnyMethod, video: Video, sampling: ClipOptions | None, progress: Progress) -> Ready:
-        """What `prepare` gives; a clip that is decoded even if the cache has it, but lacks tokens for the method."""
-        attended = needs_attended(method)
-        ready = self.prepare(video, sampling, attended=attended, progress=progress)
-        if isinstance(ready, EncodedClip) and not self.serves(ready, method):
-            ready = self.prepare(video, sampling, attended=attended, progress=progress, decode=True)
-        return ready
-
-    def _encode_at_hand(self, method: AnyMethod, ready: Ready, progress: Progress) -> EncodedClip:
-        """Encode a clip whose tokens are counted; what the method refuses, it refuses before the long part."""
-        shape = ready.shape
-        clip = ClipTokens(shape.audio_tokens, shape.grids, shape.tokens_per_grid)
-        plan = method.plan(clip, self.model.layers)
-        self.prefiller.aux_network(method)
-        return self.encoder.encode(ready, progress, self._rule(method, plan), needs_attended(method))
-
-    def _rule(self, method: AnyMethod, plan: Plan) -> VisionRule | None:
-        """The rule by which the method's video is pruned while it is encoded; None keeps all tokens until later.
-
-        A short clip keeps them, unless the rule decides inside the encoder: its tokens take little memory (118 MB in
-        the 7B at most), and in the cache they serve every method at every retention.
-
-        Raises:
-            UsageError: the vision encoder lacks the rule's block.
-        """
-        rule = method.vision_rule(plan)
-        if rule is not None:
-            rule.check_block(self.model.vision_depth)
-            if rule.block is not None:
-                return rule
-        if needs_attended(method):  # the vision encoder's last block has to see all of them
-            return None
-        return rule if plan.clip.n_video > HELD_WHOLE else None
-
-    def _plan_estimate(self, method: AnyMethod, source: Source, sampling: ClipOptions) -> Plan | None:
-        """The plan for what the file says that it holds; None if the method can't serve that."""
-        try:
-            plan: Plan = method.plan(estimate_tokens(source.info, sampling, self.model.geometry), self.model.layers)
-        except UsageError:
-            return None
-        self.prefiller.aux_network(method)
-        return plan
-
-    def _encode_file_for(
-        self, method: AnyMethod, plan: Plan, source: Source, sampling: ClipOptions, progress: Progress
-    ) -> EncodedClip:
-        """Encode a file by the rule of a plan that was made for what the file says.
-
-        If it holds something else, the rule stands and the plan is solved again. If that misses R, the file is encoded
-        again, by its real counts; if these have changed by then, its frames are decoded before they are counted.
-        """
-        attended = needs_attended(method)
-        encoded = self.encoder.encode_file(source, sampling, progress, self._rule(method, plan), attended)
-        if encoded.settle(method, self.model.layers):
-            return encoded
-        plan, spent = method.plan(encoded.counts, self.model.layers), encoded.timing_s
-        del encoded  # never two of them at a time
-        encoded = self.encoder.encode_file(source, sampling, progress, self._rule(method, plan), attended)
-        if not encoded.settle(method, self.model.layers):
-            encoded = self._encode_at_hand(method, self._ready_for(method, source, sampling, progress), progress)
-        note = f"{source.path} does not hold what it says, so that it had to be encoded twice."
-        return encoded.after(spent).warned(note)
+        return self._by_method.early_rule(method, clip)
 
     def stream(
         self,

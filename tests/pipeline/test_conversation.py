@@ -128,7 +128,7 @@ def test_the_clip_is_encoded_at_the_first_question_and_only_once(qa, monkeypatch
 
 
 def test_a_method_that_the_encoding_does_not_serve_has_the_clip_encoded_again(qa, monkeypatch):
-    monkeypatch.setattr("omniqa.pipeline.engine.HELD_WHOLE", 0)  # the method's tokens alone are kept, as of a long clip
+    monkeypatch.setattr("omniqa.pipeline.encode_for.HELD_WHOLE", 0)  # keeps its own tokens alone, as of a long clip
     chat = qa.chat(make_clip(frames=8, seconds=4.0), decoding=FEW)
     chat.ask("What happens?")
     before = chat.clip

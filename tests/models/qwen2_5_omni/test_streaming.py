@@ -16,7 +16,7 @@ from omniqa.models.base import STANDARD
 from omniqa.models.qwen2_5_omni import streaming, vision
 from omniqa.models.qwen2_5_omni.streaming import StreamingEncoder
 from omniqa.models.qwen2_5_omni.vision import GridStream
-from omniqa.pipeline import engine
+from omniqa.pipeline import encode_for
 from omniqa.pipeline.engine import OmniQA
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
@@ -64,7 +64,7 @@ def file(tmp_path_factory):
 @pytest.fixture
 def long(monkeypatch):
     """Every clip counts as long; the vision encoder's batches are of three grids, and two are remembered."""
-    monkeypatch.setattr(engine, "HELD_WHOLE", 0)
+    monkeypatch.setattr(encode_for, "HELD_WHOLE", 0)
     monkeypatch.setattr(vision, "BATCH_PATCHES", 3 * 4 * HW)
     monkeypatch.setattr(streaming, "HELD_TOKENS", 2 * HW)
 
@@ -188,13 +188,13 @@ def test_a_picture_that_returns_is_encoded_again_once_it_is_forgotten(qa, long):
 
 def lie(monkeypatch, **wrong):
     """The file says something else than it holds."""
-    expected = engine.estimate_tokens
+    expected = encode_for.estimate_tokens
 
     def claim(info, sampling, geometry):
         said = expected(info, sampling)
         return ClipTokens(wrong.get("audio", said.n_audio), wrong.get("grids", said.grids), said.tokens_per_grid)
 
-    monkeypatch.setattr(engine, "estimate_tokens", claim)
+    monkeypatch.setattr(encode_for, "estimate_tokens", claim)
 
 
 @pytest.mark.parametrize("wrong", [{"audio": 40}, {"audio": 110}, {"audio": 300}])
