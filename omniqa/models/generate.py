@@ -41,7 +41,9 @@ def _choose(logits: Tensor, decoding: GenerationOptions, draws: torch.Generator)
         return int(token)
     logits = logits.cpu()  # so that a seed draws the same on every device
     _require_finite(bool(logits.isfinite().all()))
-    probabilities, order = (logits / decoding.temperature).softmax(-1).sort(descending=True)
+    # From the largest score down, so that a division by next to nothing overflows to -inf alone.
+    scores = (logits - logits.max()) / max(decoding.temperature, torch.finfo(logits.dtype).tiny)
+    probabilities, order = scores.softmax(-1).sort(descending=True)
     nucleus = probabilities.cumsum(0) - probabilities < decoding.top_p  # always holds for the likeliest
     return int(order[torch.multinomial(probabilities * nucleus, 1, generator=draws)])
 

@@ -23,7 +23,7 @@ from omniqa import __version__
 from omniqa.serve.chat_request import ALIAS
 from omniqa.serve.clips import ClipStore
 from omniqa.serve.completions import Completions
-from omniqa.serve.errors import ApiError, bad_request
+from omniqa.serve.errors import ApiError, bad_request, too_many
 from omniqa.serve.exchange import Answerer
 from omniqa.serve.guard import UPLOADS, Guard
 from omniqa.serve.media import MediaSource, path_of
@@ -127,7 +127,7 @@ class Server:
     async def _one_model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in (self._model, ALIAS):
-            raise ApiError(404, f"There is no model {name!r} here; {self._model} is served.", "model_not_found")
+            raise ApiError(404, f"There is no model {name[:100]!r} here; {self._model} is served.", "model_not_found")
         return JSONResponse(self._described())
 
     def _described(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Server:
 
     async def _upload(self, request: Request) -> Response:
         if not self._uploads.acquire(blocking=False):
-            raise ApiError(429, "Too many uploads at once.", "rate_limit_exceeded", headers={"retry-after": "1"})
+            raise too_many("uploads")
         try:
             async with request.form(max_files=1, max_fields=20) as form:
                 upload = form.get("file")

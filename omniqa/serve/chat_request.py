@@ -88,7 +88,7 @@ def _check_model(asked: str | None, model: str) -> None:
     if asked is None:
         raise bad_request("Name a model.", "model")
     if asked not in (model, ALIAS):
-        raise ApiError(404, f"There is no model {asked!r} here; {model} is served.", "model_not_found", "model")
+        raise ApiError(404, f"There is no model {asked[:100]!r} here; {model} is served.", "model_not_found", "model")
 
 
 def _conversation(request: Fields) -> tuple[PromptText, MediaPart]:
@@ -176,7 +176,7 @@ def _method(request: Fields, settings: ServeSettings) -> AnyMethod:
         return settings.method
     name = settings.method.name if name is None else name
     if name not in registry.methods():
-        raise bad_request(f"There is no method {name!r}: {', '.join(registry.names())}.", "method")
+        raise bad_request(f"There is no method {name[:100]!r}: {', '.join(registry.names())}.", "method")
     default = settings.method.target if retention is None else float(retention)
     texts = [f"{key}={_option_text(key, value)}" for key, value in options.items()]
     return registry.create(name, default, **registry.parse_options(name, texts))

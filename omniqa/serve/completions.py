@@ -24,6 +24,7 @@ from omniqa.serve.turns import TurnQueue
 
 GONE = 499  # the status of a request whose client did not wait for it, as nginx counts it
 _READERS = 16  # threads that read clips that clients name
+_BEFORE_VALUES, _VALUES = (b",", b"[", b"{"), 200_000  # what stands before each value of JSON but some; of one request
 
 
 class Completions:
@@ -61,9 +62,11 @@ class Completions:
         Raises:
             ApiError: it can't be served.
         """
-        chat = await self._parsed(request)
-        gone = asyncio.ensure_future(_disconnected(request.receive))
+        body = await _whole(request)
         exchange = Exchange(self._turns, self._settings.limits)
+        exchange.check_place()
+        chat = await self._parsed(body)
+        gone = asyncio.ensure_future(_disconnected(request.receive))
         try:
             held, medium = await self._opened(chat, gone)
             exchange.begin(self._answerer, chat, medium, held)
@@ -85,20 +88,17 @@ class Completions:
             exchange.cancel()
             raise
 
-    async def _parsed(self, request: Request) -> ChatRequest:
-        try:
-            body = await request.body()
-        except ClientDisconnect:
-            raise ApiError(GONE, "The client has gone.") from None
-
+    async def _parsed(self, body: bytes) -> ChatRequest:
         def parse() -> ChatRequest:
+            if sum(map(body.count, _BEFORE_VALUES)) > _VALUES:  # each takes far more memory than its character
+                raise bad_request(f"The request has more than {_VALUES:,} values.", "messages")
             try:
                 value = strict_json.parse(body.decode("utf-8"))
             except ValueError as error:  # UnicodeDecodeError among them
                 raise bad_request(f"The request is no JSON: {error}.") from error
             return parse_chat_request(value, self._model, self._settings)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, parse)
+        return await asyncio.to_thread(parse)
 
     async def _opened(self, chat: ChatRequest, gone: "asyncio.Task[None]") -> tuple[ExitStack, Medium]:
         """The clip, and what keeps its file there."""
@@ -120,6 +120,13 @@ class Completions:
 def _close_unused(opening: "asyncio.Future[tuple[ExitStack, Medium]]") -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].close()
+
+
+async def _whole(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise ApiError(GONE, "The client has gone.") from None
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -5,12 +5,14 @@ name server which changes its answer (DNS rebinding) changes nothing. Every redi
 proxy of the environment is used.
 """
 
+import io
 import ipaddress
 import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from omniqa.errors import first_line
@@ -35,15 +37,22 @@ def download(
         address: http or https.
         allow_hosts: hosts that may have private addresses.
         most_bytes: how much is taken.
-        is_wanted: asked between the pieces; the download ends once it is False.
+        is_wanted: asked whenever something comes; the download ends once it is False.
 
     Raises:
         ApiError: the address may not be opened, its server can't be reached or refuses, or it sends too much or too
             slowly.
     """
     deadline = time.monotonic() + TOTAL_S
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if not is_wanted():
+            raise _failed(address, "nobody waits for it any more")
+
     try:
-        yield from _download(address, allow_hosts, most_bytes, is_wanted, deadline)
+        yield from _download(address, allow_hosts, most_bytes, check)
     except TimeoutError as error:
         raise _failed(address, "its server is too slow") from error
     except ssl.SSLCertVerificationError as error:
@@ -54,10 +63,11 @@ def download(
 
 
 def _download(
-    address: str, allow_hosts: Collection[str], most_bytes: int, is_wanted: Callable[[], bool], deadline: float
+    address: str, allow_hosts: Collection[str], most_bytes: int, check: Callable[[], None]
 ) -> Iterator[bytes]:
     for _ in range(REDIRECTS + 1):
-        connection = _connect(_split(address), allow_hosts)
+        check()
+        connection = _connect(_split(address), allow_hosts, check)
         try:
             response = _ask(connection, address)
             if response.status in _MOVED:
@@ -65,24 +75,18 @@ def _download(
                 continue
             if response.status != 200:
                 raise _failed(address, f"its server says {response.status}")
-            yield from _pieces(response, address, most_bytes, is_wanted, deadline)
+            yield from _pieces(response, address, most_bytes)
             return
         finally:
             connection.close()
     raise _failed(address, f"it redirects more than {REDIRECTS} times")
 
 
-def _pieces(
-    response: HTTPResponse, address: str, most_bytes: int, is_wanted: Callable[[], bool], deadline: float
-) -> Iterator[bytes]:
+def _pieces(response: HTTPResponse, address: str, most_bytes: int) -> Iterator[bytes]:
     said = response.length
     if said is not None and said > most_bytes:
         raise _failed(address, f"it is larger than {most_bytes / 1e6:,.0f} MB")
     while piece := response.read1(_PIECE):
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if not is_wanted():
-            raise _failed(address, "nobody waits for it any more")
         yield piece
     if response.length:
         raise _failed(address, "its server broke off")
@@ -118,7 +122,35 @@ def _ask(connection: HTTPConnection, address: str) -> HTTPResponse:
     return connection.getresponse()
 
 
-def _connect(parts: SplitResult, allow_hosts: Collection[str]) -> HTTPConnection:
+class _CheckedSocket:
+    """A socket as HTTPConnection uses one; `check` is called before anything is read, of a response's head, too."""
+
+    def __init__(self, sock: socket.socket, check: Callable[[], None]) -> None:
+        self._sock, self._check = sock, check
+        self.sendall, self.close = sock.sendall, sock.close
+
+    def makefile(self, *given: Any, **named: Any) -> io.BufferedReader:
+        """What the response is read from."""
+        return io.BufferedReader(_CheckedReader(self._sock.makefile("rb", buffering=0), self._check))
+
+
+class _CheckedReader(io.RawIOBase):
+    def __init__(self, raw: Any, check: Callable[[], None]) -> None:
+        self._raw, self._check = raw, check
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._check()
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _connect(parts: SplitResult, allow_hosts: Collection[str], check: Callable[[], None]) -> HTTPConnection:
     """A connection to an address that was checked."""
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
@@ -131,7 +163,7 @@ def _connect(parts: SplitResult, allow_hosts: Collection[str]) -> HTTPConnection
         except BaseException:
             sock.close()
             raise
-    connection.sock = sock
+    connection.sock = cast(Any, _CheckedSocket(sock, check))
     return connection
 
 
@@ -158,19 +190,32 @@ def checked_addresses(host: str, port: int, allow_hosts: Collection[str]) -> lis
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, also where it wraps an IPv4 address."""
+    """Whether an address is one of the public internet; one that wraps others is if all of these are."""
     if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if any(one is not None and not is_public(one) for one in inner):
+        inner = _wrapped(address)
+        if any(not is_public(one) for one in inner):
             return False
-        if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
+        if not any(address in network for network in _PUBLIC_IPV6):
+            return address.ipv4_mapped is not None
+    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        return False
+    return address in _NAT64 or (address.is_global and not address.is_multicast and not address.is_reserved)
+
+
+def _wrapped(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 address stands for or goes through."""
+    translated = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF) if address in _NAT64 else None
+    found = [translated, address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    return [one for one in found if one is not None]
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PUBLIC_IPV6 = (ipaddress.IPv6Network("2000::/3"), _NAT64)  # all of IPv6 that is given out to the public internet
+_NOT_PUBLIC = (  # ranges that not every release of Python knows to be special
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4
+    ipaddress.ip_network("168.63.129.16/32"),  # a cloud's own service for its machines, which has a public number
+    ipaddress.ip_network("3fff::/20"),  # documentation
+)
 
 
 def _failed(address: str, why: str) -> ApiError:

@@ -44,6 +44,13 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, code, param)
 
 
+def too_many(what: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    """The error about more than the server handles at once."""
+    return ApiError(
+        429, f"Too many {what} at once.", "rate_limit_exceeded", headers={"retry-after": "1"} | dict(headers or {})
+    )
+
+
 def from_omniqa(error: OmniqaError) -> ApiError:
     """What an error of the library is to a client: the client's own fault, or the server's."""
     message = str(error)

@@ -146,6 +146,15 @@ class Exchange:
         started = self._turn.started if self._turn else None
         return (started or time.monotonic()) - self._asked
 
+    def check_place(self) -> None:
+        """Refuse a question for which there is no place, before anything is done for it.
+
+        Raises:
+            ApiError: too many wait.
+        """
+        if self._turns.is_full:
+            raise self._full()
+
     def begin(self, answerer: Answerer, request: ChatRequest, medium: Medium, held: ExitStack) -> None:
         """Let the question wait for its turn.
 
@@ -166,7 +175,7 @@ class Exchange:
         turn = Turn(lambda turn: answerer.answer(request, medium, turn, self), done, self._limits.turn_s)
         if not self._turns.add(turn):
             held.close()
-            raise self._busy("Too many questions wait")
+            raise self._full()
         self._turn = turn
 
     def cancel(self) -> None:
@@ -221,6 +230,9 @@ class Exchange:
                 )
             return ApiError(503, "The server is ending.", "ending", headers=NO_RETRY)
         return error
+
+    def _full(self) -> ApiError:
+        return self._busy("Too many questions wait")
 
     def _busy(self, why: str) -> ApiError:
         seconds = self._turns.retry_after_s

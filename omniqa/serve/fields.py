@@ -1,6 +1,5 @@
 """Fields of a JSON object from a client, taken one by one; what is of the wrong type is refused by its name."""
 
-import math
 from typing import Any
 
 from omniqa.serve.errors import bad_request
@@ -43,11 +42,11 @@ class Fields:
         return value
 
     def number(self, key: str) -> float | None:
-        """A finite number; None if it is null or not there."""
+        """A number below 2⁶³; None if it is null or not there."""
         value = self.raw(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:  # nor NaN
             raise self._wrong(key, "a number")
         return value
 
@@ -56,7 +55,7 @@ class Fields:
         value = self.number(key)
         if value is None:
             return None
-        if value != int(value) or abs(value) >= 2**63:
+        if value != int(value):
             raise self._wrong(key, "a whole number")
         return int(value)
 

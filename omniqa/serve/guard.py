@@ -5,13 +5,14 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
-from omniqa.serve.errors import CLOSE, ApiError
-from omniqa.serve.settings import LOOPBACK, ServeSettings
+from omniqa.serve.errors import CLOSE, ApiError, too_many
+from omniqa.serve.settings import LOOPBACK, Limits, ServeSettings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +23,7 @@ UPLOADS = "/v1/files"
 OPEN_TO_ALL = ("/", "/health", "/favicon.ico")  # and /page/…: they tell nothing of clips, and can start nothing
 PAGE = "/page/"
 _FORM_BYTES = 100_000  # of an upload's form, beside its file
+_DIGITS = 15  # of a length that is looked at
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -45,6 +47,7 @@ class Guard:
 
     def __init__(self, app: Any, settings: ServeSettings, count: Callable[[str, int], None]) -> None:
         self._app, self._settings, self._count = app, settings, count
+        self._bodies = _Held()
         self._names = frozenset(name.lower().rstrip(".") for name in (settings.host, *settings.server_names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,16 +71,21 @@ class Guard:
             self._check_host(headers)
             self._check_origin(headers)
             self._check_key(scope["path"], headers)
-            guarded = _Body(receive, self._most_bytes(scope), self._settings, headers)
+            guarded = self._body(scope, receive, headers)
         except ApiError as error:
             response = JSONResponse(error.to_dict(), error.status, error.headers | CLOSE)
             await response(scope, receive, send_guarded)
             return
-        await self._app(scope, guarded.receive, send_guarded)
+        try:
+            await self._app(scope, guarded.receive, send_guarded)
+        finally:
+            guarded.end()
 
-    def _most_bytes(self, scope: Scope) -> int:
+    def _body(self, scope: Scope, receive: Receive, headers: dict[str, list[str]]) -> "_Body":
         limits = self._settings.limits
-        return limits.upload_bytes + _FORM_BYTES if scope["path"] == UPLOADS else limits.body_bytes
+        if scope["path"] == UPLOADS:  # it goes to the disk
+            return _Body(receive, limits.upload_bytes + _FORM_BYTES, limits, headers, None)
+        return _Body(receive, limits.body_bytes, limits, headers, self._bodies)
 
     def _check_host(self, headers: dict[str, list[str]]) -> None:
         """Refuse names that are not the server's: a page elsewhere may have had its own name point here."""
@@ -117,16 +125,36 @@ def is_key(sent: str, key: str) -> bool:
     return hmac.compare_digest(sent.encode("latin-1", "replace"), key.encode("utf-8", "surrogateescape"))
 
 
+@dataclass
+class _Held:
+    """How many bytes of bodies are in memory, of all requests."""
+
+    bytes: int = 0
+
+
 class _Body:
-    """A request's body, which must come at a certain rate and end in time."""
+    """A request's body, which must come at a certain rate and end in time.
+
+    Args:
+        receive: gives its pieces.
+        most_bytes: how long it may be.
+        limits: what clients may use.
+        headers: of the request.
+        in_memory: counts the bodies that stay in memory; None if this one does not.
+    """
 
     def __init__(
-        self, receive: Receive, most_bytes: int, settings: ServeSettings, headers: dict[str, list[str]]
+        self,
+        receive: Receive,
+        most_bytes: int,
+        limits: Limits,
+        headers: dict[str, list[str]],
+        in_memory: _Held | None,
     ) -> None:
-        self._receive, self._most_bytes, self._limits = receive, most_bytes, settings.limits
+        self._receive, self._most_bytes, self._limits, self._in_memory = receive, most_bytes, limits, in_memory
         self._begun, self._received, self._whole = time.monotonic(), 0, False
         said = headers.get("content-length", ["0"])[0]
-        if said.isascii() and said.isdigit() and int(said) > most_bytes:
+        if said.isascii() and said.isdigit() and (len(said) > _DIGITS or int(said) > most_bytes):
             raise self._too_large()
 
     async def receive(self) -> Message:
@@ -140,11 +168,23 @@ class _Body:
         except TimeoutError as error:
             raise ApiError(408, "The request came too slowly.", "too_slow", headers=CLOSE) from error
         if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
+            self._count(len(message.get("body", b"")))
             self._whole = not message.get("more_body", False)
-            if self._received > self._most_bytes:
-                raise self._too_large()
         return message
+
+    def _count(self, bytes: int) -> None:
+        self._received += bytes
+        if self._in_memory is not None:
+            self._in_memory.bytes += bytes
+            if self._in_memory.bytes > self._limits.bodies_bytes:
+                raise too_many("large requests", CLOSE)
+        if self._received > self._most_bytes:
+            raise self._too_large()
+
+    def end(self) -> None:
+        """Its request is over, and what was received of it is freed."""
+        if self._in_memory is not None:
+            self._in_memory.bytes -= self._received
 
     def _too_large(self) -> ApiError:
         return ApiError(

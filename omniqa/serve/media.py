@@ -6,8 +6,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -20,11 +18,13 @@ from urllib.parse import unquote_to_bytes
 
 from omniqa.serve.chat_request import MediaPart
 from omniqa.serve.download import download
-from omniqa.serve.errors import ApiError, bad_request
+from omniqa.serve.errors import ApiError, bad_request, too_many
 from omniqa.serve.media_root import MediaRoot, RootFile
 from omniqa.serve.settings import ServeSettings
+from omniqa.serve.upload_folder import UploadFolder
 
 _PIECE = 2**20
+_DOWNLOADS_AT_ONCE = 8  # fewer than the threads that read clips, so that slow servers hold up no other clip
 _FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -73,7 +73,8 @@ class FileStore:
 
     def __init__(self, upload_bytes: int, stored_bytes: int) -> None:
         self.upload_bytes, self.stored_bytes = upload_bytes, stored_bytes
-        self.folder = Path(tempfile.mkdtemp(prefix="omniqa-serve-"))
+        self._home = UploadFolder()
+        self.folder = self._home.content
         self._files: dict[str, StoredFile] = {}
         self._content: OrderedDict[str, int] = OrderedDict()  # bytes by digest, the least recently used first
         self._in_use: dict[str, int] = {}
@@ -81,7 +82,7 @@ class FileStore:
 
     def close(self) -> None:
         """Delete all of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._home.close()
 
     def add(self, pieces: Iterable[bytes]) -> str:
         """Keep this content; gives its digest.
@@ -200,6 +201,7 @@ class MediaSource:
         self.root = None if settings.media_root is None else MediaRoot(settings.media_root)
         self._settings = settings
         self._digests: dict[RootFile, str] = {}
+        self._downloads = threading.BoundedSemaphore(_DOWNLOADS_AT_ONCE)
 
     @contextmanager
     def open(self, part: MediaPart, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[Medium]:
@@ -237,10 +239,15 @@ class MediaSource:
             with self._from_root(value) as medium:
                 yield medium
 
-    def _download(self, address: str, is_wanted: Callable[[], bool]) -> Iterable[bytes]:
+    def _download(self, address: str, is_wanted: Callable[[], bool]) -> Iterator[bytes]:
         if not self._settings.allow_network:
             raise bad_request("This server opens no addresses. Upload the clip to /v1/files.", "messages", "network")
-        return download(address, self._settings.allow_hosts, self._settings.limits.upload_bytes, is_wanted)
+        if not self._downloads.acquire(blocking=False):
+            raise too_many("downloads")
+        try:
+            yield from download(address, self._settings.allow_hosts, self._settings.limits.upload_bytes, is_wanted)
+        finally:
+            self._downloads.release()
 
     @contextmanager
     def _stored(self, name: str, pieces: Iterable[bytes]) -> Iterator[Medium]:
@@ -271,7 +278,7 @@ def too_large(most: int) -> ApiError:
 
 def _from_base64(text: str) -> bytes:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise bad_request("What should be base64 is not.", "messages", "media") from error
 

@@ -65,7 +65,7 @@ def serve(
 def _config(server: Server, settings: ServeSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         server.app,
-        http=protocol(settings.limits.header_s),
+        http=protocol(settings.limits.header_s, settings.limits.unread_s),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -106,11 +106,17 @@ class Running(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def protocol(header_s: float) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP, for clients whose headers come within so many seconds."""
+def protocol(header_s: float, unread_s: float) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP, for clients whose headers come in time, and that read what they are sent.
+
+    Args:
+        header_s: seconds within which the headers must be there.
+        unread_s: seconds after which a client that reads nothing is given up.
+    """
 
     class TimedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -123,9 +129,23 @@ def protocol(header_s: float) -> type[asyncio.Protocol]:
             elif self._timer is None and self.timeout_keep_alive_task is None:
                 self._wait()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(unread_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._read()
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
+            self._read()
             super().connection_lost(exc)
+
+        def _read(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _wait(self) -> None:
             self._timer = self.loop.call_later(header_s, self._give_up)

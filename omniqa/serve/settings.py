@@ -20,6 +20,7 @@ class Limits:
         upload_bytes: of one uploaded or downloaded file.
         stored_bytes: of all files that are kept for clients; the least recently used give way.
         body_bytes: of one request's JSON, data URLs included.
+        bodies_bytes: of the JSON of all requests that are open.
         clip_s: seconds of a clip that are looked at.
         queued: questions that may wait while another is answered.
         wait_s: how long one of them waits.
@@ -28,12 +29,14 @@ class Limits:
         body_grace_s: seconds that a body may take beside those of `body_rate`.
         body_rate: bytes a second below which a client is given up.
         header_s: seconds within which a request's headers must be there.
+        unread_s: seconds after which a client that reads nothing of its response is given up.
         grace_s: seconds that open requests have when the server is told to end.
     """
 
     upload_bytes: int = 2000 * MEGABYTE
     stored_bytes: int = 8000 * MEGABYTE
     body_bytes: int = 64 * MEGABYTE
+    bodies_bytes: int = 512 * MEGABYTE
     clip_s: float = 3600.0
     queued: int = 8
     wait_s: float = 120.0
@@ -42,6 +45,7 @@ class Limits:
     body_grace_s: float = 20.0
     body_rate: int = 32_000
     header_s: float = 10.0
+    unread_s: float = 60.0
     grace_s: float = 30.0
 
 

@@ -81,6 +81,11 @@ class TurnQueue:
         return len(self._waiting)
 
     @property
+    def is_full(self) -> bool:
+        """Whether no further turn can wait."""
+        return self._closed or len(self._waiting) >= self._most + (self._running is None)
+
+    @property
     def is_busy(self) -> bool:
         """Whether a turn is being taken."""
         return self._running is not None
@@ -93,7 +98,7 @@ class TurnQueue:
     def add(self, turn: Turn) -> bool:
         """Let a turn wait for its time; False if too many wait."""
         with self._changed:
-            if self._closed or len(self._waiting) >= self._most + (self._running is None):
+            if self.is_full:
                 return False
             self._waiting.append(turn)
             self._changed.notify()

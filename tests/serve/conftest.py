@@ -4,15 +4,18 @@ import asyncio
 import http.client
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+import omniqa
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.serve.settings import Limits, ServeSettings
+from tests.conftest import ROOT
 from tests.media.clips import Audio, Video, grey, tone, write_clip
 
 SMALL = ClipOptions(min_pixels=784, max_pixels=28 * 28 * 24, max_frames=16)
@@ -54,6 +57,18 @@ class Client:
         """Status and JSON of a chat completion about a clip."""
         status, _, body = self.ask("POST", "/v1/chat/completions", chat(url, *questions, **more), headers, timeout)
         return status, json.loads(body)
+
+    def metrics(self, line):
+        """Whether /metrics has a line that begins so."""
+        return f"\n{line}" in self.ask("GET", "/metrics")[2].decode()
+
+
+def until(holds, seconds=20):
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def chat(url, *questions, **more):
@@ -105,6 +120,23 @@ def media_root(tmp_path_factory):
     (root / "linked").symlink_to(outside)
     (root / "inside.mp4").symlink_to(root / "a.mp4")
     return root
+
+
+SAMPLES = ROOT / "sample_media"
+NANO = {"sampling": ClipOptions(), "decoding": GenerationOptions()}  # settings with which nano answers well
+
+
+@pytest.fixture(scope="session")
+def nano():
+    """nano, loaded."""
+    return omniqa.load("nano", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def nano_server(nano):
+    """A client of a server of nano with the sample clips."""
+    with running(nano, settings_for(SAMPLES, **NANO)) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

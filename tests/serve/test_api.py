@@ -2,10 +2,11 @@
 
 import base64
 import json
+import operator
 import shutil
+import socket
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -13,7 +14,7 @@ import omniqa
 from omniqa.models.base import PromptText, Turn
 from omniqa.pruning import registry
 from omniqa.runtime.generation_options import GenerationOptions
-from tests.serve.conftest import SMALL, chat, running, settings_for
+from tests.serve.conftest import SMALL, chat, running, settings_for, until
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,11 @@ def user(*parts):
         ({"max_tokens": 0}, "at least 1"),
         ({"max_tokens": 40_000}, "the model takes 32,768"),
         ({"max_tokens": 1.5}, "whole number"),
+        ({"max_tokens": 10**400}, "must be a number"),
+        ({"seed": 2**63}, "must be a number"),
+        ({"clip": {"end": 10**400}}, "must be a number"),
+        ({"method": "x" * 10_000}, "There is no method"),
+        ({"options": {"tds": {"deep": [1]}}}, "must be a single value"),
         ({"temperature": -1}, "negative"),
         ({"n": 2}, "n is not served"),
         ({"stop": ["."]}, "stop is not served"),
@@ -160,14 +166,42 @@ def test_what_makes_no_sense_is_400_and_one_sentence(server, change, said):
     status, body = server.chat("a.mp4", **change)
     assert (status, body["error"]["type"]) == (400, "invalid_request_error"), body
     assert said in body["error"]["message"]
+    assert len(body["error"]["message"]) < 1000
     assert "\n" not in body["error"]["message"]
     assert "/proc/" not in body["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}', b"1e999"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}', b"1e999", b'{"a":' * 150 + b"1" + b"}" * 150,
+     b'{"model": ' + b"9" * 5000 + b"}", b"[" + b"1," * 300_000 + b"1]", b"[" + b"[]," * 300_000 + b"1]",
+     b'{"model": "\\u0000"}', b'{"model": "\\ud800"}'],
+    ids=lambda body: body[:12].decode("latin-1"),
+)  # fmt: skip
 def test_what_is_no_request_is_400(server, body):
     status, _, answer = server.ask("POST", "/v1/chat/completions", body)
     assert (status, "message" in json.loads(answer)["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:",
+        "data:,",
+        "data:;base64,====",
+        "data:;base64,AA=A",
+        "data:;base64,A\u00e9AA",
+        "data:video/mp4;base64,%%%",
+    ],
+)
+def test_what_is_no_data_url_is_400(server, url):
+    status, body = server.chat(url)
+    assert (status, body["error"]["code"]) == (400, "media")
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e17])
+def test_any_temperature_draws_a_token(server, temperature):
+    assert server.chat("a.mp4", temperature=temperature, seed=1)[0] == 200
 
 
 def test_what_is_no_clip_is_400_by_the_name_that_the_client_gave(client, server):
@@ -254,13 +288,6 @@ def in_threads(count, call):
     return threads, got
 
 
-def until(holds, seconds=20):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_a_full_queue_is_429_with_a_time_and_all_others_are_answered(qa, media_root, monkeypatch):
     with running(qa, settings_for(media_root, {"queued": 2})) as client:
         slow = Slow(client, monkeypatch)
@@ -294,32 +321,47 @@ def test_an_answer_takes_only_so_long(qa, media_root, monkeypatch):
         assert "longer than 0.3 s" in json.loads(body)["error"]["message"]
 
 
+STEPS = {
+    "a batch of frames": ("encoder.vision", "_encode_grids"),
+    "a batch of sound": ("encoder.audio", "_encode_windows"),
+    "a layer": ("decoder", "finish"),
+}
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_frees_its_turn_at_the_next_step(qa, media_root, stream):
+@pytest.mark.parametrize("step", STEPS)
+def test_a_client_that_goes_away_frees_its_turn_at_the_next_step(qa, media_root, monkeypatch, step, stream):
+    monkeypatch.setattr("omniqa.models.qwen2_5_omni.vision.CPU_PATCHES", 1)  # a batch is one grid
+    monkeypatch.setattr("omniqa.models.qwen2_5_omni.audio.BATCH_WINDOWS", 1)
+    part = operator.attrgetter(STEPS[step][0])(qa)
+    compute, begun, release, steps = getattr(part, STEPS[step][1]), threading.Event(), threading.Event(), []
+
+    def held(*given):
+        steps.append(step)
+        begun.set()
+        release.wait(20)
+        return compute(*given)
+
+    monkeypatch.setattr(part, STEPS[step][1], held)
     with running(qa, settings_for(media_root)) as client:
-        steps = []
-        progressed, release = threading.Event(), threading.Event()
-        stage = qa.decoder.finish
-
-        def watched(number, *given):
-            steps.append(number)
-            progressed.set()
-            release.wait(20)
-            return stage(number, *given)
-
-        qa.decoder.finish = watched
         try:
-            with pytest.raises(TimeoutError):
-                client.chat("a.mp4", stream=stream, timeout=3)
-            assert progressed.is_set()
+            with socket.create_connection(("127.0.0.1", client.port)) as connection:
+                connection.sendall(posted(chat("inner/long.mp4", stream=stream)))
+                assert begun.wait(20)
             until(lambda: not client.server.turns._running.wanted)
-            release.set()
-            until(lambda: not client.server.turns.is_busy)
         finally:
             release.set()
-            del qa.decoder.finish
-        assert len(steps) == 1, "no further layer was computed"
-        assert client.chat("a.mp4")[0] == 200
+        until(lambda: not client.server.turns.is_busy)
+        assert len(steps) == 1, "nothing more was computed"
+        assert client.chat("inner/long.mp4")[0] == 200
+        assert len(steps) > 3, "there was more to compute"
+
+
+def posted(body):
+    """The bytes of a request for a chat completion."""
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
+    return head.encode() + data
 
 
 def test_a_server_that_ends_finishes_what_it_has_begun(qa, media_root, monkeypatch):

@@ -3,15 +3,21 @@
 import base64
 import http.server
 import ipaddress
+import itertools
 import json
 import os
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +26,9 @@ from omniqa.serve.download import checked_addresses, download, is_public
 from omniqa.serve.errors import ApiError
 from omniqa.serve.media import FileStore
 from omniqa.serve.media_root import MediaRoot
-from tests.serve.conftest import chat, running, settings_for
+from omniqa.serve.upload_folder import UploadFolder
+from tests.conftest import ROOT
+from tests.serve.conftest import chat, running, settings_for, until
 
 TRAVERSALS = [
     "../secret.mp4", "inner/../../secret.mp4", "..", ".", "", "/", "//a.mp4", "a.mp4/", "./a.mp4", "inner//long.mp4",
@@ -85,15 +93,37 @@ def test_a_playlist_opens_no_other_file(server, media_root):
 # --- who may ask ---
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "", "a@b"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "", "a@b", "localhost.evil.example",
+     "127.1", "2130706433", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1", "localhost:99999", "localhost,evil.example",
+     "localhost#.evil.example", "localhost/.evil.example", "evil.example.", "localhost\t.evil.example"],
+)  # fmt: skip
 def test_a_name_that_is_not_the_servers_is_refused(server, host):
     status, _, body = server.ask("GET", "/v1/models", headers={"host": host})
     assert (status, json.loads(body)["error"]["code"]) == (421, "host")
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000", "localhost."])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000", "localhost.", "localhost.:8000", "127.0.0.1:"]
+)
 def test_this_machines_own_names_are_the_servers(server, host):
     assert server.ask("GET", "/v1/models", headers={"host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /v1/models HTTP/1.0\r\n\r\n", b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nhost: evil\r\n\r\n",
+             b"GET http://localhost/v1/models HTTP/1.1\r\nhost: evil.example\r\n\r\n"],
+)  # fmt: skip
+def test_a_request_names_its_server_once(server, head):
+    assert raw(server.port, head).split()[1] in (b"400", b"421")
+
+
+def raw(port, sent):
+    """The begin of what the server answers to these bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(sent)
+        return connection.recv(1000)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +143,8 @@ def test_the_servers_own_page_may_ask(server):
 
 def test_only_the_whole_key_opens_anything_but_health_and_the_page(qa, media_root):
     key = "sk-0123456789abcdef"
-    wrong = (None, "", "Bearer", f"Bearer {key[:-1]}e", f"Bearer {key}x", f"Basic {key}", f"Bearer {key[1:]}")
+    wrong = (None, "", "Bearer", f"Bearer {key[:-1]}e", f"Bearer t{key[1:]}", f"Bearer {key}x", f"Basic {key}",
+             f"Bearer {key[1:]}", f"Bearer {key} {key}", f"Bearer {key.upper()}", "Bearer \xff")  # fmt: skip
     with running(qa, settings_for(media_root, api_key=key)) as client:
         for path in ("/v1/models", "/v1/files", "/v1/media", "/v1/media/a.mp4", "/metrics", "/v1/nothing"):
             for sent in wrong:
@@ -157,6 +188,47 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(qa, media_root):
             assert said.recv(100).startswith(b"HTTP/1.1 413")
         assert client.server.media.store.files() == []
         assert not list(client.server.media.store.folder.iterdir())
+
+
+def test_what_all_open_requests_hold_is_bounded(qa, media_root):
+    limits = {"body_bytes": 1000, "bodies_bytes": 1500}
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900\r\n\r\n"
+    with running(qa, settings_for(media_root, limits)) as client:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=20) as first:
+            first.sendall(head + b"x" * 800)
+            until(lambda: client.server.app._bodies.bytes == 800)
+            assert raw(client.port, head + b"x" * 800).startswith(b"HTTP/1.1 429")
+            until(lambda: client.server.app._bodies.bytes == 800)
+        until(lambda: client.server.app._bodies.bytes == 0)
+        assert client.chat("a.mp4")[0] == 200
+        assert client.server.app._bodies.bytes == 0
+
+
+def test_a_client_that_reads_nothing_is_given_up(qa, tmp_path):
+    content = random.Random(0).randbytes(30_000_000)  # more than all buffers between them
+    (tmp_path / "large.mp4").write_bytes(content)
+    with running(qa, settings_for(tmp_path, {"unread_s": 0.3})) as client:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=20) as deaf:
+            deaf.sendall(b"GET /v1/media/large.mp4 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            until(lambda: client.metrics('omniqa_requests_total{path="/v1/media",status="200"}'))
+            until(lambda: not open_files(tmp_path / "large.mp4"))
+            received = 0
+            with suppress(ConnectionResetError):
+                while piece := deaf.recv(2**20):
+                    received += len(piece)
+        assert received < len(content)
+        assert client.ask("GET", "/v1/media/large.mp4")[2] == content
+
+
+def open_files(path):
+    """This process's open descriptors of a file."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    found = []
+    for link in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{link}"))
+    return [target for target in found if target == str(path)]
 
 
 def multipart(content, name="clip.mp4"):
@@ -213,6 +285,38 @@ def test_a_client_that_does_not_read_holds_nobody_up(qa, media_root):
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(request)}\r\n\r\n"
             deaf.sendall(head.encode() + request)
             assert client.chat("a.mp4")[0] == 200
+
+
+KILLED = """
+import os, signal
+from omniqa.serve.upload_folder import UploadFolder
+folder = UploadFolder()
+(folder.content / "clip").write_bytes(b"content")
+print(folder.content, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_server_left_is_deleted_at_the_next_start_and_nothing_else(tmp_path, monkeypatch):
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    assert (killed.returncode, (left / "clip").read_bytes()) == (-signal.SIGKILL, b"content")
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "kept").write_text("kept")
+    (tmp_path / "omniqa-serve-link").symlink_to(others)
+    (tmp_path / "omniqa-serve-file").write_text("kept")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running_one = UploadFolder()
+    (running_one.content / "clip").write_bytes(b"content")
+    next_one = UploadFolder()
+    assert not left.parent.exists()
+    assert (running_one.content / "clip").read_bytes() == b"content"
+    running_one.close()
+    next_one.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["omniqa-serve-file", "omniqa-serve-link", "others"]
+    assert (others / "kept").exists()
 
 
 def test_uploads_give_way_to_newer_ones_but_not_while_they_are_read():
@@ -280,6 +384,8 @@ def test_noise_and_broken_files_are_400(server, media_root):
 # --- downloads ---
 
 PRIVATE = [
+    "fec0::1", "5f00::1", "3fff::1", "4000::1", "192.88.99.1", "168.63.129.16", "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe", "64:ff9b:1::7f00:1", "fd00:ec2::254", "2002:a9fe:a9fe::1", "::ffff:0:7f00:1",
     "127.0.0.1", "127.8.9.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
     "224.0.0.1", "255.255.255.255", "192.0.0.1", "::1", "::", "fe80::1", "fc00::1", "fd00::1", "ff02::1",
     "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::",
@@ -297,16 +403,33 @@ def test_public_addresses_are_known_as_such(address):
     assert is_public(ipaddress.ip_address(address))
 
 
+@pytest.fixture(scope="module")
+def networked(qa, media_root):
+    """A client of a server that opens addresses."""
+    with running(qa, settings_for(media_root, allow_network=True)) as client:
+        yield client
+
+
 @pytest.mark.parametrize(
-    "url",
-    ["http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://2130706433/",
-     "http://0x7f.1/", "http://0/", "http://127.1/", "http://LOCALHOST./", "http://169.254.169.254/latest/meta-data/"],
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "2130706433", "0x7f.1", "0x7f000001",
+     "017700000001", "0177.0.0.1", "0", "0.0.0.0", "[::]", "127.1", "LOCALHOST.", "169.254.169.254", "[fe80::1]",
+     "[fec0::1]", "[64:ff9b::7f00:1]", "[::ffff:a9fe:a9fe]", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1",
+     "user@127.0.0.1", "127.0.0.1%00.example.com", "\uff11\uff12\uff17.0.0.1"],
 )  # fmt: skip
-def test_this_machine_is_not_asked_whatever_it_is_called(qa, media_root, url):
-    with running(qa, settings_for(media_root, allow_network=True)) as client, web_server() as (_, seen):
-        status, body = client.chat(url)
+def test_this_machine_is_not_asked_whatever_it_is_called(networked, host):
+    with web_server() as (port, seen):
+        status, body = networked.chat(f"http://{host}:{port}/latest/meta-data/")
         assert (status, body["error"]["code"]) in ((403, "network"), (400, "network")), body
         assert not seen
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%1"])
+def test_a_name_that_stands_for_this_machine_is_refused(monkeypatch, address):
+    found = [(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))]
+    monkeypatch.setattr(downloads.socket, "getaddrinfo", lambda *given, **named: found)
+    with pytest.raises(ApiError, match="not public"):
+        checked_addresses("innocent.example", 80, [])
 
 
 def test_without_leave_no_address_is_opened(server):
@@ -366,6 +489,10 @@ def test_an_allowed_host_is_downloaded_from_and_asked_about(qa, media_root):
     ("location", "said"),
     [("http://127.0.0.1:{port}/secret", "not public"), ("http://[::1]:{port}/", "not public"),
      ("file:///etc/passwd", "only http"), ("ftp://localhost/", "only http"), ("/round", "redirects more than"),
+     ("//127.0.0.1:{port}/", "not public"), ("http://0.0.0.0:{port}/", "not public"), ("", "redirects more than"),
+     ("http://2130706433:{port}/", "not public"), ("data:video/mp4,x", "only http"),
+     ("gopher://localhost/", "only http"),
+     ("http://[::ffff:127.0.0.1]:{port}/", "not public"),
      ("http://user:word@localhost:{port}/", "without a user"), ("http://[bad/", "no address")],
 )  # fmt: skip
 def test_a_redirect_is_checked_like_the_first_address(location, said):
@@ -435,6 +562,71 @@ def test_a_server_that_drips_is_given_up(monkeypatch):
 
     with web_server({"/": (200, {}, drip())}) as (port, _), pytest.raises(ApiError, match="too slow"):
         b"".join(download(f"http://localhost:{port}/", ["localhost"], 1000))
+
+
+@contextmanager
+def dripping_server():
+    """A server that never comes to the end of its response's head; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+                while not ended.wait(0.02):
+                    try:
+                        connection.sendall(b"y")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_a_server_that_drips_its_head_is_given_up(monkeypatch):
+    monkeypatch.setattr(downloads, "TOTAL_S", 0.4)
+    with dripping_server() as port, pytest.raises(ApiError, match="too slow"):
+        b"".join(download(f"http://localhost:{port}/", ["localhost"], 1000))
+
+
+def test_a_client_that_goes_away_while_a_server_drips_its_head_is_noticed():
+    asked = itertools.count()
+    with dripping_server() as port, pytest.raises(ApiError, match="nobody"):
+        b"".join(download(f"http://localhost:{port}/", ["localhost"], 1000, lambda: next(asked) < 5))
+
+
+def test_slow_servers_hold_up_no_other_clip(qa, media_root, monkeypatch):
+    release, waiting = threading.Event(), threading.Semaphore(0)
+
+    def wait():
+        yield b"x"
+        waiting.release()
+        release.wait(20)
+
+    settings = settings_for(media_root, allow_network=True, allow_hosts=("localhost",))
+    monkeypatch.setattr("omniqa.serve.media._DOWNLOADS_AT_ONCE", 2)
+    answers = {f"/{number}": (200, {}, wait()) for number in range(2)}
+    with web_server(answers) as (port, _), running(qa, settings) as client:
+        threads = [
+            threading.Thread(target=client.chat, args=(f"http://localhost:{port}/{number}",)) for number in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            assert all(waiting.acquire(timeout=20) for _ in threads)
+            status, headers, _ = client.ask("POST", "/v1/chat/completions", chat(f"http://localhost:{port}/3"))
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert client.chat("a.mp4")[0] == 200
+        finally:
+            release.set()
+            for thread in threads:
+                thread.join()
 
 
 def test_a_download_whose_client_has_gone_ends():
