@@ -16,6 +16,8 @@ from omniqa.cli import options, values
 from omniqa.cli.console import AnswerStream, console
 from omniqa.cli.loading import check_clip, fitting, load_model, refuse_more_words, video_file
 from omniqa.errors import UsageError
+from omniqa.jobs.subtitle_files import check_subtitles
+from omniqa.media.cut_names import make_folder
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import check_length
 from omniqa.models.families import NANO
@@ -77,6 +79,7 @@ def ask(
             envvar="OMNIQA_SUBTITLES",
         ),
     ] = None,
+    cut: options.Cut = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -92,7 +95,9 @@ def ask(
     decoding = written.decoding()
     sampling = taken.sampling()
     traces = _trace_files(trace, len(asked))
-    _check_subtitles(subtitles)
+    check_subtitles(subtitles)
+    if cut is not None:
+        make_folder(cut)
     terminal.check_stdout()
     with ExitStack() as stack:
         path = stack.enter_context(video_file(video, sampling))
@@ -116,8 +121,12 @@ def ask(
                 shown.append(replace(answer, video=video))
                 _show(shown[-1], as_json, stream)
                 if len(shown) == len(methods):
-                    if as_json:
-                        _print_json(*shown)
+                    cuts: list[str] | None = None
+                    try:
+                        cuts = None if cut is None else _cut(shown[0], source, cut, sampling)
+                    finally:  # an answer is printed, whatever becomes of its cuts
+                        if as_json:
+                            _print_json(cuts, *shown)
                     if file := traces.pop(0):
                         _save_trace(shown[0], file)
                     first.append(shown[0])
@@ -185,15 +194,6 @@ def _save_trace(answer: "Answer", file: Path) -> None:
         raise UsageError(f"--trace: {file} can't be written ({error.strerror}).") from error
 
 
-def _check_subtitles(file: Path | None) -> None:
-    if file is None:
-        return
-    if file.suffix not in (".srt", ".vtt"):
-        raise UsageError(f"--subtitles writes FILE.srt or FILE.vtt, not {file.name}.")
-    if not file.parent.is_dir():
-        raise UsageError(f"--subtitles: there is no folder {file.parent}.")
-
-
 def _save_subtitles(answers: list["Answer"], file: Path) -> None:
     from omniqa.pipeline.subtitles import subtitles
 
@@ -222,6 +222,17 @@ def _show(answer: "Answer", as_json: bool, stream: AnswerStream) -> None:
         console.note(f"warning: {warning}")
 
 
-def _print_json(answer: "Answer", *others: "Answer") -> None:
+def _cut(answer: "Answer", source: "Source", folder: Path, sampling: ClipOptions) -> list[str]:
+    """Cut the answer's evidence out of the file, and say where it is."""
+    from omniqa.media.cut import cut as cut_spans
+
+    spans = [(span.start_s, span.end_s) for span in answer.evidence_spans]
+    paths = [str(path) for path in cut_spans(source, spans, folder, sampling.access, answer.video)]
+    for path in paths:
+        console.note(f"cut: {path}")
+    return paths
+
+
+def _print_json(cuts: list[str] | None, answer: "Answer", *others: "Answer") -> None:
     compared = {"compared": others[0].to_dict()} if others else {}
-    console.print_json(answer.to_dict() | compared)
+    console.print_json(answer.to_dict() | ({} if cuts is None else {"cuts": cuts}) | compared)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,15 @@ from omniqa.errors import SOME_FAILED, MediaError, OmniqaError, UsageError
 from omniqa.jobs import questions as asking
 from omniqa.jobs import rows, runfile
 from omniqa.jobs.clips import ClipPath, Paths, Shard, files_now, find, listed, named_as_media
-from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec
+from omniqa.jobs.jsonl_store import JSON_LINES, Row, RowCodec, read_rows
 from omniqa.jobs.questions import Task
 from omniqa.jobs.results import ResultFile, Results, Stream
 from omniqa.jobs.rows import BatchRows
 from omniqa.jobs.runner import FailurePolicy, Job, Runner
+from omniqa.jobs.subtitle_files import check_subtitles, write_subtitles
 from omniqa.jobs.table import CsvCodec
 from omniqa.media.access import is_address
+from omniqa.media.cut_names import make_folder
 from omniqa.media.sampling import ClipOptions
 from omniqa.pruning.variants import MethodVariant
 
@@ -91,6 +93,17 @@ def batch(
         bool,
         typer.Option("--retry-failed", help="Ask again what failed before.", rich_help_panel=_KEPT),
     ] = False,
+    cut: options.Cut = None,
+    subtitles: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one cue a question, over the strongest span of its evidence, to FILE.srt or FILE.vtt; for "
+            "several videos, to FILE-VIDEO.srt each.",
+            metavar="FILE",
+            envvar="OMNIQA_SUBTITLES",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
     many: jobs.JobFlags,
     loading: options.ModelFlags,
     dropping: options.PruningFlags,
@@ -113,6 +126,8 @@ def batch(
     if retry and out is None:
         raise UsageError("--retry-failed is for the results in a file: give it with -o.")
     pool = many.pool()
+    check_subtitles(subtitles)
+    folder = None if cut is None else str(make_folder(cut).absolute())
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
     own = runfile.method_settings(column.pruner) | encoding.settings | loading.settings
@@ -120,21 +135,37 @@ def batch(
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, sampling, append, retry) as results:
         policy = FailurePolicy(halve_frames=True, retry=retry)
-        runner = Runner(
-            Paths(sampling), decoding, BatchRows(results.settings), policy, many.prefetch, describe=describe
-        )
+        made = BatchRows(results.settings, folder, sampling.access)
+        runner = Runner(Paths(sampling), decoding, made, policy, many.prefetch, describe=describe)
         run = Job(mine, [column], runner, results)
         if results.known:
             console.note(_known(results))
         if results.changed:
             console.note(asked_again(results.changed))
+        told: list[Row] = []  # what subtitles are made of
         if not run.anything_left():
             results.finish()
         else:
             less = [*dropping.less(), *taken.less()]
             with jobs.answering(run, pool, loading, encoding, less) as (lines, models):
-                _answer(run, lines, out, models)
+                _answer(run, lines if subtitles is None else _noted(lines, told), out, models)
+        if subtitles is not None:
+            _save_subtitles(subtitles, mine, form, out, told)
         _end(run, part)
+
+
+def _noted(lines: Iterable[Row], told: list[Row]) -> Iterator[Row]:
+    """The lines; what subtitles need of each is kept."""
+    for row in lines:
+        told.append({name: row[name] for name in ("id", "status", "video", "answer", "evidence_spans")})
+        yield row
+
+
+def _save_subtitles(file: Path, tasks: list[Task], form: RowCodec, out: Path | None, told: list[Row]) -> None:
+    """Write the subtitles of all lines that are there, those of earlier runs included."""
+    known = read_rows(out, form) if out is not None and out.is_file() else told
+    for path in write_subtitles(file, [task.clip for task in tasks], known):
+        console.note(f"subtitles: {path}")
 
 
 def _tasks(arguments: list[str], more: list[str], questions: Path | None, zero: bool) -> list[Task]:

@@ -37,6 +37,15 @@ Model = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+Cut = Annotated[
+    Path | None,
+    typer.Option(
+        "--cut",
+        help="Cut the spans of each answer's evidence out of the file, into DIR.",
+        metavar="DIR",
+        envvar="OMNIQA_CUT",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", envvar="OMNIQA_JSON")]
 Quiet = Annotated[
     bool,

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from omniqa.errors import CLIP_ERRORS
 from omniqa.file_state import FileState, as_field, is_stale
 from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.questions import Question
+from omniqa.media.access import DEFAULT_ACCESS, Access
 from omniqa.models.base import PromptText
 from omniqa.pruning.variants import MethodVariant
 
@@ -99,9 +101,13 @@ class BatchRows:
 
     Attributes:
         settings: their name in the run file.
+        cut: the folder that evidence is cut out into; None cuts nothing.
+        access: how the file is opened for that.
     """
 
     settings: str
+    cut: str | None = None
+    access: Access = DEFAULT_ACCESS
 
     def prompt(self, question: Question) -> str:
         """The question as it is."""
@@ -113,7 +119,20 @@ class BatchRows:
         if asked.had_frames is not None:
             status, media = FEWER_FRAMES, row["media"]
             media["warnings"].append(f"Memory ran out with {asked.had_frames} frames; answered from {media['frames']}.")
+        if self.cut is not None:
+            row["cuts"] = self._cuts(asked.clip, answer, row["media"]["warnings"])
         return self._line(asked, status, None, row)
+
+    def _cuts(self, clip: ClipPath, answer: "Answer", warnings: list[str]) -> list[str]:
+        """The files of the answer's evidence; that it can't be cut out is a warning, for the answer stands."""
+        from omniqa.media.cut import cut
+
+        spans = [(span.start_s, span.end_s) for span in answer.evidence_spans]
+        try:
+            return [str(path) for path in cut(clip.path, spans, str(self.cut), self.access)]
+        except CLIP_ERRORS as error:
+            warnings.append(f"The evidence could not be cut out: {error}")
+            return []
 
     def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer, with the same fields."""
@@ -125,7 +144,7 @@ class BatchRows:
             "media": None,
             "evidence": [],
             "evidence_spans": [],
-        }
+        } | ({} if self.cut is None else {"cuts": []})
         retention: Row = {"target": pruner.target, "achieved": None, "audio": None, "video": None, "per_layer": []}
         names = {"video": asked.clip.name, "question": question.text, "answer": None, "model": model}
         how = {"method": pruner.name, "retention": retention}

@@ -12,7 +12,7 @@ import numpy as np
 
 from omniqa.media.colour import mapped, needs_mapping, rgb
 from omniqa.media.colour_tags import ColourTags
-from omniqa.media.container import Damage, Timed, is_damage
+from omniqa.media.container import Damage, Timed, is_damage, timed_frames
 from omniqa.media.deinterlace import deinterlaced, is_interlaced
 from omniqa.media.geometry import Size, fitted_size, is_turned, padded, shown_size, upright
 from omniqa.media.probe import MediaInfo, opening
@@ -69,6 +69,43 @@ def read_frames(
             shown = _Shown(timed, last)
     if shown is not None:
         yield from _until(shown.timed.end, waiting, shown, canvas, damage)
+
+
+def shown_frames(
+    source: MediaInfo, start: Fraction, end: Fraction, size: Size, damage: Damage | None = None
+) -> Iterator[tuple[Fraction, Fraction, np.ndarray]]:
+    """All frames that are shown from `start` to `end`, each once.
+
+    Args:
+        source: the media file.
+        start: in seconds on the file's clock.
+        end: likewise.
+        size: as for `read_frames`.
+        damage: takes down what could not be decoded.
+
+    Yields:
+        (since, until, frame): when it is shown, within the range, and uint8 RGB of shape (height, width, 3), upright.
+
+    Raises:
+        MediaError: the file can't be opened, or has no video stream.
+    """
+    damage = damage if damage is not None else Damage()
+    canvas, waiting = _Canvas(size, _box(source), PictureCounts()), deque([start])
+    shown: _Shown | None = None
+    before: Timed | None = None
+    frames = timed_frames(source.path, "video", start, damage, source.access, source.clock)
+    with closing(frames):
+        for timed in _in_order(frames):
+            last, before = before, timed if is_interlaced(timed.frame) else None
+            if shown is not None:
+                for since, picture in _until(timed.start, waiting, shown.followed_by(timed), canvas, damage):
+                    yield since, min(timed.start, end), picture
+            if timed.start >= end:
+                return
+            shown, waiting = _Shown(timed, last), deque([max(timed.start, start)])
+    if shown is not None:
+        for since, picture in _until(shown.timed.end, waiting, shown, canvas, damage):
+            yield since, min(shown.timed.end, end), picture
 
 
 def _in_order(frames: Iterable[Timed]) -> Iterator[Timed]:

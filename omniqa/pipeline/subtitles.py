@@ -1,23 +1,46 @@
 """Answers as subtitles: one cue a question, over the strongest span of its evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from omniqa.pipeline.answer import Answer
 from omniqa.terminal import printable
+
+if TYPE_CHECKING:
+    from omniqa.pipeline.answer import Answer
 
 _LOOK_ALIKES = str.maketrans("<>{}", "\u2039\u203a\u2774\u2775")
 
 
-def subtitles(answers: Sequence[Answer], suffix: str) -> str:
-    """The content of a subtitle file, cues in the order of their times; answers without evidence give none.
+class Cue(NamedTuple):
+    """A text that is shown from start_s to end_s."""
 
-    Text in answers stays text: it can't end a cue, begin another, or be taken for markup.
+    start_s: float
+    end_s: float
+    text: str
+
+
+def subtitles(answers: "Sequence[Answer]", suffix: str) -> str:
+    """The content of a subtitle file, one cue an answer, over the strongest span of its evidence.
+
+    Answers without evidence give none.
 
     Args:
         answers: about one clip.
         suffix: ".srt" or ".vtt".
     """
-    cues = [(spans[0].start_s, spans[0].end_s, answer.text) for answer in answers if (spans := answer.evidence_spans)]
+    with_spans = ((answer, spans[0]) for answer in answers if (spans := answer.evidence_spans))
+    return write_cues([Cue(span.start_s, span.end_s, answer.text) for answer, span in with_spans], suffix)
+
+
+def write_cues(cues: Iterable[Cue], suffix: str) -> str:
+    """The content of a subtitle file, cues in the order of their times.
+
+    Text stays text: it can't end a cue, begin another, or be taken for markup.
+
+    Args:
+        cues: in any order.
+        suffix: ".srt" or ".vtt".
+    """
     point, escape = (".", _vtt_text) if suffix == ".vtt" else (",", _srt_text)
     written = [
         f"{number}\n{_clock(start, point)} --> {_clock(end, point)}\n{escape(_one_paragraph(text))}\n"

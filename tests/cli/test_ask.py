@@ -9,6 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
+from omniqa.errors import MediaError
+from omniqa.media.probe import probe
 from omniqa.nano.wordings import is_trained
 from tests.conftest import REAL_CLIPS, ROOT
 from tests.media.clips import Audio, Video, grey, write_clip
@@ -370,3 +372,30 @@ def test_subtitles_that_cannot_be_written_are_refused_before_the_model_is_loaded
     code, _, err = ask(clip, "What?", "--subtitles", tmp_path / file)
     assert code == 2
     assert why in err
+
+
+def test_cut_writes_the_evidence_and_names_it_in_the_json(ask_json, clip, tmp_path):
+    answers = ask_json(clip, "What is seen?", "-Q", "What is heard?", "--cut", tmp_path / "cuts")
+    for answer in answers:
+        assert len(answer["cuts"]) == len(answer["evidence_spans"]) > 0
+        for path, span in zip(answer["cuts"], answer["evidence_spans"], strict=True):
+            assert float(probe(path).duration) == pytest.approx(span["end_s"] - span["start_s"], abs=0.1)
+    written = {path for answer in answers for path in answer["cuts"]}
+    assert written == {str(path) for path in (tmp_path / "cuts").iterdir()}
+
+
+def test_a_cut_folder_that_is_a_file_is_refused_before_the_model_is_loaded(ask, clip):
+    code, out, err = ask(clip, "What?", "--cut", clip)
+    assert (code, out) == (2, "")
+    assert "can't be made" in err
+
+
+def test_an_answer_is_printed_even_if_its_evidence_can_not_be_cut_out(ask, clip, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MediaError("it can't be cut.")
+
+    monkeypatch.setattr("omniqa.media.cut.cut", fail)
+    code, out, err = ask(clip, "What?", "--cut", tmp_path, "--json")
+    assert code == 3
+    assert json.loads(out)["answer"] is not None
+    assert "it can't be cut" in err

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from omniqa.errors import MediaError
 from omniqa.pipeline.engine import OmniQA
 from tests.conftest import ROOT
 from tests.eval.conftest import nano  # noqa: F401 (a fixture)
@@ -407,3 +408,39 @@ def test_refusals_do_not_wait_for_torch(media):  # noqa: F811
         code = f"import sys; from omniqa.cli.app import run; run({arguments}); print('LOADED', *sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert not set(done.stdout.split("LOADED")[1].split()) & {"torch", "transformers", "librosa", "numpy", "av"}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_cut_and_subtitles_are_written_for_each_clip(batch, media, tmp_path, form):  # noqa: F811
+    out = tmp_path / f"out.{form}"
+    assert batch(media, "-Q", "What is seen?", "-o", out)[0] == 0
+    wanted = ("--cut", tmp_path / "cuts", "--subtitles", tmp_path / "all.vtt")
+    code, _, err = batch(media, "-Q", "What is seen?", "-Q", "What is heard?", "-o", out, *wanted)
+    assert code == 0, err
+    with out.open(newline="") as file:
+        lines = rows(file.read()) if form == "jsonl" else list(csv.DictReader(file))
+    said = [json.loads(line["evidence_spans"]) if form == "csv" else line["evidence_spans"] for line in lines]
+    cues = [path.read_text(encoding="utf-8").count(" --> ") for path in tmp_path.glob("all-*.vtt")]
+    assert sum(cues) == sum(map(bool, said)) >= len(cues) > 1
+    new = [(line, spans) for line, spans in zip(lines, said, strict=True) if line["question"] == "What is heard?"]
+    cuts = [json.loads(line["cuts"]) if form == "csv" else line["cuts"] for line, _ in new]
+    assert [len(paths) for paths in cuts] == [len(spans) for _, spans in new]
+    assert {path for paths in cuts for path in paths} == {str(path) for path in (tmp_path / "cuts").iterdir()}
+
+
+def test_subtitles_of_one_clip_are_in_the_file_itself(batch, media, tmp_path):  # noqa: F811
+    clip = sorted(media.glob("*.mp4"))[0]
+    code, out, err = batch(clip, "-Q", "What is seen?", "-Q", "What is heard?", "--subtitles", tmp_path / "a.srt")
+    assert code == 0, err
+    assert len(rows(out)) == (tmp_path / "a.srt").read_text(encoding="utf-8").count(" --> ") == 2
+
+
+def test_evidence_that_can_not_be_cut_out_is_a_warning(batch, media, tmp_path, monkeypatch):  # noqa: F811
+    def fail(*arguments):
+        raise MediaError("it can't be cut.")
+
+    monkeypatch.setattr("omniqa.media.cut.cut", fail)
+    code, out, _ = batch(sorted(media.glob("*.mp4"))[0], "What is seen?", "--cut", tmp_path)
+    (line,) = rows(out)
+    assert (code, line["status"], line["cuts"]) == (0, "ok", [])
+    assert any("it can't be cut" in warning for warning in line["media"]["warnings"])
