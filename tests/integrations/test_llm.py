@@ -5,11 +5,12 @@ import tomllib
 
 import pytest
 
+import omniqa
 from omniqa.models.base import Turn
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.conftest import ROOT
 from tests.media.clips import Audio, Video, grey, tone, write_clip
-from tests.serve.conftest import SMALL, running, settings_for
+from tests.serve.conftest import NANO, SMALL, running, settings_for
 
 llm = pytest.importorskip("llm", reason="needs the llm tool")
 QUESTION, NEXT = "What happens?", "And then?"
@@ -86,6 +87,24 @@ def test_options_and_a_system_prompt_are_taken_and_what_was_done_is_logged(answe
     assert told["media"]["duration_s"] == 1
     assert log["output_tokens"] == 6
     assert log["input_tokens"] == sum(told["tokens"][kind] for kind in ("text", "audio", "video"))
+
+
+def test_nano_answers_streams_and_goes_on(tool, monkeypatch):
+    from llm.plugins import pm
+
+    nano, tiger = omniqa.load("nano", device="cpu"), ROOT / "sample_media" / "tiger.mp4"
+    last, order = "What is heard last?", "What happens, in order?"
+    with running(nano, settings_for(**NANO)) as client:
+        monkeypatch.setenv("OMNIQA_SERVER", client.base)
+        assert tool("-m", "omniqa", "-a", tiger, last) == (0, "noise\n")
+        expected = nano.chat(tiger, "omnidrop", 0.4, turns=[Turn(last, "noise")]).ask(order).text
+        assert tool("-c", order) == (0, f"{expected}\n")
+    monkeypatch.delenv("OMNIQA_SERVER")
+    model = pm.get_plugin("omniqa").Omniqa
+    monkeypatch.setattr(model, "_model", lambda self, name: nano)
+    pieces = list(model().prompt(order, attachments=[llm.Attachment(path=str(tiger))], stream=True))
+    assert "".join(pieces).strip() == nano.ask(tiger, order).text
+    assert len(pieces) > 3
 
 
 def test_a_sound_comes_through_a_pipe(answering, tmp_path):
