@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -156,7 +157,7 @@ def _connect(parts: SplitResult, allow_hosts: Collection[str], check: Callable[[
     port = parts.port or _PORTS[parts.scheme]
     checked = checked_addresses(host, port, allow_hosts)
     connection = HTTPConnection(host, port, timeout=STALL_S)
-    sock = socket.create_connection((str(checked[0]), port), timeout=STALL_S)
+    sock = _reached(checked, port)
     if parts.scheme == "https":
         try:
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
@@ -165,6 +166,14 @@ def _connect(parts: SplitResult, allow_hosts: Collection[str], check: Callable[[
             raise
     connection.sock = cast(Any, _CheckedSocket(sock, check))
     return connection
+
+
+def _reached(addresses: list[Address], port: int) -> socket.socket:
+    """A socket to the first address that takes the connection."""
+    for address in addresses[:-1]:
+        with suppress(OSError):
+            return socket.create_connection((str(address), port), timeout=STALL_S)
+    return socket.create_connection((str(addresses[-1]), port), timeout=STALL_S)
 
 
 def checked_addresses(host: str, port: int, allow_hosts: Collection[str]) -> list[Address]:

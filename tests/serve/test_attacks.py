@@ -529,6 +529,13 @@ def test_the_connection_goes_to_the_address_that_was_checked_whatever_the_name_s
         assert connected == ["93.184.216.34"]
 
 
+def test_an_address_that_can_not_be_reached_gives_way_to_the_hosts_next_one(monkeypatch):
+    with web_server({"/": whole(b"content")}) as (port, _):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (9, 1)]
+        monkeypatch.setattr(downloads.socket, "getaddrinfo", lambda *given, **named: found)
+        assert b"".join(download(f"http://localhost:{port}/", ["localhost"], 1000)) == b"content"
+
+
 def test_a_name_of_which_one_address_is_private_is_refused(monkeypatch):
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(downloads.socket, "getaddrinfo", lambda *given, **named: found)
