@@ -162,8 +162,8 @@ def right_answers(
 def drawn_by(qa: OmniQA, encoded: EncodedClip, prompt: str, method: AnyMethod) -> Drawn:
     """What a prompt's rows attended to."""
     prefilled = qa.prefiller.prefill(encoded, prompt, method, reuse_prefix=True)
-    trace, result = prefilled.trace, prefilled.result
-    asked, unasked = (rows.cpu().numpy().astype(np.float64) for rows in (result.asked, result.unasked))
+    trace = prefilled.trace
+    asked, unasked = (rows.astype(np.float64) for rows in prefilled.attention)
     chunks = np.unique(trace.chunk)
     of = np.stack([trace.chunk == chunk for chunk in chunks])[:, None] & np.stack(
         [trace.modality == sense for sense in (VIDEO, AUDIO)]

@@ -93,6 +93,7 @@ def _show_evidence(cells: list[dict[str, Any]]) -> None:
         tables.number("mean rank (chance)", rank=4),
         tables.number("IoU % (chance)", rank=5),
         tables.number("first chunk % (chance)", rank=6),
+        tables.number("to picture %", rank=2),
     )
     rows = [
         (
@@ -105,6 +106,7 @@ def _show_evidence(cells: list[dict[str, Any]]) -> None:
             f"{cell['rank']:.2f} ({cell['rank_chance']:.2f})",
             _with_chance(cell, "iou"),
             _with_chance(cell, "first"),
+            _percent(cell["to_video"]),
         )
         for cell in cells
     ]

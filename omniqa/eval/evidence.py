@@ -98,12 +98,12 @@ def cells(
         _cell(group, column, found)
         for column in columns
         for group, members in _groups(questions).items()
-        if (found := [(one.clip, hit) for one in members if (hit := _hit(rows.get((one.number, column))))])
+        if (found := [(one.clip, row) for one in members if _counts(row := rows.get((one.number, column), {}))])
     ]
 
 
-def _hit(row: Row | None) -> Mapping[str, Any] | None:
-    return row.get("evidence") if row is not None and row.get("correct") else None
+def _counts(row: Row) -> bool:
+    return bool(row.get("correct") and row.get("evidence"))
 
 
 def _groups(questions: Sequence[SetQuestion]) -> dict[str, list[SetQuestion]]:
@@ -115,22 +115,24 @@ def _groups(questions: Sequence[SetQuestion]) -> dict[str, list[SetQuestion]]:
     return groups | {SEVERAL_SPANS: [one for one in questions if len(one.evidence) > 1]}
 
 
-def _cell(group: str, column: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The means of hits, and clustered intervals of the shares. found: clips and hits."""
+def _cell(group: str, column: str, found: Sequence[tuple[str, Row]]) -> dict[str, Any]:
+    """The means of hits, and clustered intervals of the shares. found: clips and rows."""
     counts: dict[str, list[tuple[int, int]]] = {}
     for measure in ("top", "top3"):
         by_clip: dict[str, tuple[int, int]] = {}
-        for clip, hit in found:
+        for clip, row in found:
             hits, size = by_clip.get(clip, (0, 0))
-            by_clip[clip] = hits + bool(hit[measure]), size + 1
+            by_clip[clip] = hits + bool(row["evidence"][measure]), size + 1
         counts[measure] = list(by_clip.values())
-    means = {name: fmean(float(hit[name]) for _, hit in found) for name in MEASURES}
+    means = {name: fmean(float(row["evidence"][name]) for _, row in found) for name in MEASURES}
+    pointed = [row["points_to"] == "video" for _, row in found if row.get("points_to")]
     intervals = {
         f"{name}_{side}": bound
         for name, by_clips in counts.items()
         for side, bound in zip(("low", "high"), clustered(by_clips), strict=True)
     }
-    return {"group": group, "column": column, "n": len(found)} | means | intervals
+    to_video = fmean(pointed) if pointed else None
+    return {"group": group, "column": column, "n": len(found), "to_video": to_video} | means | intervals
 
 
 def overlap(one: Span, other: Span) -> float:

@@ -144,6 +144,7 @@ class BatchRows:
             "media": None,
             "evidence": [],
             "evidence_spans": [],
+            "evidence_gain": {"audio": None, "video": None},
         } | ({} if self.cut is None else {"cuts": []})
         retention: Row = {"target": pruner.target, "achieved": None, "audio": None, "video": None, "per_layer": []}
         names = {"video": asked.clip.name, "question": question.text, "answer": None, "model": model}

@@ -86,6 +86,25 @@ class EvidenceSpan:
 
 
 @dataclass(frozen=True)
+class ModalityGain:
+    """By what factor the question raised each modality's share of the attention that the clip gets.
+
+    The share under the prompt's last row, divided by that under the first row behind the media, which does not see the
+    question. None if the clip has none of the modality.
+    """
+
+    audio: float | None
+    video: float | None
+
+    @property
+    def larger(self) -> str | None:
+        """Whichever the question raised more, "audio" or "video"; None unless the clip has both."""
+        if self.audio is None or self.video is None or self.audio == self.video:
+            return None
+        return "audio" if self.audio > self.video else "video"
+
+
+@dataclass(frozen=True)
 class Stats:
     """Counts, seconds by stage, and memory.
 
@@ -113,6 +132,7 @@ class Answer:
     Attributes:
         token_ids: what was generated, the end token not included.
         chunks: all chunks of the clip, in the order of the attention that the question drew to them, strongest first.
+        gain: which modality the question drew attention to.
     """
 
     video: str
@@ -123,6 +143,7 @@ class Answer:
     token_ids: tuple[int, ...]
     retention: Retention
     chunks: tuple[Evidence, ...]
+    gain: ModalityGain
     stats: Stats
     trace: Trace
 
@@ -174,6 +195,7 @@ class Answer:
             "media": stats.media.to_dict(),
             "evidence": [vars(chunk) | {"region": chunk.region and list(chunk.region)} for chunk in self.evidence],
             "evidence_spans": [dict(vars(span)) for span in self.evidence_spans],
+            "evidence_gain": dict(vars(self.gain)),
         }
 
 
@@ -243,6 +265,25 @@ def find_evidence(
         )
         for k, region in zip_longest(order.tolist(), regions)
     )
+
+
+def measure_gain(trace: Trace, asked: NDArray[np.float32], unasked: NDArray[np.float32]) -> ModalityGain:
+    """By what factor the question raised each modality's share of the attention.
+
+    Args:
+        trace: of the clip's n tokens.
+        asked, unasked: (L - 1, n) see `PrefillOutput`.
+    """
+
+    def share(given: NDArray[np.float32], kind: int) -> float:
+        return float(given[:, trace.modality == kind].sum(dtype=np.float64) / given.sum(dtype=np.float64))
+
+    def gain(kind: int) -> float | None:
+        if not (trace.modality == kind).any() or not asked.any() or not unasked[:, trace.modality == kind].any():
+            return None
+        return share(asked, kind) / share(unasked, kind)
+
+    return ModalityGain(audio=gain(AUDIO), video=gain(VIDEO))
 
 
 def join_evidence(chunks: Sequence[Evidence]) -> tuple[EvidenceSpan, ...]:

@@ -61,6 +61,11 @@ class Prefilled:
         """(3, N) position ids of the whole prompt: temporal, height and width."""
         return self.layout.positions
 
+    @property
+    def attention(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(L - 1, n) twice, the attention that the clip's tokens get: `asked` and `unasked` of `PrefillOutput`."""
+        return self.result.asked.cpu().numpy(), self.result.unasked.cpu().numpy()
+
     @cached_property
     def trace(self) -> Trace:
         """Which audio and video token each layer computed."""

@@ -55,9 +55,12 @@ SCHEMA = {
         "pixel_aspect",
         "deinterlaced",
         "padded",
+        "picture_width",
+        "picture_height",
     },
     "evidence": list,
     "evidence_spans": list,
+    "evidence_gain": {"audio", "video"},
 }
 
 
@@ -96,6 +99,8 @@ def test_json_has_the_documented_fields(ask_json, clip):
         "pixel_aspect": "1:1",
         "deinterlaced": 0,
         "padded": 0,
+        "picture_width": 168,
+        "picture_height": 112,
     }
     tokens, retention = answer["tokens"], answer["retention"]
     assert (tokens["video"], tokens["audio"]) == (5 * 4 * 6, 125)

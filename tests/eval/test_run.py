@@ -375,7 +375,7 @@ def test_evidence_is_counted_over_right_answers_by_how_many_spans_and_by_modalit
         )
     ]
     rows = made_rows(questions, [(1, 1), (1, 0), (1, 0), (1, 0)])
-    hits = [hit(True, 1), hit(False, 4), {}, hit(True, 1)]
+    hits = [hit(True, 1) | {"points_to": "video"}, hit(False, 4) | {"points_to": "audio"}, {}, hit(True, 1)]
     rows = {key: row | hits[key[0]] for key, row in rows.items()}
     first, second = (column.name for column in COLUMNS[:2])
     made = {(cell["group"], cell["column"]): cell for cell in report("set", questions, COLUMNS[:2], rows)["evidence"]}
@@ -387,6 +387,9 @@ def test_evidence_is_counted_over_right_answers_by_how_many_spans_and_by_modalit
         ("one span", second): (1, 1.0, 1),
         ("one span, video", second): (1, 1.0, 1),
     }
+    assert made["one span", first]["to_video"] == 0.5
+    assert made["one span, audio", first]["to_video"] == 0
+    assert made["several spans", first]["to_video"] is None
     assert made["one span", first]["top_low"] < 0.5 < made["one span", first]["top_high"]
     assert report("set", QUESTIONS, COLUMNS[:2], made_rows(QUESTIONS, [(1, 1)] * 4))["evidence"] == []
 

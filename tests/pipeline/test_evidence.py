@@ -9,7 +9,7 @@ import pytest
 
 from omniqa.media.clip import Clip
 from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
-from omniqa.pipeline.answer import EVIDENCE_CHUNKS, Evidence, find_evidence, join_evidence
+from omniqa.pipeline.answer import EVIDENCE_CHUNKS, Evidence, ModalityGain, find_evidence, join_evidence, measure_gain
 from omniqa.pipeline.engine import load
 from tests.media.clips import CLOCKWISE, Video, grey, write_clip
 
@@ -117,3 +117,26 @@ def test_neighbours_are_joined_and_weak_chunks_left_out():
 def test_no_evidence_is_no_span():
     assert join_evidence([]) == ()
     assert join_evidence([chunk(0.0, 0.0)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "unasked", "gain", "larger"),
+    [
+        ([[1, 1, 6], [1, 1, 0]], [[1, 1, 2], [0, 0, 0]], (1.2, 0.8), "audio"),  # shares 0.6 of 0.5, and 0.4 of 0.5
+        ([[9, 0, 1]], [[1, 0, 1]], (0.2, 1.8), "video"),
+        ([[1, 1, 1]], [[1, 1, 1]], (1, 1), None),
+        ([[0, 0, 0]], [[1, 1, 1]], (None, None), None),
+        ([[1, 1, 1]], [[1, 1, 0]], (None, 2 / 3), None),
+    ],
+)
+def test_gain_is_a_modalitys_share_over_that_of_the_row_before_the_question(asked, unasked, gain, larger):
+    trace = SimpleNamespace(modality=np.array([VIDEO, VIDEO, AUDIO], np.int8))
+    found = measure_gain(trace, *(np.array(rows, np.float32) for rows in (asked, unasked)))
+    assert (found.audio, found.video) == (gain[0] and pytest.approx(gain[0]), gain[1] and pytest.approx(gain[1]))
+    assert found.larger == larger
+
+
+def test_a_clip_of_one_modality_has_no_gain_in_the_other():
+    trace = SimpleNamespace(modality=np.array([VIDEO, VIDEO], np.int8))
+    rows = np.ones((1, 2), np.float32)
+    assert measure_gain(trace, rows, 2 * rows) == ModalityGain(audio=None, video=1.0)
