@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from omniqa.pipeline.engine import OmniQA as OmniQA
     from omniqa.pipeline.engine import load as load
     from omniqa.pipeline.trace import Trace as Trace
+    from omniqa.report.page import save_report as save_report
     from omniqa.runtime.generation_options import GenerationOptions as GenerationOptions
 
 _MODULES = {
@@ -41,6 +42,7 @@ _MODULES = {
     "omniqa.pipeline.encoded_clip": ("EncodedClip",),
     "omniqa.pipeline.engine": ("OmniQA", "load"),
     "omniqa.pipeline.trace": ("Trace",),
+    "omniqa.report.page": ("save_report",),
     "omniqa.runtime.generation_options": ("GenerationOptions",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

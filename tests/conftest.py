@@ -11,6 +11,8 @@ from subprocess import CalledProcessError
 
 import pytest
 
+from tests.browser import browser as browser
+
 ROOT = Path(__file__).parents[1]
 REAL_CLIPS = ROOT.parent / "shared" / "media"
 

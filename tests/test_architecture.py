@@ -25,6 +25,7 @@ ROOMS = (
     ("nano",),
     ("jobs",),
     ("eval", "bench"),
+    ("report",),
     ("serve",),
     ("integrations",),
     ("cli",),

@@ -15,6 +15,7 @@ from omniqa import terminal
 from omniqa.cli import options, values
 from omniqa.cli.console import AnswerStream, console
 from omniqa.cli.loading import check_clip, fitting, load_model, refuse_more_words, video_file
+from omniqa.cli.report import EmbedMedia, ReportFile, check_report, write_report
 from omniqa.errors import UsageError
 from omniqa.jobs.subtitle_files import check_subtitles
 from omniqa.media.cut_names import make_folder
@@ -80,6 +81,8 @@ def ask(
         ),
     ] = None,
     cut: options.Cut = None,
+    report: ReportFile = None,
+    embed_media: EmbedMedia = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -98,6 +101,7 @@ def ask(
     check_subtitles(subtitles)
     if cut is not None:
         make_folder(cut)
+    check_report(report, embed_media, video)
     terminal.check_stdout()
     with ExitStack() as stack:
         path = stack.enter_context(video_file(video, sampling))
@@ -117,8 +121,10 @@ def ask(
                 answers = _of_both(ask, clip, asked, methods)
             shown: list[Answer] = []
             first: list[Answer] = []  # by the method that was asked for
+            told: list[Answer] = []
             for answer in answers:
                 shown.append(replace(answer, video=video))
+                told.append(shown[-1])
                 _show(shown[-1], as_json, stream)
                 if len(shown) == len(methods):
                     cuts: list[str] | None = None
@@ -134,6 +140,8 @@ def ask(
                 (console.answer_stats if verbose else console.answer_line)(answer)
         if subtitles is not None:
             _save_subtitles(first, subtitles)
+        if report is not None:
+            write_report(report, told, source, embed_media)
         if loading.model == NANO and not quiet:
             _suggest_wordings(qa, source, asked, sampling)
 

@@ -11,8 +11,8 @@ from omniqa.cli import options, tables, values
 from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
-from omniqa.cli.words import STAGE_NAMES
 from omniqa.errors import UsageError
+from omniqa.pipeline.stages import STAGE_NAMES
 
 if TYPE_CHECKING:
     from omniqa.bench.report import Report, Row

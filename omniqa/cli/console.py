@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omniqa import json_output, terminal
 from omniqa.cli.tables import Column, Table
-from omniqa.cli.words import STAGE_NAMES, about, counted, encodable, percent, span
+from omniqa.cli.words import about, counted, encodable, percent, span
+from omniqa.pipeline.stages import STAGE_NAMES
 from omniqa.terminal import one_line
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from omniqa.cli import options
 from omniqa.cli.console import console
 from omniqa.cli.loading import check_clip
 from omniqa.cli.progress import spinner
-from omniqa.cli.words import STAGE_NAMES
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.families import ModelShape, decoder_layers, pixel_bounds
@@ -28,6 +27,7 @@ from omniqa.pipeline.fit import (
     pick,
     place,
 )
+from omniqa.pipeline.stages import STAGE_NAMES
 from omniqa.pipeline.token_estimate import estimate_tokens, tokens_of
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.runtime import machine

@@ -1,21 +1,5 @@
 """Numbers, times and stages in words."""
 
-STAGE_NAMES = {
-    "import": "starting",
-    "load": "loading the model",
-    "cache": "cache",
-    "decode": "decoding",
-    "preprocess": "log-mel",
-    "vision_encoder": "vision encoder",
-    "audio_encoder": "audio encoder",
-    "input_pruning": "input pruning",
-    "prefill": "prefill",
-    "generate": "generating",
-    "overlapped": "of these beside another",
-    "time_to_first_token": "to the first token",
-    "total": "in all",
-    "measure": "measuring",
-}
 _TO = "\N{EN DASH}"
 
 

@@ -4,16 +4,25 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omniqa.media.sampling import ClipOptions
 from omniqa.media.summary import MediaSummary
-from omniqa.models.base import AUDIO, VIDEO, Geometry, MediaShape
+from omniqa.models.base import AUDIO, VIDEO, Geometry, MediaShape, Model
 from omniqa.models.encoded_media import EncodedMedia
+from omniqa.pipeline.encoded_clip import EncodedClip
 from omniqa.pipeline.trace import Trace
+from omniqa.pruning.contract import AnyMethod
+from omniqa.pruning.options import options_of
 from omniqa.terminal import LAYOUT, printable
+
+if TYPE_CHECKING:
+    from omniqa.media.clip import Clip
+    from omniqa.media.source import Source
 
 EVIDENCE_CHUNKS = 5
 
@@ -125,6 +134,37 @@ class Stats:
     seconds_per_token: float | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How the clip was taken and its tokens pruned: what a report needs to show the answer's tokens on the clip.
+
+    Attributes:
+        start_s: where the range starts on the file's clock.
+        sampling: how the clip was taken from its file; None for a clip that was sampled before.
+        planned: (L,) tokens that the method planned for each layer.
+        options: the method's, by name.
+    """
+
+    shape: MediaShape
+    geometry: Geometry
+    start_s: float
+    sampling: ClipOptions | None
+    planned: tuple[int, ...]
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, video: EncodedClip, method: AnyMethod, model: Model) -> "Asked":
+        """What a question about `video` was asked by."""
+        return cls(
+            shape=video.shape,
+            geometry=model.geometry,
+            start_s=video.start_s,
+            sampling=video.sampling,
+            planned=video.plan(method, model.layers).kept,
+            options={option.name: getattr(method, option.name) for option in options_of(type(method))},
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """An answer with everything that is reported about it.
@@ -146,6 +186,7 @@ class Answer:
     gain: ModalityGain
     stats: Stats
     trace: Trace
+    asked: Asked
 
     def __repr__(self) -> str:
         kept = f"{100 * self.retention.achieved:.0f} %"
@@ -174,6 +215,27 @@ class Answer:
     def evidence_spans(self) -> tuple[EvidenceSpan, ...]:
         """The evidence as spans, strongest first."""
         return join_evidence(self.evidence)
+
+    def report(
+        self, path: str | Path, video: "str | Path | Source | Clip | None" = None, *, embed_media: bool = False
+    ) -> None:
+        """Write an HTML page that shows where the answer looked and what each layer kept; see docs/report.md.
+
+        An answer holds no frames: the file is decoded once more. `omniqa.save_report` writes several answers at once.
+
+        Args:
+            path: the page's file.
+            video: the file, or the `Clip` that was asked about. None is the file that the answer names.
+            embed_media: put the file itself into the page, with marks to jump to.
+
+        Raises:
+            MediaError: the file can't be used, or has changed since it was asked about.
+            UsageError: the answer is about a `Clip`, and that is not given.
+            OSError: the page can't be written.
+        """
+        from omniqa import save_report  # by the package's own door: reports are built on the pipeline
+
+        save_report(path, [self], video, embed_media=embed_media)
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `omniqa ask` prints as JSON."""

@@ -141,7 +141,8 @@ class ClipEncoder:
         if (rule is not None or attended) and ready.key is not None:
             found = self.preparer.find(ready.key, rule, clock, attended)
             if found.media is not None:
-                return EncodedClip.of(found.media, ready.name).after(ready.timing_s).after(clock.seconds).on(device)
+                encoded = EncodedClip.of(found.media, ready.name, ready.sampling)
+                return encoded.after(ready.timing_s).after(clock.seconds).on(device)
             ready = replace(ready, note=found.warning or ready.note)
         with memory_errors(), self._encoders():
             with clock.stage("vision_encoder"):
@@ -167,7 +168,7 @@ class ClipEncoder:
         name = str(path_of(video))
         key, found = self.preparer.look_up(video, sampling, looked_up, rule, attended)
         if found.media is not None:
-            return self.encode(EncodedClip.of(found.media, name).after(looked_up.seconds), progress)
+            return self.encode(EncodedClip.of(found.media, name, sampling).after(looked_up.seconds), progress)
         reset_device_peak(self._model.device)
         clock, pictures = StageClock(self._model.device), self._video(rule, attended)
         with memory_errors(), self._encoders():
@@ -176,7 +177,7 @@ class ClipEncoder:
             if len(clip.grid_times) != pictures.grids.grids:  # what broke off does not count
                 pictures = self._video(attended=attended)
             ready = self.preparer.prepared(name, clip, looked_up, key, found.warning)
-            return self._finish(ready, pictures, clock, progress)
+            return self._finish(replace(ready, sampling=sampling), pictures, clock, progress)
 
     def _video(self, rule: VisionRule | None = None, attended: bool = False) -> _Video:
         return _Video(self._model, self.vision, self.reuse_static, rule, attended)
@@ -228,6 +229,7 @@ class ClipEncoder:
             keep=keep,
             added=added,
             video_attention=video.attention(),
+            sampling=ready.sampling,
         )
         return self._kept(encoded, ready, clock)
 

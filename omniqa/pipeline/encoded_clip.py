@@ -10,6 +10,7 @@ from torch import Tensor
 
 from omniqa.errors import UsageError
 from omniqa.media.clip import Clip
+from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import MediaShape, PromptText
 from omniqa.models.encoded_media import EncodedMedia
 from omniqa.models.prefix_cache import PrefixCache
@@ -77,16 +78,18 @@ class EncodedClip(EncodedMedia):
     Attributes:
         timing_s: what decoding and encoding took, by stage.
         shared: what the questions asked so far have left for the next.
+        sampling: how it was taken from its file; None for a clip that was sampled before.
     """
 
     name: str
     timing_s: dict[str, float] = field(default_factory=dict)
     shared: PrefixStates = field(default_factory=PrefixStates)
+    sampling: ClipOptions | None = None
 
     @classmethod
-    def of(cls, media: EncodedMedia, name: str) -> "EncodedClip":
+    def of(cls, media: EncodedMedia, name: str, sampling: ClipOptions | None) -> "EncodedClip":
         """A clip that was encoded before, called `name` now."""
-        return cls(name=name, **{part.name: getattr(media, part.name) for part in fields(media)})
+        return cls(name=name, sampling=sampling, **{part.name: getattr(media, part.name) for part in fields(media)})
 
     def __repr__(self) -> str:
         n = self.counts
@@ -180,6 +183,7 @@ class PreprocessedClip:
         timing_s: what decoding and the log-mel took.
         key: what it is kept under in the cache once it is encoded; None keeps it nowhere.
         note: a warning about the cache.
+        sampling: how it was taken from its file; None for a clip that was sampled before.
     """
 
     name: str
@@ -189,6 +193,7 @@ class PreprocessedClip:
     timing_s: dict[str, float]
     key: str | None = None
     note: str | None = None
+    sampling: ClipOptions | None = None
 
     @property
     def frames(self) -> int:

@@ -20,7 +20,15 @@ from omniqa.models.base import OWN_SYSTEM_TEXT, Model, PromptText, Turn, check_l
 from omniqa.models.disk import require_disk
 from omniqa.models.families import Checkpoint, ModelShape, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
-from omniqa.pipeline.answer import Answer, Stats, count_tokens, find_evidence, measure_gain, measure_retention
+from omniqa.pipeline.answer import (
+    Answer,
+    Asked,
+    Stats,
+    count_tokens,
+    find_evidence,
+    measure_gain,
+    measure_retention,
+)
 from omniqa.pipeline.conversation import Conversation, drained
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encode_for import MethodEncoder
@@ -358,7 +366,7 @@ class OmniQA:
             method=pruner.name,
             token_ids=tuple(ids),
             retention=measure_retention(pruner.target, trace),
-            chunks=find_evidence(trace, prefilled.result.surplus.cpu().numpy(), video, self.model.geometry),
+            chunks=find_evidence(trace, trace.surplus, video, self.model.geometry),
             gain=measure_gain(trace, *prefilled.attention),
             stats=Stats(
                 tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
@@ -370,6 +378,7 @@ class OmniQA:
                 seconds_per_token=(ended - first) / (len(ids) - 1) if len(ids) > 1 else None,
             ),
             trace=trace,
+            asked=Asked.of(video, pruner, self.model),
         )
 
     def _generate(

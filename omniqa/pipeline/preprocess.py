@@ -4,6 +4,7 @@ Nothing here touches the device, so that another thread may do it meanwhile.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -81,14 +82,16 @@ class Preparer:
         with memory_errors():
             key, found = self.look_up(video, sampling, clock, attended=attended)
             if found.media is not None and not decode:
-                return EncodedClip.of(found.media, _name(video)).after(clock.seconds)
+                taken = None if isinstance(video, Clip) else sampling
+                return EncodedClip.of(found.media, _name(video), taken).after(clock.seconds)
             with clock.stage("decode"):
                 clip = video
                 if not isinstance(clip, Clip):
                     clip = sample(clip, sampling, lambda share: progress("decode", share), self._model.geometry)
             if isinstance(video, Source):
                 clock.seconds["decode"] += video.seconds
-            return self.prepared(_name(video), clip, clock, key, found.warning)
+            prepared = self.prepared(_name(video), clip, clock, key, found.warning)
+            return prepared if isinstance(video, Clip) else replace(prepared, sampling=sampling)
 
     def look_up(
         self,

@@ -18,6 +18,7 @@ class Trace:
     alive: (L, n) bool. score: (L, n) float32, NaN where not kept or not scored.
     cached: (L, n) bool, the tokens whose keys and values the layer's cache holds while the answer is generated: those
         alive, unless the method prunes caches.
+    surplus: (n,) float32, the attention that the question drew to each token; see `PrefillOutput`.
     """
 
     modality: NDArray[np.int8]
@@ -26,6 +27,7 @@ class Trace:
     alive: NDArray[np.bool_]
     score: NDArray[np.float32]
     cached: NDArray[np.bool_]
+    surplus: NDArray[np.float32]
 
     @classmethod
     def of(cls, layout: TokenLayout, result: PrefillOutput) -> "Trace":
@@ -40,7 +42,8 @@ class Trace:
             cached[layer, in_cache.cpu().numpy()] = True
             if scores is not None:
                 score[layer, at] = scores.cpu().numpy()
-        return cls(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score, cached)
+        surplus = result.surplus.cpu().numpy()
+        return cls(layout.modality[media], layout.chunk[media], layout.time_s[media], alive, score, cached, surplus)
 
     def __repr__(self) -> str:
         layers, tokens = self.alive.shape
@@ -57,4 +60,5 @@ class Trace:
                 alive=self.alive,
                 score=self.score,
                 cached=self.cached,
+                surplus=self.surplus,
             )

@@ -1,31 +1,19 @@
 """The page at `/` in a browser: a clip, questions, streamed answers, a timeline that seeks, errors as sentences."""
 
 import json
-import os
 import shutil
 
 import pytest
 
 import omniqa
 from omniqa.runtime.generation_options import GenerationOptions
+from tests.browser import serious_issues, shot
 from tests.conftest import ROOT
 from tests.serve.conftest import running, settings_for
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SAMPLES = ROOT / "sample_media"
 TIGER = str(SAMPLES / "tiger.mp4")
 KEY = "sk-page"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +46,6 @@ def ask(page, question):
     page.get_by_role("button", name="Ask").click()
     page.locator(".facts").nth(before).wait_for()
     return page.locator(".answer").nth(before).inner_text()
-
-
-def shot(page, name):
-    """Save a picture of the page for a person to look at, if a folder for them is given."""
-    if folder := os.environ.get("OMNIQA_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def test_an_uploaded_clip_is_asked_about_and_the_timeline_seeks(page, served):
@@ -171,7 +153,6 @@ def test_what_others_write_is_text_and_never_markup(page, served, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_issue(browser, served, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = browser.new_page(color_scheme=scheme, bypass_csp=True)
     page.set_default_timeout(30_000)
     try:
@@ -179,8 +160,7 @@ def test_axe_finds_no_serious_issue(browser, served, scheme):
         page.get_by_label("or one on the server").select_option("tiger.mp4")
         ask(page, "What is heard last?")
         shot(page, scheme)
-        found = axe.Axe().run(page).response["violations"]
-        assert [issue["id"] for issue in found if issue["impact"] in ("serious", "critical")] == []
+        assert serious_issues(page) == []
         page.set_viewport_size({"width": 360, "height": 700})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         shot(page, f"{scheme}-narrow")
