@@ -133,7 +133,7 @@ def test_trace_holds_every_token_of_every_layer(ask_json, clip, tmp_path, qa):
     file = tmp_path / "trace.npz"
     (answer,) = ask_json(clip, "What?", "--trace", file)
     trace = np.load(file)
-    assert set(trace) == {"modality", "chunk", "time_s", "alive", "score", "cached"}
+    assert set(trace) == {"modality", "chunk", "time_s", "alive", "score", "cached", "surplus"}
     assert trace["alive"].shape == trace["score"].shape == (qa.model.layers, 245)
     assert trace["score"].dtype == np.float32
     assert trace["alive"].mean(axis=1).tolist() == answer["retention"]["per_layer"]
