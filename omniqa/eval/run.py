@@ -66,26 +66,25 @@ class EvalRows:
         """The line of an answer."""
         question, stats, retention = asked.request.question, answer.stats, answer.retention
         result = self.protocol.scorer.score(question, answer.text)
-        return (
-            self._line(asked, OK, answer.model)
-            | {
-                "answer": answer.text,
-                "said": result.said,
-                "expected": question.answer,
-                "correct": result.correct,
-                "achieved": retention.achieved,
-                "at_floor": retention.target != asked.request.column.pruner.target,
-                "encoders_s": asked.encoders_s,
-                "input_pruning_s": stats.timing_s["input_pruning"],
-                "prefill_s": stats.timing_s["prefill"],
-                "generate_s": stats.timing_s["generate"],
-                "generated": stats.tokens.generated,
-                "peak_rss_bytes": stats.peak_rss_bytes,
-                "peak_device_bytes": stats.peak_device_bytes,
-                "warnings": list(stats.media.warnings),
-            }
-            | ({"evidence": hit.to_dict()} if (hit := measure(answer, question.evidence)) else {})
-        )
+        line = self._line(asked, OK, answer.model) | {
+            "answer": answer.text,
+            "said": result.said,
+            "expected": question.answer,
+            "correct": result.correct,
+            "achieved": retention.achieved,
+            "at_floor": retention.target != asked.request.column.pruner.target,
+            "encoders_s": asked.encoders_s,
+            "input_pruning_s": stats.timing_s["input_pruning"],
+            "prefill_s": stats.timing_s["prefill"],
+            "generate_s": stats.timing_s["generate"],
+            "generated": stats.tokens.generated,
+            "peak_rss_bytes": stats.peak_rss_bytes,
+            "peak_device_bytes": stats.peak_device_bytes,
+            "warnings": list(stats.media.warnings),
+            "points_to": answer.gain.larger,
+        }
+        hit = measure(answer, question.evidence)
+        return line if hit is None else line | {"evidence": hit.to_dict()}
 
     def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer."""

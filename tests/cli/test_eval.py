@@ -79,6 +79,8 @@ def test_right_answers_of_nano_show_how_often_their_evidence_is_right(evaluate_n
     assert made[0]["group"] == "one span"
     assert 0 < made[0]["n"] <= sum(row["correct"] for row in rows)
     assert made[0]["top"] >= made[0]["top_chance"]
+    assert {row["points_to"] for row in rows} <= {"video", "audio"}
+    assert 0 <= made[0]["to_video"] <= 1
     assert next(line for line in out.splitlines() if line.startswith("one span,")).split()[2] in ("video", "audio")
 
 

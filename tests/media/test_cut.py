@@ -154,6 +154,14 @@ def test_a_turned_picture_stays_upright(tmp_path, options):
     assert (probe(path).video.width, probe(path).video.height) == (48, 64)
 
 
+def test_a_picture_too_large_to_encode_is_made_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr("omniqa.media.cut_encode.MOST_PIXELS", 64 * 48 // 4)
+    source = clip(tmp_path / "clip.mp4", seconds=1, sound=False, options=LONG)
+    (path,) = cut(source, [(0.52, 1.0)], tmp_path / "cuts")
+    assert (probe(path).video.width, probe(path).video.height) == (32, 24)
+    assert_same_picture(source, path, 0.52, 1.0)
+
+
 def test_a_recording_whose_clock_starts_late_is_cut_on_the_files_clock(tmp_path):
     source = clip(tmp_path / "clip.mkv", start=7.0, options=LONG, sound=False)
     (path,) = cut(source, [(1.0, 2.0)], tmp_path / "cuts")
