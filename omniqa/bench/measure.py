@@ -198,13 +198,15 @@ class _Line:
         """The line of the table."""
         given = {option.name: getattr(self.asked, option.name) for option in options_of(type(self.asked))}
         defaults = {option.name: option.default for option in options_of(type(self.asked))}
+        measured = _summary(qa, self.runs, self.encoding, full, kl) if self.runs else None
         return Row(
             method=self.asked.name,
             options={name: value for name, value in given.items() if value != defaults[name]},
             asked=self.asked.target,
             target=self.pruner.target,
             note=self.note,
-            measured=_summary(qa, self.runs, self.encoding, full, kl) if self.runs else None,
+            measured=measured,
+            run=replace(self.runs[0].answer, text=measured.answer) if measured else None,
         )
 
 

@@ -5,9 +5,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omniqa.media.summary import MediaSummary
+
+if TYPE_CHECKING:
+    from omniqa.pipeline.answer import Answer
 
 FIGURES = ("tokens", "timing_s", "speedup", "memory", "agreement", "answer")
 
@@ -79,6 +82,7 @@ class Row:
         target: the one that the method was run at, another where it can't reach the asked one.
         note: why so, or why nothing was measured; empty where there is nothing to say.
         measured: None where there was not enough memory.
+        run: the first run that counts, with the answer as it is measured; None with `measured`.
     """
 
     method: str
@@ -87,6 +91,7 @@ class Row:
     target: float
     note: str
     measured: Measured | None
+    run: "Answer | None" = None
 
     @property
     def label(self) -> str:

@@ -104,6 +104,15 @@ def batch(
             rich_help_panel=_KEPT,
         ),
     ] = None,
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an HTML report of each answer into DIR.",
+            metavar="DIR",
+            envvar="OMNIQA_REPORTS",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
     many: jobs.JobFlags,
     loading: options.ModelFlags,
     dropping: options.PruningFlags,
@@ -128,6 +137,7 @@ def batch(
     pool = many.pool()
     check_subtitles(subtitles)
     folder = None if cut is None else str(make_folder(cut).absolute())
+    pages = None if reports is None else str(make_folder(reports, "reports").absolute())
     tasks = _tasks(arguments or [], more or [], questions, zero)
     form = _layout(layout, out, tasks)
     own = runfile.method_settings(column.pruner) | encoding.settings | loading.settings
@@ -135,7 +145,7 @@ def batch(
     mine = [task for task in tasks if part.takes(task.clip.name)]
     with _results(out, form, settings, part, tasks, sampling, append, retry) as results:
         policy = FailurePolicy(halve_frames=True, retry=retry)
-        made = BatchRows(results.settings, folder, sampling.access)
+        made = BatchRows(results.settings, folder, sampling.access, pages)
         runner = Runner(Paths(sampling), decoding, made, policy, many.prefetch, describe=describe)
         run = Job(mine, [column], runner, results)
         if results.known:

@@ -1,6 +1,6 @@
 """`omniqa bench`: methods side by side on one clip and one question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +11,13 @@ from omniqa.cli import options, tables, values
 from omniqa.cli.console import console
 from omniqa.cli.flags import describe
 from omniqa.cli.loading import check_clip, fetched, fitting, load_model, refuse_more_words
+from omniqa.cli.report import EmbedMedia, ReportFile, check_report, write_report
 from omniqa.errors import UsageError
 from omniqa.pipeline.stages import STAGE_NAMES
 
 if TYPE_CHECKING:
     from omniqa.bench.report import Report, Row
+    from omniqa.media.source import Source
 
 COLUMNS = (
     tables.name("method"),
@@ -81,6 +83,8 @@ def bench(
             envvar="OMNIQA_PLOT",
         ),
     ] = None,
+    report_file: ReportFile = None,
+    embed_media: EmbedMedia = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -98,6 +102,7 @@ def bench(
     sampling = taken.sampling()
     if csv is not None and not csv.parent.is_dir():
         raise UsageError(f"--csv: there is no folder {csv.parent}.")
+    check_report(report_file, embed_media, video)
     if plot is not None:
         from omniqa.bench.plot import check_plot
 
@@ -113,13 +118,42 @@ def bench(
                     qa, source, question, cases,
                     sampling=sampling, rounds=rounds, progress=progress, describe=describe,
                 )  # fmt: skip
-    _show(report, as_json)
+            _show(report, as_json)
+            if report_file is not None:
+                _write_report(report_file, report, source, embed_media)
     if csv is not None:
         _write("--csv", csv, report.save_csv)
     if plot is not None:
         from omniqa.bench.plot import save_plot
 
         _write("--plot", plot, lambda path: save_plot(report, path))
+
+
+def _write_report(file: Path, report: "Report", source: "Source", embed_media: bool) -> None:
+    from omniqa.report.data import Figures
+
+    ran = [row for row in report.rows if row.run is not None]
+    figures = [
+        Figures(f"{row.label} at {row.asked:g}", _agreement_in_words(row), tuple(_figures(report, row))) for row in ran
+    ]
+    write_report(file, [row.run for row in ran if row.run is not None], source, embed_media, figures)
+
+
+def _figures(report: "Report", row: "Row") -> Iterator[tuple[str, str]]:
+    """Names and values of what the report's table tells beside the tokens."""
+    got = row.measured
+    assert got is not None
+    yield "prefill s", _seconds(got.pruned_prefill.median)
+    yield "faster", _times(report.prefill_speedup(got))
+    yield "first token s", _seconds(report.time_to_first_token(got).median)
+    yield "KL nats", UNKNOWN if got.kl is None else f"{got.kl:.3g}"
+
+
+def _agreement_in_words(row: "Row") -> str:
+    got = row.measured
+    if got is None or got.same_answer is None:
+        return UNKNOWN
+    return "same" if got.same_answer else f"differs at token {got.first_difference}"
 
 
 def _write(option: str, path: Path, save: Callable[[Path], None]) -> None:

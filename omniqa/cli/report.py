@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ReportFile = Annotated[
     Path | None,
     typer.Option(
+        "--report",
         help="Write one HTML page that shows where the answers looked and what each layer kept.",
         metavar="FILE.html",
         envvar="OMNIQA_REPORT",

@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from omniqa.errors import CLIP_ERRORS
@@ -12,6 +14,7 @@ from omniqa.jobs.clips import ClipPath
 from omniqa.jobs.jsonl_store import Row
 from omniqa.jobs.questions import Question
 from omniqa.media.access import DEFAULT_ACCESS, Access
+from omniqa.media.cut_names import file_stem
 from omniqa.models.base import PromptText
 from omniqa.pruning.variants import MethodVariant
 
@@ -103,11 +106,13 @@ class BatchRows:
         settings: their name in the run file.
         cut: the folder that evidence is cut out into; None cuts nothing.
         access: how the file is opened for that.
+        reports: the folder that HTML reports are written to, one an answer; None writes none.
     """
 
     settings: str
     cut: str | None = None
     access: Access = DEFAULT_ACCESS
+    reports: str | None = None
 
     def prompt(self, question: Question) -> str:
         """The question as it is."""
@@ -121,6 +126,8 @@ class BatchRows:
             media["warnings"].append(f"Memory ran out with {asked.had_frames} frames; answered from {media['frames']}.")
         if self.cut is not None:
             row["cuts"] = self._cuts(asked.clip, answer, row["media"]["warnings"])
+        if self.reports is not None:
+            row["report"] = self._report(asked, answer, row["media"]["warnings"])
         return self._line(asked, status, None, row)
 
     def _cuts(self, clip: ClipPath, answer: "Answer", warnings: list[str]) -> list[str]:
@@ -134,6 +141,17 @@ class BatchRows:
             warnings.append(f"The evidence could not be cut out: {error}")
             return []
 
+    def _report(self, asked: ClipRequest, answer: "Answer", warnings: list[str]) -> str | None:
+        """The file of the answer's report; that it can't be written is a warning, for the answer stands."""
+        digest = blake2b(asked.request.id.encode(), digest_size=4).hexdigest()
+        path = Path(str(self.reports)) / f"{file_stem(asked.clip.path)}-{digest}.html"
+        try:
+            replace(answer, video=asked.clip.name).report(path, asked.clip.path)
+        except (*CLIP_ERRORS, OSError) as error:
+            warnings.append(f"The report could not be written: {error}")
+            return None
+        return str(path)
+
     def failed(self, asked: ClipRequest, error: str, model: str) -> Row:
         """The line of a question that has no answer, with the same fields."""
         question, pruner = asked.request.question, asked.request.column.pruner
@@ -145,7 +163,9 @@ class BatchRows:
             "evidence": [],
             "evidence_spans": [],
             "evidence_gain": {"audio": None, "video": None},
-        } | ({} if self.cut is None else {"cuts": []})
+        }
+        nothing |= {} if self.cut is None else {"cuts": []}
+        nothing |= {} if self.reports is None else {"report": None}
         retention: Row = {"target": pruner.target, "achieved": None, "audio": None, "video": None, "per_layer": []}
         names = {"video": asked.clip.name, "question": question.text, "answer": None, "model": model}
         how = {"method": pruner.name, "retention": retention}

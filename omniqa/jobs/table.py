@@ -22,12 +22,12 @@ COLUMNS = (
     "media.fps", "media.width", "media.height", "media.audio_s", "media.warnings", "media.grids", "media.grids_reused",
     "media.tokens_reused", "media.jumps", "media.hdr", "media.pixel_aspect", "media.deinterlaced", "media.padded",
     "media.picture_width", "media.picture_height", "file.bytes", "file.mtime_s", "evidence", "evidence_spans",
-    "evidence_gain.audio", "evidence_gain.video", "cuts", "settings",
+    "evidence_gain.audio", "evidence_gain.video", "cuts", "report", "settings",
 )  # fmt: skip
 _LATER = {  # columns that tables of 0.1.0 may lack
     "timing_s.import", "media.jumps", "media.hdr", "media.pixel_aspect", "media.deinterlaced", "media.padded",
     "media.picture_width", "media.picture_height", "file.bytes", "file.mtime_s", "evidence_spans",
-    "evidence_gain.audio", "evidence_gain.video", "cuts",
+    "evidence_gain.audio", "evidence_gain.video", "cuts", "report",
 }  # fmt: skip
 _FIELDS = "fields"
 _BYTES = ("utf-8", "surrogateescape")  # file names need not be UTF-8

@@ -13,15 +13,19 @@ _HEAD_BYTES = 2**16
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
-def make_folder(folder: str | Path) -> Path:
-    """The folder, made if it is not there. Raises UsageError if it can't be, or can't be written to."""
+def make_folder(folder: str | Path, field: str = "cut") -> Path:
+    """The folder that the option `field` names, made if it is not there.
+
+    Raises:
+        UsageError: it can't be made, or can't be written to.
+    """
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{path} can't be made ({error.strerror}).", field="cut") from error
+        raise UsageError(f"{path} can't be made ({error.strerror}).", field=field) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"{path} can't be written to.", field="cut")
+        raise UsageError(f"{path} can't be written to.", field=field)
     return path
 
 

@@ -404,3 +404,28 @@ def test_an_answer_is_printed_even_if_its_evidence_can_not_be_cut_out(ask, clip,
     assert code == 3
     assert json.loads(out)["answer"] is not None
     assert "it can't be cut" in err
+
+
+def test_a_report_holds_the_answers_of_all_questions_and_methods(ask_json, clip, tmp_path):
+    file = tmp_path / "a.html"
+    answers = ask_json(clip, "What is seen?", "-Q", "Who <b>speaks</b>?", "--compare", "none", "--report", file)
+    page = file.read_text(encoding="utf-8")
+    assert page.count('class="run"') == 4
+    assert [page.count(answer["question"]) for answer in answers] == [page.count("What is seen?"), 0]
+    assert "Who &lt;b&gt;speaks&lt;/b&gt;?" in page
+    assert "omnidrop at 0.3" in page
+    assert "none at 1" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--report", "a.txt"), "FILE.html"),
+        (("--report", "nowhere/a.html"), "there is no folder"),
+        (("--embed-media",), "--report"),
+    ],
+)
+def test_reports_that_cannot_be_written_are_refused_before_the_model_is_loaded(ask, clip, arguments, why):
+    code, _, err = ask(clip, "What?", *arguments)
+    assert code == 2
+    assert why in err

@@ -444,3 +444,24 @@ def test_evidence_that_can_not_be_cut_out_is_a_warning(batch, media, tmp_path, m
     (line,) = rows(out)
     assert (code, line["status"], line["cuts"]) == (0, "ok", [])
     assert any("it can't be cut" in warning for warning in line["media"]["warnings"])
+
+
+def test_reports_are_written_one_an_answer_and_named_in_the_lines(batch, media, tmp_path):  # noqa: F811
+    clip = sorted(media.glob("*.mp4"))[0]
+    code, out, err = batch(clip, "-Q", "What is seen?", "-Q", "What is heard?", "--reports", tmp_path / "pages")
+    assert code == 0, err
+    lines = rows(out)
+    assert {line["report"] for line in lines} == {str(path) for path in (tmp_path / "pages").iterdir()}
+    for line in lines:
+        assert f"{line['question']}</h1>" in (tmp_path / line["report"]).read_text(encoding="utf-8")
+
+
+def test_a_report_that_can_not_be_written_is_a_warning(batch, media, tmp_path, monkeypatch):  # noqa: F811
+    def fail(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("omniqa.pipeline.answer.Answer.report", fail)
+    code, out, _ = batch(sorted(media.glob("*.mp4"))[0], "What is seen?", "--reports", tmp_path)
+    (line,) = rows(out)
+    assert (code, line["status"], line["report"]) == (0, "ok", None)
+    assert any("No space left" in warning for warning in line["media"]["warnings"])

@@ -137,3 +137,18 @@ def test_help_and_argument_errors_do_not_import_torch(arguments):
     code = f"import sys; from omniqa.cli.app import run; run({arguments}); print('LOADED', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split("LOADED")[1].split()) & {"torch", "transformers", "numpy", "matplotlib"}
+
+
+def test_a_report_shows_the_methods_side_by_side(bench, clip, tmp_path):
+    file = tmp_path / "a.html"
+    methods = ("--method", "random", "--method", "omnidrop", "--retention", 0.5, "--report", file, "--embed-media")
+    code, out, err = bench(clip, "What is seen?", "--json", *methods)
+    assert code == 0, err
+    page, rows = file.read_text(encoding="utf-8"), json.loads(out)["rows"]
+    assert page.count('class="run"') == len(rows) == 3
+    for row in rows:
+        assert f"{row['method']} at {row['retention']['asked']:g}" in page
+    differing = [row["agreement"]["first_difference"] for row in rows if not row["agreement"]["same_answer"]]
+    assert page.count('class="differs"') == len(differing)
+    assert all(f"differs at token {place}" in page for place in differing)
+    assert "data:video/mp4;base64," in page
