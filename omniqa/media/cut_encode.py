@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from omniqa.media.access import CHANNELS, SAMPLE_RATES
@@ -94,6 +95,8 @@ def _video_stream(out: OutputContainer, picture: np.ndarray) -> VideoStream:
     stream: Any = out.add_stream(codec, rate=25, options=options)
     stream.height, stream.width = picture.shape[:2]
     stream.pix_fmt = "yuv420p"
+    # What FFmpeg makes of RGB; untagged, players take large pictures for BT.709.
+    stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU601, ColorRange.MPEG
     stream.codec_context.time_base = _TICK
     return stream
 

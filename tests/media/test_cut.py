@@ -162,6 +162,15 @@ def test_a_picture_too_large_to_encode_is_made_smaller(tmp_path, monkeypatch):
     assert_same_picture(source, path, 0.52, 1.0)
 
 
+@pytest.mark.parametrize("height", [48, 720])
+def test_colours_stay_what_they_are(tmp_path, height):
+    picture = np.full((height, 64, 3), (220, 60, 30), np.uint8)
+    source = write_clip(tmp_path / "clip.mp4", Video([picture] * 25, options=LONG))
+    (path,) = cut(source, [(0.52, 1.0)], tmp_path / "cuts")
+    (_, before), (_, after) = (next(read_frames(probe(one), [Fraction(1, 4)], (48, 64))) for one in (source, path))
+    assert np.abs(before.astype(int) - after).max() <= 4
+
+
 def test_a_recording_whose_clock_starts_late_is_cut_on_the_files_clock(tmp_path):
     source = clip(tmp_path / "clip.mkv", start=7.0, options=LONG, sound=False)
     (path,) = cut(source, [(1.0, 2.0)], tmp_path / "cuts")
