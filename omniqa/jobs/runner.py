@@ -240,13 +240,22 @@ class Runner:
         return self.rows.answered(asking.about(request, sum(encoders) if encoders else None), answer)
 
     def _ask(self, qa: "OmniQA", video: "EncodedClip", request: Request, first: bool) -> "Answer":
+        def ask(pruner: AnyMethod) -> "Answer":
+            prompts, reuse = [self.rows.prompt(request.question)], not self.timed_alone
+            with memory_errors():
+                answers = qa.ask_all(
+                    video, prompts, pruner, decoding=self.decoding, count_encoding=first, reuse_prefix=reuse
+                )
+                return next(answers)
+
         pruner = self._reached(request.column.pruner, video.counts, qa)
-        prompts, reuse = [self.rows.prompt(request.question)], not self.timed_alone
-        with memory_errors():
-            answers = qa.ask_all(
-                video, prompts, pruner, decoding=self.decoding, count_encoding=first, reuse_prefix=reuse
-            )
-            return next(answers)
+        try:
+            return ask(pruner)
+        except Unreachable as error:  # some methods learn it from the tokens, not from their counts
+            if not self.policy.nearest_retention:
+                raise
+            nearest = replace(pruner, retention=error.nearest)
+        return ask(nearest)
 
     def _failures(self, qa: "OmniQA", asking: _Asking, error: str) -> Iterator[Row]:
         return (self.rows.failed(asking.about(request), error, qa.name) for request in asking.left)

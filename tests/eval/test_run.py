@@ -290,6 +290,13 @@ def test_a_method_that_does_not_reach_the_retention_is_asked_at_its_floor_and_ma
     assert [(cell["column"], cell["at_floor"]) for cell in cells[:2]] == [("fastv 0.2", 4), ("random 0.2", 0)]
 
 
+def test_so_is_one_that_learns_from_the_tokens_how_far_it_comes(qa, start):
+    for row in start(made=method_variants(["dash"], [0.01])).go_on(qa):
+        assert row["status"] == "ok"
+        assert row["at_floor"]
+        assert row["achieved"] > 0.02
+
+
 def test_a_limit_draws_clips_and_a_higher_one_only_adds():
     questions = [SetQuestion(3 * clip + k, f"{clip}.mp4", "?", "x") for clip in range(10) for k in range(3)]
     assert limited(questions, None, 0) == limited(questions, 30, 0) == limited(questions, 99, 0) == questions
