@@ -163,7 +163,7 @@ class Model:
             {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
             {"role": "user", "content": [video, {"type": "text", "text": question}]},
         ]
-        reset_device_peak(self.device)
+        reset_device_peak([self.device])
         rss_is_ours = reset_rss_peak()
         self._hooks.seconds = {}
         times = [now(self.device)]
@@ -185,7 +185,7 @@ class Model:
             "seconds": seconds | {"time_to_first_token": times[-1] - times[0]},
             "first_token": first,
             "peak_rss_bytes": peak_rss_bytes() if rss_is_ours else None,
-            "peak_device_bytes": peak_device_bytes(self.device),
+            "peak_device_bytes": peak_device_bytes([self.device]),
         }
 
     def _counts(self, batch: Any) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class ModelFlags:
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda or cuda:N.",
+            help="auto, cpu, cuda, cuda:N, or several GPUs as cuda:0,cuda:1.",
             metavar="DEVICE",
             autocompletion=values.complete_device,
             envvar="OMNIQA_DEVICE",

@@ -3,6 +3,7 @@
 The prompt is one sequence without a batch: head text, audio and video tokens, earlier turns of a conversation, query
 span. Between layer l and l + 1 the tokens that the method prunes leave the sequence. Layer l's keys and values keep all
 tokens that it computed, unless the method prunes them, too; while the answer is generated nothing more is pruned.
+Layers may be on several devices, in a row: the sequence, and what the method is asked with, go along.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,8 @@ class Decoder:
 
     Attributes:
         mlp_rows: how many rows go through an MLP together; None takes all. Fewer need less memory.
+        device: where the prompt enters and the logits are: of the embeddings, the last norm and `lm_head`.
+        devices: of each layer.
     """
 
     def __init__(self, stack: Any, lm_head: nn.Linear, attention: Attention) -> None:
@@ -36,6 +39,8 @@ class Decoder:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_size: int = stack.layers[0].self_attn.head_dim
+        self.device: torch.device = stack.norm.weight.device
+        self.devices: list[torch.device] = [layer.input_layernorm.weight.device for layer in stack.layers]
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -72,7 +77,7 @@ class Decoder:
         rows = Rows(prompt.embeddings[first:], rotary, prompt.media, prompt.index, has_media=prefix is None)
         pruner = LayerPruner(prompt, method, plan, cache, self.project)
         for number in range(plan.layers - 1):
-            self._add(prompt, number, rows)
+            self._enter(prompt, number, rows)
             pruner.count(rows)
             q, keys, values = self._attend_to(number, rows, cache, prefix)
             attn_output = self.attention.causal(q, keys, values)
@@ -80,13 +85,14 @@ class Decoder:
             if prefix and number == len(prefix.layers) - 1:
                 rows.x, attn_output = torch.cat([prefix.x, rows.x]), torch.cat([prefix.attn_output, attn_output])
                 rows.rotary, rows.has_media = whole, True
+                rows.to(self.devices[number])
             attn_output = pruner.drop_before_mlp(number, rows, q, keys, attn_output)
             rows.x = self.finish(number, rows.x, attn_output)
             pruner.drop_after_mlp(number, rows)
             progress((number + 1) / plan.layers)
         # Of the last layer one row is computed, and nothing is scored: only the first token's logits are left to find.
         last = plan.layers - 1
-        self._add(prompt, last, rows)
+        self._enter(prompt, last, rows)
         pruner.count(rows)
         q, keys, values = self._attend_to(last, rows, cache, prefix, queries_from=len(rows.x) - 1)
         x = self.finish(last, rows.x[-1:], self.attention.causal(q, keys, values))
@@ -113,7 +119,7 @@ class Decoder:
         layers: list[tuple[Tensor, Tensor]] = []
         for number in range(count):
             progress(number / len(self.model.layers))
-            self._add(prompt, number, rows)
+            self._enter(prompt, number, rows)
             is_last_layer = number == len(self.model.layers) - 1  # nothing comes after its keys and values
             q, k, v = self.project(number, rows.x, rows.rotary, first=stop if is_last_layer else 0)
             layers.append((k, v))
@@ -138,11 +144,13 @@ class Decoder:
         keys, values = cache.append(number, k, v)
         return q, keys, values
 
-    def _add(self, prompt: PrefillInput, number: int, rows: Rows) -> None:
-        """Add what the family gives its tokens before layer `number`, if the rows hold them."""
+    def _enter(self, prompt: PrefillInput, number: int, rows: Rows) -> None:
+        """Take the rows to layer `number`, and add what the family gives its tokens there, if the rows hold them."""
+        rows.to(self.devices[number])
         if prompt.added is not None and number < len(prompt.added) and rows.has_media:
+            added = prompt.added[number]
             rows.x = rows.x.clone()
-            rows.x[rows.media] += prompt.added[number][rows.index]
+            rows.x[rows.media] += added[rows.index.to(added.device)].to(rows.x.device)
 
     def rotary(self, x: Tensor, positions: Tensor) -> Rotary:
         """Cosine and sine, each (N, 1, D), of positions (3, N)."""
@@ -168,4 +176,4 @@ class Decoder:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (vocabulary,), float32, of a row (d,) that the last layer gave."""
-        return self.lm_head(self.model.norm(x)).float()
+        return self.lm_head(self.model.norm(x.to(self.device))).float()

@@ -4,6 +4,7 @@ The command line and the pipeline take checkpoints, published names and sizes fr
 further one is asked here, by the architecture that a checkpoint names.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniqa.models.hub import NANO as NANO
@@ -40,6 +41,7 @@ def load_model(
     *,
     scheme: "Scheme | None" = None,
     store: "WeightStore | None" = None,
+    layer_devices: "Sequence[torch.device]" = (),
 ) -> "Model":
     """Load a checked checkpoint onto `device`, for inference.
 
@@ -49,10 +51,11 @@ def load_model(
         dtype: what they become, if they stay floats.
         scheme: how its linear layers are quantised, but for `lm_head`; None leaves them floats.
         store: where quantised weights are found or kept.
+        layer_devices: of each layer of its decoder; empty puts them on `device` like all else.
 
     Raises:
         ModelError: it can't be loaded.
     """
     from omniqa.models.qwen2_5_omni import thinker
 
-    return thinker.load_thinker(checkpoint, device, dtype, scheme=scheme, store=store)
+    return thinker.load_thinker(checkpoint, device, dtype, scheme=scheme, store=store, layer_devices=layer_devices)

@@ -25,8 +25,8 @@ class QueryScorer:
     """
 
     def __init__(self, prompt: PrefillInput, method: AnyMethod, layers: int) -> None:
-        self.asked = torch.zeros(layers, len(prompt.chunk), device=prompt.embeddings.device)
-        self.unasked = torch.zeros_like(self.asked)
+        self.asked: Tensor = torch.zeros(layers, len(prompt.chunk), device=prompt.embeddings.device)
+        self.unasked: Tensor = torch.zeros_like(self.asked)
         self.scores: list[Tensor | None] = []
         needed = method.need(Scores)
         self.rows = needed.rows if needed else None
@@ -34,6 +34,11 @@ class QueryScorer:
         self._prompt = prompt
         self._span = len(prompt.embeddings) - prompt.media.stop - prompt.earlier
         self._audio = _count_audio(prompt) if self.rows == "audio" else 0
+
+    def to(self, device: torch.device) -> None:
+        """Go to the device of the next layer; `scores` stay where they are."""
+        self.asked, self.unasked = self.asked.to(device), self.unasked.to(device)
+        self._prompt = self._prompt.to(device)
 
     def attend(self, q: Tensor, keys: Tensor, rows: Rows) -> None:
         """Count what a layer attended to, by its queries (the sequence's last rows) and all its keys.
@@ -81,7 +86,10 @@ class LayerPruner:
         self._prompt, self._method, self._plan, self._cache, self._project = prompt, method, plan, cache, project
 
     def count(self, rows: Rows) -> None:
-        """Note which tokens a layer computes."""
+        """Note which tokens a layer computes, and go where it is."""
+        device = rows.index.device
+        self.scorer.to(device)
+        self._prompt = self._prompt.to(device)
         self.alive.append(rows.index)
         self.cached.append(rows.index)
 
@@ -128,7 +136,7 @@ class LayerPruner:
         dropped = dropped.index_fill_(0, alive, True).index_fill_(0, kept, False)
         start = self._prompt.media.start
         for number, held in enumerate(self.cached[: layer + 1]):
-            stay = nonzero_static(~dropped[held], len(held) - len(alive) + len(kept))
+            stay = nonzero_static(~dropped.to(held.device)[held], len(held) - len(alive) + len(kept))
             media = slice(start, start + len(held))
             self._cache.keep(number, kept_rows(self._cache.lengths[number], media, stay))
             self.cached[number] = held[stay]

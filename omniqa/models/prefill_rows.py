@@ -1,6 +1,6 @@
 """What enters the decoder, what goes through its layers, and what it leaves behind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,13 @@ class PrefillInput:
     max_chunk: int
     added: Tensor | None = None
     earlier: int = 0
+
+    def to(self, device: torch.device) -> "PrefillInput":
+        """With what is looked at between the layers on `device`."""
+        if self.modality.device == device:
+            return self
+        parts = {name: getattr(self, name).to(device) for name in ("question", "modality", "chunk")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Rows:
     media: slice
     index: Tensor
     has_media: bool = True
+
+    def to(self, device: torch.device) -> None:
+        """Go to the device of the next layer, if it is another one."""
+        self.x, self.index = self.x.to(device), self.index.to(device)
+        self.rotary = self.rotary[0].to(device), self.rotary[1].to(device)
 
     def keep(self, kept: Tensor) -> Tensor:
         """Keep the media tokens at `kept` and all text; returns which rows (M,) of the sequence these were."""

@@ -134,7 +134,7 @@ class ClipEncoder:
             attended: work out what video tokens receive in the vision encoder's last block, too.
         """
         device = self._model.device
-        reset_device_peak(device)
+        reset_device_peak([device])
         if isinstance(ready, EncodedClip):
             return ready.on(device)
         clock, video, frames = StageClock(device), self._video(rule, attended), ready.clip.frames
@@ -169,7 +169,7 @@ class ClipEncoder:
         key, found = self.preparer.look_up(video, sampling, looked_up, rule, attended)
         if found.media is not None:
             return self.encode(EncodedClip.of(found.media, name, sampling).after(looked_up.seconds), progress)
-        reset_device_peak(self._model.device)
+        reset_device_peak([self._model.device])
         clock, pictures = StageClock(self._model.device), self._video(rule, attended)
         with memory_errors(), self._encoders():
             clip, seconds = self._stream(video, sampling, pictures.grids, clock, progress)

@@ -18,7 +18,7 @@ from omniqa.media.source import Source
 from omniqa.memory import memory_errors
 from omniqa.models.base import OWN_SYSTEM_TEXT, Model, PromptText, Turn, check_length
 from omniqa.models.disk import require_disk
-from omniqa.models.families import Checkpoint, ModelShape, find_checkpoint, load_model, stored_dtype
+from omniqa.models.families import ModelShape, find_checkpoint, load_model, stored_dtype
 from omniqa.models.generate import TextStream, generate
 from omniqa.pipeline.answer import (
     Answer,
@@ -33,7 +33,7 @@ from omniqa.pipeline.conversation import Conversation, drained
 from omniqa.pipeline.encode import ClipEncoder
 from omniqa.pipeline.encode_for import MethodEncoder
 from omniqa.pipeline.encoded_clip import EncodedClip
-from omniqa.pipeline.fit import ModelRequest, choose, require_weights, weight_bytes
+from omniqa.pipeline.fit import ModelRequest, choose, layer_counts, require_weights, weight_bytes
 from omniqa.pipeline.prefill import Prefilled, PrefillStage
 from omniqa.pipeline.preprocess import Progress, Ready, Video, silent
 from omniqa.pipeline.stats import OVERLAPPED, StageClock, elapsed, peak_device_bytes, peak_rss_bytes, reset_device_peak
@@ -43,7 +43,7 @@ from omniqa.pruning.contract import AnyMethod
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime import machine
 from omniqa.runtime.attention import select_attention
-from omniqa.runtime.device import check_device, check_dtype, check_offload, check_quantize
+from omniqa.runtime.device import check_device, check_dtype, check_offload, check_quantize, devices_of
 from omniqa.runtime.generation_options import GenerationOptions
 from omniqa.runtime.quantize import scheme_of
 
@@ -92,6 +92,11 @@ class OmniQA:
         self._startup = {"load": load_s}  # seconds, reported once, with the first answer
 
     @property
+    def devices(self) -> list[torch.device]:
+        """Where it runs: the model's device, and those of its decoder's layers that are others."""
+        return [*dict.fromkeys([self.model.device, *self.decoder.devices])]
+
+    @property
     def pixels(self) -> tuple[int, int]:
         """Fewest and most of a frame, if the clip's options say nothing else."""
         return self.model.geometry.pixel_bounds
@@ -101,7 +106,8 @@ class OmniQA:
         self._startup["import"] = seconds
 
     def __repr__(self) -> str:
-        return f"<OmniQA {self.name!r} on {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}>"
+        devices = ",".join(map(str, self.devices))
+        return f"<OmniQA {self.name!r} on {devices}, {str(self.model.dtype).removeprefix('torch.')}>"
 
     def ask(
         self,
@@ -340,9 +346,8 @@ class OmniQA:
         Returns:
             The answer.
         """
-        device = self.model.device
-        if not spent:
-            reset_device_peak(device)
+        device, devices = self.model.device, self.devices
+        reset_device_peak(devices[1:] if spent else devices)  # encoding began to measure the first one
         clock = StageClock(device)
         asked = time.perf_counter()
         prefilled = self.prefiller.prefill(
@@ -371,9 +376,9 @@ class OmniQA:
             stats=Stats(
                 tokens=count_tokens(trace, text=len(prefilled.layout.ids) - len(trace.modality), generated=len(ids)),
                 timing_s=timing,
-                device=str(device),
+                device=",".join(map(str, devices)),
                 peak_rss_bytes=peak_rss_bytes(),
-                peak_device_bytes=peak_device_bytes(device),
+                peak_device_bytes=peak_device_bytes(devices),
                 media=video.summary,
                 seconds_per_token=(ended - first) / (len(ids) - 1) if len(ids) > 1 else None,
             ),
@@ -420,7 +425,8 @@ def load(
     Args:
         model: a folder, a hub id, or "nano", which comes with the package; None takes the 7B on a GPU that fits it,
             else the 3B (`omniqa.pipeline.fit`).
-        device: "auto" (CUDA if the model fits there), "cpu", "cuda", "cuda:1", ….
+        device: "auto" (CUDA if the model fits there), "cpu", "cuda" or "cuda:N"; "cuda:0,cuda:1" puts the decoder's
+            layers on several GPUs, one after the other, and all else on the first.
         dtype: "auto" (as stored), "bfloat16" or "float32".
         attention: "auto", "flash" or "sdpa".
         cache: a folder where encoded clips are kept for other runs; None keeps none.
@@ -444,9 +450,10 @@ def load(
     check_quantize(quantize)
     check_offload(offload, device)
     if device != "auto":
-        _device(device)  # that it is not there comes before what would fit
+        _devices(device)  # that it is not there comes before what would fit
     choice = choose(machine.read_machine(device), ModelRequest(model, device, dtype, quantize))
-    where = _device(choice.device)
+    devices = _devices(choice.device)
+    where = devices[0]
     check_offload(offload, where.type)
     checkpoint = find_checkpoint(choice.model, on_step, require_disk)
     if quantize is not None and checkpoint.quantization is not None:
@@ -458,19 +465,32 @@ def load(
         precision = _DTYPES[dtype] or stored_dtype(checkpoint)
         scheme = None if quantize is None else scheme_of(quantize, where)
         store = None if scheme is None else WeightsCache(weights_folder(weights_cache), checkpoint.name, scheme)
-        _require_memory(checkpoint, where, precision, quantize)
-        loaded = load_model(checkpoint, where, precision, scheme=scheme, store=store)
+        shape = ModelShape.of_config(checkpoint.config, quantization=checkpoint.quantization)
+        request = ModelRequest(checkpoint.name, choice.device, str(precision).removeprefix("torch."), quantize)
+        _require_memory(shape, request)
+        layers = _layer_devices(shape, request, devices)
+        loaded = load_model(checkpoint, where, precision, scheme=scheme, store=store, layer_devices=layers)
     kept = None if cache is None else EncodingCache(CacheFolder(Path(cache), cache_bytes))
     qa = OmniQA(checkpoint.name, loaded, attention, time.perf_counter() - start, kept, reuse_static, offload)
     qa.notes = tuple(store.notes) if store else ()
     return qa
 
 
-def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantize: str | None) -> None:
-    where, kind = str(device), str(dtype).removeprefix("torch.")
-    shape = ModelShape.of_config(checkpoint.config, quantization=checkpoint.quantization)
-    size = weight_bytes(shape, dtype.itemsize, quantize, device.type)
-    require_weights(machine.read_machine(where), ModelRequest(checkpoint.name, where, kind, quantize), size)
+def _require_memory(shape: ModelShape, request: ModelRequest) -> None:
+    dtype: torch.dtype = getattr(torch, request.dtype)
+    size = weight_bytes(shape, dtype.itemsize, request.quantize, request.device.partition(":")[0])
+    require_weights(machine.read_machine(request.device), request, size)
+
+
+def _layer_devices(
+    shape: ModelShape, request: ModelRequest, devices: Sequence[torch.device]
+) -> tuple[torch.device, ...]:
+    """Where each layer of the decoder goes; empty if there is one device."""
+    if len(devices) == 1:
+        return ()
+    free = [machine.read_machine(str(device)).gpu_free_bytes or 0 for device in devices]
+    counts = layer_counts(shape, request.dtype, request.quantize, free)
+    return tuple(device for device, count in zip(devices, counts, strict=True) for _ in range(count))
 
 
 @contextmanager
@@ -480,6 +500,10 @@ def _torch_errors(device: torch.device) -> Iterator[None]:
         yield
     except (RuntimeError, AssertionError) as error:  # torch's own; a build without CUDA asserts
         raise UsageError(f"torch can't use {device}: {first_line(error)}") from error
+
+
+def _devices(name: str) -> list[torch.device]:
+    return [_device(one) for one in devices_of(name)]
 
 
 def _device(name: str) -> torch.device:

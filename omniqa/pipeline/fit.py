@@ -17,6 +17,7 @@ from omniqa.pipeline.token_estimate import HELD_WHOLE, tokens_of
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens, Plan
 from omniqa.pruning.vision_rule import VisionRule
+from omniqa.runtime.device import devices_of, split_layers
 from omniqa.runtime.machine import Machine
 
 GIB = 2**30
@@ -63,7 +64,7 @@ class ModelRequest:
 
     Attributes:
         model: a hub id, a folder or nano; None leaves it to omniqa.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or several as cuda:0,cuda:1.
         dtype: auto, bfloat16 or float32.
         quantize: int8, fp8 or nf4; None for weights of dtype.
     """
@@ -83,7 +84,7 @@ class Choice:
 
     Attributes:
         model: as it is named to `omniqa.load`.
-        device: cpu, cuda or cuda:N.
+        device: cpu, cuda, cuda:N or several as cuda:0,cuda:1.
         need: what it takes with a one-minute clip at the default options.
         free: bytes free there; None if nobody knows that device yet.
         warning: set if only the weights are sure to fit.
@@ -165,23 +166,40 @@ def need(
     Args:
         shape: the model's sizes.
         plan: tokens by layer.
-        device: cpu or cuda.
+        device: as of Choice. On several, each has what its layers need, and a context.
         dtype: auto (as stored), bfloat16 or float32.
         quantize: as of ModelRequest.
         rule: the method's, if it prunes inside the vision encoder.
     """
-    kind = device.partition(":")[0]
+    kind, count = device.partition(":")[0], len(devices_of(device))
     item = _item_bytes(shape, dtype)
     rows = [count + TEXT_TOKENS for count in plan.kept]
     upcasted = kind == "cpu" and item == 2  # products of bfloat16 are computed in float32 on most CPUs
+    layer = _prefill(shape, rows, item, upcasted, kind)
+    scratch = 0 if _is_int8_products(quantize, kind) else _scratch(shape, item, upcasted, quantize)
+    encoder = _vision(shape, plan.clip, item, upcasted, kind, rule)
     return Need(
         weights=weight_bytes(shape, item, quantize, kind),
-        kv_cache=sum(count + NEW_TOKENS for count in rows) * 2 * shape.kv_width * item,
-        activations=_held(shape, plan, item, rule)
-        + max(_vision(shape, plan.clip, item, upcasted, kind, rule), _prefill(shape, rows, item, upcasted, kind))
-        + (0 if _is_int8_products(quantize, kind) else _scratch(shape, item, upcasted, quantize)),
-        overhead=_LIBRARIES if kind == "cpu" else _CUDA_CONTEXT,
+        kv_cache=sum(row + NEW_TOKENS for row in rows) * 2 * shape.kv_width * item,
+        activations=_held(shape, plan, item, rule) + max(encoder, layer) + scratch + (count - 1) * (layer + scratch),
+        overhead=_LIBRARIES if kind == "cpu" else count * _CUDA_CONTEXT,
     )
+
+
+def layer_counts(shape: ModelShape, dtype: str, quantize: str | None, free: Sequence[int]) -> list[int]:
+    """How many of a model's layers each of several GPUs gets, in a row: the first has the encoders, too.
+
+    Args:
+        shape: the model's sizes.
+        dtype: auto (as stored), bfloat16 or float32.
+        quantize: as of ModelRequest.
+        free: bytes that each GPU has.
+    """
+    item = _item_bytes(shape, dtype)
+    bits = _decoder_bits(shape, quantize, "cuda")
+    layers = shape.decoder_parameters * (item if bits is None else bits / 8)
+    others = weight_bytes(shape, item, quantize, "cuda") - layers
+    return split_layers(shape.layers, layers / shape.layers, others, free)
 
 
 def longest_clip(fits: Callable[[int], bool], most: int = LONGEST) -> int:
@@ -203,13 +221,20 @@ def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None, kind
         quantize: as of ModelRequest; a scale for each output is too little to count.
         kind: cpu or cuda.
     """
-    quantized, bits = (shape.decoder_parameters, _BITS[quantize]) if quantize else (0, 0.0)
-    if _is_int8_products(quantize, kind):
-        quantized = shape.linear_parameters
-    if shape.quantization is not None:
-        quantized = shape.decoder_parameters if shape.quantization.decoder_only else shape.linear_parameters
-        bits = shape.quantization.bits(kind == "cuda")
+    bits = _decoder_bits(shape, quantize, kind)
+    if bits is None:
+        return shape.parameters * item
+    stored = shape.quantization
+    encoders = _is_int8_products(quantize, kind) if stored is None else not stored.decoder_only
+    quantized = shape.linear_parameters if encoders else shape.decoder_parameters
     return (shape.parameters - quantized) * item + round(quantized * bits / 8)
+
+
+def _decoder_bits(shape: ModelShape, quantize: str | None, kind: str) -> float | None:
+    """Bits of a weight of the decoder's layers; None if they stay floats."""
+    if shape.quantization is not None:
+        return shape.quantization.bits(kind == "cuda")
+    return _BITS[quantize] if quantize else None
 
 
 def _is_int8_products(quantize: str | None, kind: str) -> bool:
@@ -261,7 +286,9 @@ def in_gib(size: int) -> str:
 
 def place(device: str) -> str:
     """Whose memory a device has, in words."""
-    return "in this machine's memory" if device == "cpu" else "on the GPU"
+    if device == "cpu":
+        return "in this machine's memory"
+    return "on the GPU" if len(devices_of(device)) == 1 else "on the GPUs"
 
 
 def _candidates(machine: Machine, request: ModelRequest) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,15 +37,17 @@ def elapsed(seconds: dict[str, float]) -> float:
     return sum(seconds.values()) - 2 * seconds.get(OVERLAPPED, 0.0)
 
 
-def reset_device_peak(device: torch.device) -> None:
-    """Start measuring the device's peak anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def reset_device_peak(devices: Iterable[torch.device]) -> None:
+    """Start measuring the devices' peaks anew."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_device_bytes(device: torch.device) -> int | None:
-    """Most bytes allocated on the device since the last reset; None on the CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+def peak_device_bytes(devices: Iterable[torch.device]) -> int | None:
+    """Most bytes allocated on each device since the last reset, summed; None on the CPU."""
+    peaks = [torch.cuda.max_memory_allocated(device) for device in devices if device.type == "cuda"]
+    return sum(peaks) if peaks else None
 
 
 def peak_rss_bytes() -> int:

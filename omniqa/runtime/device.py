@@ -1,6 +1,7 @@
 """Where a model runs and in which precision, as the user names it. Free of torch: arguments are checked at once."""
 
 import re
+from collections.abc import Sequence
 
 from omniqa.errors import UsageError
 
@@ -9,12 +10,45 @@ QUANTIZATIONS = ("int8", "fp8", "nf4")  # of weights, as a model is loaded
 OFFLOADS = ("encoders",)  # what waits in the machine's memory until it is needed on the GPU
 ATTENTIONS = ("auto", "flash", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_GPU = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
 
 
 def check_device(name: str) -> None:
-    """Raise UsageError unless `name` is auto, cpu, cuda or cuda:N."""
-    if not _DEVICE.fullmatch(name):
-        raise UsageError(f"There is no device {name!r}: use auto, cpu, cuda or cuda:N.", field="device")
+    """Raise UsageError unless `name` is auto, cpu, cuda or cuda:N, or several GPUs as cuda:0,cuda:1."""
+    names = devices_of(name)
+    if len(names) == 1 and not _DEVICE.fullmatch(name):
+        raise UsageError(
+            f"There is no device {name!r}: use auto, cpu, cuda, cuda:N or several as cuda:0,cuda:1.", field="device"
+        )
+    if len(names) > 1 and not (all(map(_GPU.fullmatch, names)) and len(set(names)) == len(names)):
+        raise UsageError(
+            f"{name!r} is no list of devices: it names GPUs by number, each once, as cuda:0,cuda:1.", field="device"
+        )
+
+
+def devices_of(name: str) -> list[str]:
+    """The devices that `name` names, in the order in which a model's layers run on them."""
+    return name.split(",")
+
+
+def split_layers(layers: int, layer_bytes: float, first_bytes: float, free: Sequence[int]) -> list[int]:
+    """How many layers each of several devices gets, in a row, so that they have about as much left.
+
+    Args:
+        layers: how many there are.
+        layer_bytes: what one takes.
+        first_bytes: what the first device holds besides.
+        free: bytes that each device has.
+
+    Returns:
+        A count for each device; they sum to `layers`. A device that has less than its part of the rest gets none.
+    """
+    taken = [first_bytes, *[0.0] * (len(free) - 1)]
+    counts = [0] * len(free)
+    for _ in range(layers):
+        most = max(range(len(free)), key=lambda device: free[device] - taken[device] - counts[device] * layer_bytes)
+        counts[most] += 1
+    return counts
 
 
 def check_dtype(name: str) -> None:

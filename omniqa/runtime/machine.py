@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from omniqa.runtime.device import devices_of
+
 _NVIDIA_SMI_SECONDS = 10.0
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -21,8 +23,8 @@ class Machine:
     Attributes:
         ram_available_bytes: memory that a process may still take, limits of its container included.
         disk_free_bytes: on the file system of the hub's cache.
-        gpu_free_bytes: on the GPU that torch would use; None if there is none.
-        gpu_name: that GPU's name.
+        gpu_free_bytes: on the GPUs that torch would use, one as a rule; None if one of them is not there.
+        gpu_name: these GPUs' names.
     """
 
     ram_available_bytes: int
@@ -31,7 +33,7 @@ class Machine:
     gpu_name: str | None = None
 
     def free_on(self, device: str) -> int | None:
-        """What is free where `device` (cpu, cuda, cuda:N) has its memory; None if it is not known to be there."""
+        """What is free where `device` (cpu, cuda, cuda:N or a list) has its memory; None if it may not be there."""
         return self.ram_available_bytes if device == "cpu" else self.gpu_free_bytes
 
 
@@ -39,10 +41,15 @@ def read_machine(device: str = "auto") -> Machine:
     """Measure what is free now.
 
     Args:
-        device: auto, cpu, cuda or cuda:N; which of several GPUs is looked at.
+        device: auto, cpu, cuda, cuda:N or a list of these; which of several GPUs are looked at.
     """
-    name, free = (None, None) if device == "cpu" else _gpu(int(device.partition(":")[2] or 0))
-    return Machine(ram_available(), disk_free(hub_cache()), free, name)
+    gpus = [] if device == "cpu" else [_gpu(int(one.partition(":")[2] or 0)) for one in devices_of(device)]
+    free = [size for _, size in gpus if size is not None]
+    names = [name for name, _ in gpus if name is not None]
+    there = bool(gpus) and len(free) == len(gpus)
+    return Machine(
+        ram_available(), disk_free(hub_cache()), sum(free) if there else None, ", ".join(names) if there else None
+    )
 
 
 def hub_cache() -> Path:

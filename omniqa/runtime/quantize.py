@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -126,7 +127,11 @@ INSTALL_BNB = "Install it by pip install 'omniqa[bnb]'."
 
 
 def quantize(
-    parts: Sequence[nn.Module], store: WeightStore | None = None, scheme: Scheme = INT8, device: torch.device = _CPU
+    parts: Sequence[nn.Module],
+    store: WeightStore | None = None,
+    scheme: Scheme = INT8,
+    device: torch.device = _CPU,
+    elsewhere: Mapping[nn.Module, torch.device] = MappingProxyType({}),
 ) -> None:
     """Quantise the linear layers inside `parts`, but for those that the scheme leaves out.
 
@@ -135,6 +140,7 @@ def quantize(
         store: where quantised weights are found, or kept for the next time.
         scheme: what they become.
         device: where this is done, and where the new layers are.
+        elsewhere: linear layers of which this is another device.
     """
     places = dict(_linears(parts))
     shapes = {name: (linear.out_features, linear.in_features) for name, (_, _, linear) in places.items()}
@@ -143,11 +149,12 @@ def quantize(
     with store.adding(key, shapes) if store and stored is None else nullcontext(_forget) as add:
         for name in shapes:
             parent, attribute, linear = places.pop(name)
-            weight = scheme.quantize(linear.weight.to(device)) if stored is None else stored[name]
+            place = elsewhere.get(linear, device)
+            weight = scheme.quantize(linear.weight.to(place)) if stored is None else stored[name]
             if stored is None:
                 add(name, weight)
             if weight is not None:
-                weight = QuantizedWeight(weight.values.to(device), weight.scales.to(device))
+                weight = QuantizedWeight(weight.values.to(place), weight.scales.to(place))
                 setattr(parent, attribute, scheme.layer(weight, linear))
 
 

@@ -54,6 +54,7 @@ def python_for_terminal(arguments, interrupt_at=None):
         (["CLIP", "What?", "--device", "mps"], 2, "mps"),
         (["CLIP", "What?", "--device", "cuda:x"], 2, "cuda:x"),
         (["CLIP", "What?", "--device", "cpu:0:1"], 2, "cpu:0:1"),
+        (["CLIP", "What?", "--device", "cuda:0,,"], 2, "cuda:0,,"),
         (["CLIP", "What?", "--attn", "fast"], 2, "fast"),
         (["CLIP", "What?", "--method", "fastest"], 2, "fastest"),
         (["CLIP", "What?", "--set", "speed=9"], 2, "speed"),

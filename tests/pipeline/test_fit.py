@@ -18,11 +18,13 @@ from omniqa.pipeline.fit import (
     ModelRequest,
     advice,
     choose,
+    layer_counts,
     minute,
     need,
     pick,
     require_weights,
     requirements,
+    weight_bytes,
 )
 from omniqa.pruning import registry
 from omniqa.pruning.budget import ClipTokens
@@ -81,12 +83,39 @@ def test_weights_that_fit_without_a_minutes_clip_are_taken_with_a_warning():
         (ModelRequest(HUB_7B, "cpu"), HUB_7B, "cpu"),
         (ModelRequest(device="cpu"), HUB_3B, "cpu"),
         (ModelRequest(HUB_3B, "cuda:1"), HUB_3B, "cuda:1"),
+        (ModelRequest(HUB_3B, "cuda:0,cuda:1"), HUB_3B, "cuda:0,cuda:1"),
         (ModelRequest(NANO), NANO, "cuda"),
     ],
 )
 def test_what_the_user_names_stays(request_, model, device):
     choice = choose(machine(32, 12), request_)
     assert (choice.model, choice.device) == (model, device)
+
+
+def test_several_gpus_need_each_their_own_context_and_room_for_a_layer():
+    shape = ModelShape.of(HUB_7B)
+    one, two, three = (
+        need(shape, minute(28), devices) for devices in ("cuda:0", "cuda:0,cuda:1", "cuda:0,cuda:1,cuda:2")
+    )
+    assert (one.weights, one.kv_cache) == (two.weights, two.kv_cache)
+    assert two.overhead == 2 * one.overhead
+    assert one.activations < two.activations < 2 * one.activations
+    assert three.activations - two.activations == two.activations - one.activations
+
+
+@pytest.mark.parametrize("quantize", [None, "nf4"])
+@pytest.mark.parametrize("free", [[14, 14], [8, 24], [24, 8], [10, 10, 10]])
+def test_the_first_gpu_gets_fewer_layers_for_it_has_the_encoders(quantize, free):
+    shape, sizes = ModelShape.of(HUB_7B), [size * GIB for size in free]
+    counts = layer_counts(shape, "auto", quantize, sizes)
+    decoder = shape.decoder_parameters * (4.5 / 8 if quantize else 2)
+    encoders = weight_bytes(shape, 2, quantize, "cuda") - decoder
+    taken = [count * decoder / 28 for count in counts]
+    taken[0] += encoders
+    left = [size - part for size, part in zip(sizes, taken, strict=True)]
+    assert sum(counts) == 28
+    assert max(left) - min(left) <= decoder / 28 or counts[left.index(min(left))] == 0
+    assert min(left) > 0
 
 
 def test_a_device_that_nobody_knows_yet_is_left_to_torch():

@@ -68,6 +68,27 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_known(tmp_path):
     assert machine.disk_free(tmp_path / "a" / "b") > 0
 
 
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """A machine with GPUs, and without torch."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(SMI.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine, "torch_build", lambda: "cuda")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "free"),
+    [("cuda:0,cuda:1", "NVIDIA A, NVIDIA B", 32000), ("cuda:1,cuda:0", "NVIDIA B, NVIDIA A", 32000),
+     ("cuda:0,cuda:3", None, None)],
+)  # fmt: skip
+def test_several_gpus_have_as_much_free_as_all_of_them(smi, device, name, free):
+    here = machine.read_machine(device)
+    assert (here.gpu_name, here.gpu_free_bytes) == (name, None if free is None else free * 2**20)
+
+
 @pytest.mark.parametrize(
     ("visible", "index", "name", "free"),
     [
@@ -81,13 +102,7 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_known(tmp_path):
         (None, 3, None, None),
     ],
 )
-def test_gpus_are_read_without_torch_as_cuda_would_show_them(tmp_path, monkeypatch, visible, index, name, free):
-    program = tmp_path / "nvidia-smi"
-    program.write_text(SMI.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(machine, "torch_build", lambda: "cuda")
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
+def test_gpus_are_read_without_torch_as_cuda_would_show_them(smi, monkeypatch, visible, index, name, free):
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:

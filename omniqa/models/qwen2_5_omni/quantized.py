@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from omniqa.errors import first_line
 from omniqa.memory import is_out_of_memory
@@ -23,7 +24,13 @@ from omniqa.models.stored_quantization import StoredQuantization, failed
 _REFUSALS = (ImportError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
-def load_quantized(checkpoint: Checkpoint, config: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_quantized(
+    checkpoint: Checkpoint,
+    config: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    layer_devices: Sequence[torch.device] = (),
+) -> tuple[Any, Any]:
     """transformers' module with quantised layers, on `device`, and its report of what it loaded.
 
     Args:
@@ -31,6 +38,7 @@ def load_quantized(checkpoint: Checkpoint, config: Any, device: torch.device, dt
         config: the Thinker's configuration as transformers has it.
         device: where the weights go.
         dtype: of what is not quantised. A format may want another one.
+        layer_devices: of each layer of the decoder; empty puts them on `device` like all else.
 
     Raises:
         ModelError: transformers can't load these weights here.
@@ -52,14 +60,49 @@ def load_quantized(checkpoint: Checkpoint, config: Any, device: torch.device, dt
                 config=config,
                 state_dict=tensors,
                 dtype=dtype,
-                device_map={"": device},
+                device_map=_device_map(kind, config, device, layer_devices),
                 output_loading_info=True,
             )
-            return module, report
     except _REFUSALS as error:
         if is_out_of_memory(error):
             raise
         raise failed(checkpoint.name, quantization, first_line(error)) from error
+    if layer_devices:
+        _remove_hooks(module)
+    return module, report
+
+
+def _device_map(
+    kind: Any, config: Any, device: torch.device, layer_devices: Sequence[torch.device]
+) -> dict[str, torch.device]:
+    """Where transformers puts each part, by its name: no part lies in another one."""
+    if not layer_devices:
+        return {"": device}
+    with torch.device("meta"):
+        module = kind(config)
+    inner = getattr(module.model, "language_model", module.model)  # transformers after 5.17; before
+    return dict(_places(module, "", inner.layers, device, layer_devices))
+
+
+def _places(
+    module: nn.Module, path: str, layers: nn.Module, device: torch.device, layer_devices: Sequence[torch.device]
+) -> Iterator[tuple[str, torch.device]]:
+    """Names and devices of what is inside `module`: `layers` one by one, and of all else the largest parts."""
+    for name, child in module.named_children():
+        inside = path + name
+        if child is layers:
+            yield from ((f"{inside}.{number}", own) for number, own in enumerate(layer_devices))
+        elif any(part is layers for part in child.modules()):
+            yield from _places(child, f"{inside}.", layers, device, layer_devices)
+        else:
+            yield inside, device
+
+
+def _remove_hooks(module: nn.Module) -> None:
+    """Take accelerate's hooks off, which move what enters each part: omniqa's decoder does that between layers."""
+    from accelerate.hooks import remove_hook_from_submodules
+
+    remove_hook_from_submodules(module)
 
 
 @contextmanager

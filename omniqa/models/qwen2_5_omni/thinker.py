@@ -152,6 +152,7 @@ def load_thinker(
     *,
     scheme: Scheme | None = None,
     store: WeightStore | None = None,
+    layer_devices: Sequence[torch.device] = (),
 ) -> Thinker:
     """Load the Thinker of a checked checkpoint onto `device`, for inference.
 
@@ -162,6 +163,7 @@ def load_thinker(
         scheme: quantise the linear layers of the decoder, and of both encoders if it says so; `lm_head` stays as it
             is. Weights are read and quantised one by one from the mapped files.
         store: where quantised weights are kept.
+        layer_devices: of each layer of the decoder; empty puts them on `device` like all else.
 
     Raises:
         ModelError: the tokenizer can't be used.
@@ -177,7 +179,7 @@ def load_thinker(
     config._attn_implementation = "sdpa"
     _check_ids(checkpoint.name, config, template)
     if checkpoint.quantization is not None:
-        module, report = load_quantized(checkpoint, config, device, dtype)
+        module, report = load_quantized(checkpoint, config, device, dtype, layer_devices)
     else:
         module, report = _load_module(checkpoint, config, dtype if scheme is None else None)
     _require_all(checkpoint, report)
@@ -186,11 +188,14 @@ def load_thinker(
     decoder = inner.language_model if inner else module.model
     visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
     if scheme is not None:
-        quantize([decoder.layers, visual, audio_tower] if scheme.encoders else [decoder.layers], store, scheme, device)
+        parts = [decoder.layers, visual, audio_tower] if scheme.encoders else [decoder.layers]
+        places = zip(decoder.layers, layer_devices, strict=False)
+        elsewhere = {inner: place for layer, place in places for inner in layer.modules()}
+        quantize(parts, store, scheme, device, elsewhere)
         for weight in module.parameters():  # what is left; buffers keep the precision that they were made with
             weight.data = weight.data.to(dtype)
     if checkpoint.quantization is None:
-        module.to(device)
+        _place(module, decoder, device, layer_devices)
     if device.type == "cpu" and dtype == torch.bfloat16 and float32_is_faster():
         upcast(module)
     return Thinker(
@@ -206,6 +211,16 @@ def load_thinker(
         checkpoint=checkpoint,
         geometry=_with_bounds(pixel_bounds(checkpoint.name)),
     )
+
+
+def _place(module: Any, decoder: Any, device: torch.device, layer_devices: Sequence[torch.device]) -> None:
+    """Move the layers of `decoder` to their own devices, if they have any, and all else to `device`."""
+    layers = decoder.layers
+    for layer, own in zip(layers, layer_devices, strict=False):
+        layer.to(own)
+    decoder.layers = nn.ModuleList() if layer_devices else layers
+    module.to(device)
+    decoder.layers = layers
 
 
 def _with_bounds(pixels: tuple[int, int]) -> Geometry:
