@@ -201,7 +201,7 @@ def _frames(answer: Answer) -> str:
     media = answer.stats.media
     if not media.frames:
         return "none"
-    rate = f", {media.fps:g} a second" if media.fps else ""
+    rate = f", {media.fps:.3g} a second" if media.fps else ""
     return f"{media.frames} of {media.width} by {media.height} pixels{rate}"
 
 

@@ -8,7 +8,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 QUALITY = 5  # of 1 (best) to 31
-_WIDTHS = (480, 384, 320, 256, 192, 144, 112, 80, 64)
+_WIDEST, _NARROWEST = 480, 64
 _MEL_COLUMNS = 1600
 # From quiet to loud: dark enough and light enough for marks in orange and blue to stand out.
 _PALETTE = np.array([(18, 20, 44), (58, 46, 110), (120, 82, 150), (188, 150, 178), (244, 236, 226)], np.float32)
@@ -44,12 +44,13 @@ def jpeg_within(pixels: NDArray[np.uint8], most_bytes: int) -> bytes:
         most_bytes: what it should take at most.
     """
     height, width = pixels.shape[:2]
-    data = b""
-    for across in dict.fromkeys(min(width, most) for most in _WIDTHS):
+    across = min(width, _WIDEST)
+    while True:
         data = jpeg(pixels, across, max(1, round(height * across / width)))
-        if len(data) <= most_bytes:
-            break
-    return data
+        if len(data) <= most_bytes or across <= _NARROWEST:
+            return data
+        shrunk = int(across * min(0.9, 0.95 * (most_bytes / len(data)) ** 0.5))
+        across = max(min(_NARROWEST, width), shrunk)
 
 
 def mel_picture(mel: NDArray[np.float32]) -> bytes:

@@ -6,13 +6,16 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+import omniqa
 from omniqa.errors import MediaError, UsageError
-from omniqa.media.clip import sample
-from omniqa.models.base import AUDIO, VIDEO
+from omniqa.media.clip import Clip, sample
+from omniqa.media.sampling import ClipOptions
+from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
 from omniqa.report import render, save_report
 from omniqa.report.data import MOST_PARTS, Figures, run_of
 from omniqa.report.page import clock
@@ -83,8 +86,6 @@ def test_a_cached_encoding_and_an_encoded_clip_have_the_same_pictures(nano_qa, a
     whole = data_of(render(answers[:1]))
     encoded = nano_qa.encode(TIGER)
     assert data_of(render([nano_qa.ask(encoded, QUESTION)]))["second"] == whole["second"]
-    import omniqa
-
     cached = omniqa.load("nano", device="cpu", cache=tmp_path)
     for _ in range(2):
         answer = cached.ask(TIGER, QUESTION)
@@ -93,7 +94,7 @@ def test_a_cached_encoding_and_an_encoded_clip_have_the_same_pictures(nano_qa, a
 
 
 def test_a_clip_of_arrays_has_to_be_given_again(nano_qa, tmp_path):
-    clip = sample(TIGER, nano_qa_sampling(nano_qa), geometry=nano_qa.model.geometry)
+    clip = sample(TIGER, ClipOptions().within(nano_qa.pixels), geometry=nano_qa.model.geometry)
     answer = nano_qa.ask(clip, QUESTION)
     with pytest.raises(UsageError, match="give that clip"):
         answer.report(tmp_path / "a.html")
@@ -101,12 +102,6 @@ def test_a_clip_of_arrays_has_to_be_given_again(nano_qa, tmp_path):
     assert QUESTION in (tmp_path / "a.html").read_text()
     with pytest.raises(UsageError, match="no file"):
         answer.report(tmp_path / "a.html", clip, embed_media=True)
-
-
-def nano_qa_sampling(qa):
-    from omniqa.media.sampling import ClipOptions
-
-    return ClipOptions().within(qa.pixels)
 
 
 @pytest.mark.parametrize("missing", ["picture", "sound"])
@@ -123,8 +118,6 @@ def test_a_clip_may_lack_picture_or_sound(nano_qa, tmp_path, missing):
 
 
 def test_a_range_is_shown_on_the_files_clock(nano_qa):
-    from omniqa.media.sampling import ClipOptions
-
     answer = nano_qa.ask(TIGER, QUESTION, sampling=ClipOptions(start=3, end=6))
     data = data_of(render([answer]))
     assert (data["clip"]["start_s"], data["clip"]["end_s"]) == (3, 6)
@@ -171,6 +164,25 @@ def test_low_frequencies_are_at_the_bottom_and_loud_ones_light():
     seen = np.asarray(image.open(io.BytesIO(mel_picture(mel))).convert("L"))
     assert seen.shape == (128, 400)
     assert seen[-8:].mean() > 200 > 60 > seen[:64].mean()
+
+
+def test_two_minutes_take_less_than_3_mb_even_if_they_are_noise(answers):
+    rng, frames, audio_tokens = np.random.default_rng(0), 128, 3000
+    noise = Clip.from_arrays(
+        rng.integers(0, 256, (2, 672, 896, 3)).astype(np.uint8),
+        waveform=rng.standard_normal(120 * 16_000).astype(np.float32),
+    )
+    times = tuple(Fraction(120 * k, frames) for k in range(frames))
+    clip = replace(noise, frames=np.broadcast_to(noise.frames[0], (frames, 672, 896, 3)), frame_times=times)
+    shape = MediaShape(clip.grid_times, 24, 32, audio_tokens)
+    modality = np.repeat(np.int8([VIDEO, AUDIO]), [shape.video_tokens, audio_tokens])
+    alive = np.arange(28)[:, None] < rng.integers(1, 29, len(modality))
+    drawn = rng.random(len(modality)).astype(np.float32)
+    trace = replace(answers[0].trace, modality=modality, alive=alive, surplus=drawn)
+    asked = replace(answers[0].asked, shape=shape, geometry=STANDARD, planned=tuple(alive.sum(1).tolist()))
+    page = render([replace(answers[0], trace=trace, asked=asked)], clip)
+    assert page.count("data:image/jpeg") == frames + 1
+    assert len(page.encode()) < 3_000_000
 
 
 @pytest.mark.parametrize(
