@@ -1,10 +1,10 @@
 """What the lines of `omniqa chat` do: questions are answered, and commands begin with a slash."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -20,6 +20,7 @@ from omniqa.pruning.variants import MethodVariant, method_variants
 from omniqa.terminal import one_line
 
 if TYPE_CHECKING:
+    from omniqa.media.source import Source
     from omniqa.pipeline.answer import Answer
     from omniqa.pipeline.conversation import Conversation
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "/evidence": "which parts of the clip the last answer looked at",
     "/method NAME [RETENTION]": "answer by another method, as /method omnidrop 0.2; without a name, tell which it is",
     "/open FILE": "talk about another clip",
+    "/report FILE": "write the answers' report to a new HTML file: where each looked, and which tokens were kept",
     "/reset": "forget all questions and answers; the clip stays encoded",
     "/save FILE": "write the conversation to a new file: Markdown, or JSON if it ends in .json",
     "/help": "this list",
@@ -131,6 +133,7 @@ class ChatSession:
             "/evidence": self._tell_evidence,
             "/method": self._change_method,
             "/open": self._open_other,
+            "/report": self._report,
             "/reset": self._reset,
             "/save": self._save,
             "/help": self._help,
@@ -181,9 +184,15 @@ class ChatSession:
             content = json_output.dumps([answer.to_dict() for answer in self._answers], ascii_only=False) + "\n"
         else:
             content = markdown(self._video, self._answers)
-        with written_anew(name) as path, path.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(content)
-        console.note(f"written to {name}")
+        write_anew(name, content)
+
+    def _report(self, rest: str) -> None:
+        from omniqa.report import render
+
+        self._last()
+        name = _file(rest)
+        source = cast("Source", self._chat.video)  # the command line begins no conversation about anything else
+        write_anew(name, render(self._answers, source))
 
     def _help(self, rest: str) -> None:
         width = max(map(len, COMMANDS))
@@ -209,15 +218,16 @@ def _file(rest: str) -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
-@contextmanager
-def written_anew(name: str) -> Iterator[Path]:
-    """A file that a command writes, and that must not be there yet.
+def write_anew(name: str, content: str) -> None:
+    """Write a file that is not there yet, and say so.
 
     Raises:
         UsageError: it is there, or can't be written.
     """
     try:
-        yield Path(name)
+        with Path(name).open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(content)
+        console.note(f"written to {name}")
     except FileExistsError as error:
         raise UsageError(f"{name} is there already. Choose another name.") from error
     except OSError as error:

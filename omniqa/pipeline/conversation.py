@@ -53,6 +53,7 @@ class Conversation:
         method: that questions are asked by if they name no other.
         turns: the questions answered so far, and their answers.
         clip: the encoded clip; None before the first question.
+        video: what the conversation is about, as it was given.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Conversation:
         self.method = method
         self.turns = turns if turns is not None else []
         self.clip = video if isinstance(video, EncodedClip) else None
-        self._qa, self._video, self._sampling = qa, video, sampling
+        self.video = video
+        self._qa, self._sampling = qa, sampling
         self._decoding, self._system = decoding or GenerationOptions(), system
 
     def __repr__(self) -> str:
@@ -142,11 +144,11 @@ class Conversation:
     def _encoded(self, method: AnyMethod, progress: Progress) -> EncodedClip:
         """The clip, encoded so that the method can be asked by: again, if the encoding at hand does not serve it."""
         clip = self.clip
-        if clip is not None and (isinstance(self._video, EncodedClip) or self._serves(clip, method)):
+        if clip is not None and (isinstance(self.video, EncodedClip) or self._serves(clip, method)):
             return clip
         self.clip = None  # never two of them at a time
         del clip
-        self.clip = self._qa.encode(self._video, self._sampling, method=method, progress=progress)
+        self.clip = self._qa.encode(self.video, self._sampling, method=method, progress=progress)
         return self.clip
 
     def _serves(self, clip: EncodedClip, method: AnyMethod) -> bool:

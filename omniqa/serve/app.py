@@ -28,6 +28,7 @@ from omniqa.serve.exchange import Answerer
 from omniqa.serve.guard import UPLOADS, Guard
 from omniqa.serve.media import MediaSource, path_of
 from omniqa.serve.metrics import Metrics
+from omniqa.serve.reports import Reports
 from omniqa.serve.settings import ServeSettings
 from omniqa.serve.turns import TurnQueue
 
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("omniqa.serve")
 _UPLOADS_AT_ONCE = 4
 _PIECE = 2**20
-_PAGE = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_PAGE = {  # where each file of the page is, and its type; the timeline is the report's
+    "index.html": ("omniqa.serve", "page", "text/html"),
+    "page.js": ("omniqa.serve", "page", "text/javascript"),
+    "page.css": ("omniqa.serve", "page", "text/css"),
+    "timeline.js": ("omniqa.report", "assets", "text/javascript"),
+    "timeline.css": ("omniqa.report", "assets", "text/css"),
+}
 
 
 class Server:
@@ -59,7 +66,10 @@ class Server:
         self._metrics = Metrics()
         self._watch()
         answerer = Answerer(qa, self.clips, settings.limits)
-        self._completions = Completions(self._model, settings, answerer, self.turns, self.media, self._metrics)
+        self._reports = Reports(self.media)
+        self._completions = Completions(
+            self._model, settings, answerer, self.turns, self.media, self._metrics, self._reports
+        )
         self._uploads = threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
         self._ending = False
         self.app = Guard(self._routes(), settings, self._count)
@@ -98,6 +108,7 @@ class Server:
             ("GET", "/v1/models", self._models),
             ("GET", "/v1/models/{name:path}", self._one_model),
             ("POST", "/v1/chat/completions", self._completions.handle),
+            ("POST", "/v1/reports", self._reports.handle),
             ("POST", UPLOADS, self._upload),
             ("GET", UPLOADS, self._files),
             ("GET", UPLOADS + "/{id}", self._file),
@@ -193,7 +204,7 @@ class Server:
 
 
 _COUNTED = frozenset(
-    {"/", "/health", "/metrics", "/v1/models", "/v1/files", "/v1/media", "/v1/chat/completions", "/page"}
+    {"/", "/health", "/metrics", "/v1/models", "/v1/files", "/v1/media", "/v1/chat/completions", "/v1/reports", "/page"}
 )
 
 
@@ -213,8 +224,9 @@ class _HeldFile(FileResponse):
 
 
 def _page_file(name: str) -> Response:
-    content = files("omniqa.serve").joinpath("page", name).read_bytes()
-    return Response(content, media_type=_PAGE[name], headers={"cache-control": "no-cache"})
+    package, folder, kind = _PAGE[name]
+    content = files(package).joinpath(folder, name).read_bytes()
+    return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
 
 def _file_name(given: str | None) -> str:

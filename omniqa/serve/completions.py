@@ -3,9 +3,10 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +20,7 @@ from omniqa.serve.errors import ApiError, bad_request
 from omniqa.serve.exchange import Answerer, ClientGone, Exchange, Piece, Progress
 from omniqa.serve.media import MediaSource, Medium
 from omniqa.serve.metrics import Metrics
+from omniqa.serve.reports import Reports
 from omniqa.serve.settings import ServeSettings
 from omniqa.serve.turns import TurnQueue
 
@@ -37,6 +39,7 @@ class Completions:
         turns: the queue in front of it.
         media: finds clips.
         metrics: counts.
+        reports: remembers the answers.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class Completions:
         turns: TurnQueue,
         media: MediaSource,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         self._model, self._settings, self._answerer = model, settings, answerer
-        self._turns, self._media, self._metrics = turns, media, metrics
+        self._turns, self._media, self._metrics, self._reports = turns, media, metrics, reports
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="omniqa-media")
 
     def close(self) -> None:
@@ -70,7 +74,7 @@ class Completions:
         try:
             held, medium = await self._opened(chat, gone)
             exchange.begin(self._answerer, chat, medium, held)
-            reply = _Reply(self._model, chat, exchange, self._metrics)
+            reply = _Reply(self._model, chat, exchange, partial(self._given, medium.digest))
             events = exchange.events(gone)
             if chat.stream:
                 # The status is sent with the first piece, so that what goes wrong before has one of its own.
@@ -99,6 +103,10 @@ class Completions:
             return parse_chat_request(value, self._model, self._settings)
 
         return await asyncio.to_thread(parse)
+
+    def _given(self, digest: str, id: str, answer: Answer) -> None:
+        self._metrics.count(answer)
+        self._reports.keep(id, answer, digest)
 
     async def _opened(self, chat: ChatRequest, gone: "asyncio.Task[None]") -> tuple[ExitStack, Medium]:
         """The clip, and what keeps its file there."""
@@ -143,11 +151,11 @@ async def _first(events: AsyncIterator[Any]) -> Any:
 
 
 class _Reply:
-    """An answer in OpenAI's words."""
+    """An answer in OpenAI's words; `given` gets it and its id."""
 
-    def __init__(self, model: str, chat: ChatRequest, exchange: Exchange, metrics: Metrics) -> None:
-        self._chat, self._exchange, self._metrics = chat, exchange, metrics
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+    def __init__(self, model: str, chat: ChatRequest, exchange: Exchange, given: Callable[[str, Answer], None]) -> None:
+        self._chat, self._exchange, self._given = chat, exchange, given
+        self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._started = False
 
     async def whole(self, events: AsyncIterator[Any]) -> dict[str, Any]:
@@ -203,7 +211,7 @@ class _Reply:
         return "length" if len(answer.token_ids) >= self._chat.decoding.max_new_tokens else "stop"
 
     def _details(self, answer: Answer) -> dict[str, Any]:
-        self._metrics.count(answer)
+        self._given(self._head["id"], answer)
         told = answer.to_dict()
         names = ("method", "retention", "tokens", "timing_s", "memory", "media", "evidence")
         timing = told["timing_s"]

@@ -15,8 +15,8 @@ from omniqa.pipeline.answer import Answer
 from omniqa.pipeline.conversation import check_context
 from omniqa.serve.chat_request import ChatRequest
 from omniqa.serve.clips import ClipStore
-from omniqa.serve.errors import NO_RETRY, ApiError, bad_request, from_omniqa
-from omniqa.serve.media import Medium
+from omniqa.serve.errors import NO_RETRY, ApiError, bad_request
+from omniqa.serve.media import Medium, named
 from omniqa.serve.settings import Limits
 from omniqa.serve.turns import Turn, TurnEnded, TurnQueue
 
@@ -69,9 +69,9 @@ class Answerer:
             return self._answer(request, medium, turn, tell)
         except OutOfMemoryError as error:
             self._clips.trim(0)
-            raise _named(error, medium) from error
+            raise named(error, medium) from error
         except OmniqaError as error:
-            raise _named(error, medium) from error
+            raise named(error, medium) from error
 
     def _answer(self, request: ChatRequest, medium: Medium, turn: Turn, tell: "Exchange") -> Answer:
         qa, method, sampling = self._qa, request.method, request.sampling
@@ -109,13 +109,6 @@ def _check_duration(source: Source, sampling: ClipOptions, most_s: float) -> Non
             "clip",
             "too_long",
         )
-
-
-def _named(error: OmniqaError, medium: Medium) -> ApiError:
-    """The error with the clip's name in place of where its file is."""
-    told = from_omniqa(error)
-    told.message = told.message.replace(f"file:{medium.path}", medium.name).replace(str(medium.path), medium.name)
-    return told
 
 
 class Exchange:

@@ -16,9 +16,10 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from omniqa.errors import OmniqaError
 from omniqa.serve.chat_request import MediaPart
 from omniqa.serve.download import download
-from omniqa.serve.errors import ApiError, bad_request, too_many
+from omniqa.serve.errors import ApiError, bad_request, from_omniqa, too_many
 from omniqa.serve.media_root import MediaRoot, RootFile
 from omniqa.serve.settings import ServeSettings
 from omniqa.serve.upload_folder import UploadFolder
@@ -120,6 +121,11 @@ class FileStore:
         """All uploads, the newest first."""
         with self._lock:
             return sorted(self._files.values(), key=lambda file: file.created, reverse=True)
+
+    def has(self, digest: str) -> bool:
+        """Whether some content is there."""
+        with self._lock:
+            return digest in self._content
 
     def file(self, id: str) -> StoredFile:
         """An upload by its id.
@@ -239,6 +245,26 @@ class MediaSource:
             with self._from_root(value) as medium:
                 yield medium
 
+    @contextmanager
+    def open_again(self, name: str, digest: str) -> Iterator[Medium]:
+        """A clip that was opened before, if it is still there.
+
+        Args:
+            name: what the client called it.
+            digest: of its content.
+
+        Raises:
+            ApiError: it is gone, or has changed.
+        """
+        if self.store.has(digest):
+            with self.store.used(digest) as path:
+                yield Medium(name, path, digest)
+            return
+        with self._from_root(name) as medium:
+            if medium.digest != digest:
+                raise ApiError(404, f"{name} has changed since it was asked about.", "file_not_found")
+            yield medium
+
     def _download(self, address: str, is_wanted: Callable[[], bool]) -> Iterator[bytes]:
         if not self._settings.allow_network:
             raise bad_request("This server opens no addresses. Upload the clip to /v1/files.", "messages", "network")
@@ -269,6 +295,13 @@ def path_of(file: BufferedReader) -> Path:
     """A path by which this very file is opened again, whatever its name stands for by then."""
     by_number = Path(f"/proc/self/fd/{file.fileno()}")
     return by_number if by_number.exists() else Path(os.fspath(file.name))
+
+
+def named(error: OmniqaError, medium: Medium) -> ApiError:
+    """An error about a clip, with its name in place of where its file is."""
+    told = from_omniqa(error)
+    told.message = told.message.replace(f"file:{medium.path}", medium.name).replace(str(medium.path), medium.name)
+    return told
 
 
 def too_large(most: int) -> ApiError:

@@ -56,7 +56,8 @@ def test_a_question_that_fails_leaves_its_line_empty_and_the_exit_code_says_so(c
 
 def test_commands_work_in_a_pipe_and_write_nothing_to_stdout(chat, tmp_path):
     lines = ("/method omnidrop:tds=false 20%", QUESTIONS[0], "/evidence", f"/save {tmp_path / 'a b.json'}",
-             f"/save '{tmp_path / 'talk.md'}'", "/open sample_media/hello.mp4", QUESTIONS[1], "/help")  # fmt: skip
+             f"/save '{tmp_path / 'talk.md'}'", f"/report {tmp_path / 'talk.html'}",
+             "/open sample_media/hello.mp4", QUESTIONS[1], "/help")  # fmt: skip
     code, out, err = chat(*lines)
     assert code == 0, err
     assert len(out.splitlines()) == 2
@@ -65,6 +66,9 @@ def test_commands_work_in_a_pipe_and_write_nothing_to_stdout(chat, tmp_path):
     assert all(command in err for command in chat_session.COMMANDS)
     (saved,) = json.loads((tmp_path / "a b.json").read_text())
     assert (saved["question"], saved["retention"]["target"]) == (QUESTIONS[0], 0.2)
+    report = (tmp_path / "talk.html").read_text()
+    assert report.startswith("<!doctype html>")
+    assert QUESTIONS[0] in report
     page = (tmp_path / "talk.md").read_text()
     assert page.startswith(f"# {TIGER}\n\n> {QUESTIONS[0]}\n\n{saved['answer']}\n")
 
@@ -73,6 +77,7 @@ def test_commands_work_in_a_pipe_and_write_nothing_to_stdout(chat, tmp_path):
     ("line", "said"),
     [
         ("/evidence", "Nothing has been answered"), ("/save", "Nothing has been answered"),
+        ("/report a.html", "Nothing has been answered"),
         ("/sing", "no command /sing"), ("/method fastest", "fastest"), ("/method omnidrop much", "no share"),
         ("/method omnidrop 0.2 0.3", "/method NAME"), ("/open", "Name a file"), ("/open none.mp4", "none.mp4"),
     ],
@@ -85,13 +90,10 @@ def test_a_command_that_makes_no_sense_ends_a_pipe_with_one_line(chat, line, sai
 
 def test_nothing_is_saved_over_a_file(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"kept")
-    with pytest.raises(UsageError, match="is there already"), chat_session.written_anew(tmp_path / "clip.mp4") as path:
-        path.open("x")
-    with (
-        pytest.raises(UsageError, match="can't be written"),
-        chat_session.written_anew(tmp_path / "none" / "a") as path,
-    ):
-        path.open("x")
+    with pytest.raises(UsageError, match="is there already"):
+        chat_session.write_anew(str(tmp_path / "clip.mp4"), "other")
+    with pytest.raises(UsageError, match="can't be written"):
+        chat_session.write_anew(str(tmp_path / "none" / "a"), "other")
     assert (tmp_path / "clip.mp4").read_bytes() == b"kept"
 
 

@@ -107,3 +107,29 @@ def test_curl_asks_and_uploads(nano_server):
     answer = curl("/v1/chat/completions", "-H", "content-type: application/json", "-d", request)
     assert answer["choices"][0]["message"]["content"] == "noise"
     assert curl(f"/v1/files/{file['id']}", "-X", "DELETE")["deleted"]
+
+
+def test_the_report_of_answers_is_given_once_their_clip_is_still_there(nano_server):
+    completions = [nano_server.chat("tiger.mp4", question)[1] for question in (ORDER, LAST)]
+    ids = [completion["id"] for completion in completions]
+    status, headers, body = nano_server.ask("POST", "/v1/reports", {"completions": ids})
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "attachment" in headers["content-disposition"]
+    assert all(text in body.decode() for text in (ORDER, LAST, "tiger.mp4"))
+    assert "/proc/" not in body.decode()
+    other = nano_server.chat("hello.mp4", "What does the voice say?")[1]["id"]
+    wrong = ({}, {"completions": [5]}, {"completions": [ids[0], other]}, {"completions": ids, "more": 1})
+    for request in wrong:
+        assert nano_server.ask("POST", "/v1/reports", request)[0] == 400
+    assert nano_server.ask("POST", "/v1/reports", {"completions": ["chatcmpl-0"]})[0] == 404
+
+
+def test_a_report_about_a_clip_that_is_gone_is_refused(nano, tmp_path):
+    shutil.copy(TIGER, tmp_path / "clip.mp4")
+    with running(nano, settings_for(tmp_path, **NANO)) as server:
+        request = {"completions": [server.chat("clip.mp4", LAST)[1]["id"]]}
+        shutil.copy(SAMPLES / "hello.mp4", tmp_path / "clip.mp4")
+        status, _, body = server.ask("POST", "/v1/reports", request)
+        assert (status, "has changed" in body.decode()) == (404, True)
+        (tmp_path / "clip.mp4").unlink()
+        assert server.ask("POST", "/v1/reports", request)[0] == 404

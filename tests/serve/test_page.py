@@ -2,38 +2,26 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 
-import omniqa
-from omniqa.runtime.generation_options import GenerationOptions
 from tests.browser import serious_issues, shot
-from tests.conftest import ROOT
-from tests.serve.conftest import running, settings_for
+from tests.serve.conftest import NANO, SAMPLES, running, settings_for
 
-SAMPLES = ROOT / "sample_media"
 TIGER = str(SAMPLES / "tiger.mp4")
 KEY = "sk-page"
 
 
-@pytest.fixture(scope="module")
-def served(browser):
-    """A server of nano."""
-    settings = {"sampling": omniqa.ClipOptions(), "decoding": GenerationOptions()}
-    qa = omniqa.load("nano", device="cpu")
-    with running(qa, settings_for(SAMPLES, **settings)) as open_to_all:
-        yield qa, settings, open_to_all
-
-
 @pytest.fixture
-def page(browser, served):
+def page(browser, nano_server):
     """The page, with a list of what its console said."""
     page = browser.new_page(viewport={"width": 1100, "height": 800})
     page.set_default_timeout(30_000)
     page.said = []
     page.on("console", lambda message: page.said.append(message.text))
     page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.goto(served[2].base)
+    page.goto(nano_server.base)
     page.get_by_text("nano", exact=True).wait_for()
     yield page
     page.close()
@@ -48,12 +36,12 @@ def ask(page, question):
     return page.locator(".answer").nth(before).inner_text()
 
 
-def test_an_uploaded_clip_is_asked_about_and_the_timeline_seeks(page, served):
+def test_an_uploaded_clip_is_asked_about_and_the_timeline_seeks(page, nano):
     shot(page, "empty")
     page.get_by_label("choose a file").set_input_files(TIGER)
     page.get_by_role("status").get_by_text("tiger.mp4", exact=True).wait_for()
     first = ask(page, "What happens, in order?")
-    assert first == served[0].ask(TIGER, "What happens, in order?").text
+    assert first == nano.ask(TIGER, "What happens, in order?").text
     second = ask(page, "What is heard last?")
     assert second
     assert page.evaluate("state.turns.map((turn) => turn.details.timing_s.vision_encoder === 0)")[1]
@@ -69,12 +57,31 @@ def test_an_uploaded_clip_is_asked_about_and_the_timeline_seeks(page, served):
         )
     shot(page, "answered")
     with page.expect_download() as download:
+        page.get_by_role("button", name="Report").click()
+    report = open(download.value.path()).read()  # noqa: SIM115
+    assert download.value.suggested_filename == "report.html"
+    assert all(text in report for text in ("<!doctype html>", "What happens, in order?", second))
+    with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     saved = json.loads(open(download.value.path()).read())  # noqa: SIM115
     assert [turn["answer"] for turn in saved["turns"]] == [first, second]
     page.get_by_role("button", name="New conversation").click()
     assert page.locator("#turns li").count() == 0
     assert page.said == []
+
+
+DROP = """async () => {
+  const content = await (await fetch("/v1/media/hello.mp4")).blob();
+  const carried = new DataTransfer();
+  carried.items.add(new File([content], "dropped.mp4", { type: "video/mp4" }));
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+}"""
+
+
+def test_a_clip_is_dropped_on_the_page(page):
+    page.evaluate(DROP)
+    page.get_by_role("status").get_by_text("dropped.mp4", exact=True).wait_for()
+    assert ask(page, "What does the voice say?") == "hello"
 
 
 def test_a_clip_is_chosen_from_the_server_and_plays(page):
@@ -84,27 +91,53 @@ def test_a_clip_is_chosen_from_the_server_and_plays(page):
     assert page.locator("#player").evaluate("player => player.duration") > 1
 
 
-def test_an_answer_comes_in_pieces_and_can_be_stopped(page, served, monkeypatch):
-    import threading
+@pytest.fixture
+def held(nano, monkeypatch):
+    """nano, which waits after each piece of an answer until that is released."""
+    release, stream = threading.Semaphore(0), nano.stream
 
-    release, qa = threading.Event(), served[0]
-    finish = qa.decoder.finish
+    def waiting(*given, **named):
+        pieces = stream(*given, **named)
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return end.value
+            yield piece
+            release.acquire(timeout=20)
+
+    monkeypatch.setattr(nano, "stream", waiting)
+    yield release
+    release.release(1000)
+
+
+def test_the_answer_grows_piece_by_piece(page, nano, held):
     page.get_by_label("or one on the server").select_option("tiger.mp4")
-    tokens = []
-
-    def held(number, *given):
-        tokens.append(number)
-        if len(tokens) > 20:
-            release.wait(0.05)
-        return finish(number, *given)
-
-    monkeypatch.setattr(qa.decoder, "finish", held)
     page.get_by_label("Question", exact=True).fill("What happens, in order?")
     page.get_by_role("button", name="Ask").click()
+    seen = [""]
+    for _ in range(3):
+        page.wait_for_function(
+            "length => document.querySelector('.answer')?.textContent.length > length", arg=len(seen[-1])
+        )
+        seen.append(page.locator(".answer").inner_text())
+        held.release()
+    held.release(1000)
+    page.locator(".facts").wait_for()
+    whole = page.locator(".answer").inner_text()
+    assert [whole.startswith(text) for text in seen] == [True] * 4
+    assert len({*seen, whole}) == 5
+
+
+def test_an_answer_is_stopped_and_its_question_can_be_asked_again(page, nano_server, held):
+    page.get_by_label("or one on the server").select_option("tiger.mp4")
+    page.get_by_label("Question", exact=True).fill("What happens, in order?")
+    page.get_by_role("button", name="Ask").click()
+    page.wait_for_function("() => document.querySelector('.answer')?.textContent.length > 0")
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Ask").wait_for()
     assert page.get_by_label("Question", exact=True).input_value() == "What happens, in order?"
-    release.set()
+    held.release(1000)
     assert ask(page, "What happens, in order?")
 
 
@@ -122,9 +155,8 @@ def test_an_error_is_a_sentence(page, tmp_path):
     assert page.get_by_label("Question", exact=True).input_value() == "What is seen?"
 
 
-def test_with_a_key_the_page_asks_for_it_and_then_works(browser, served):
-    qa, settings, _ = served
-    with running(qa, settings_for(SAMPLES, api_key=KEY, **settings)) as client:
+def test_with_a_key_the_page_asks_for_it_and_then_works(browser, nano):
+    with running(nano, settings_for(SAMPLES, api_key=KEY, **NANO)) as client:
         page = browser.new_page()
         page.set_default_timeout(30_000)
         try:
@@ -141,7 +173,7 @@ def test_with_a_key_the_page_asks_for_it_and_then_works(browser, served):
             page.close()
 
 
-def test_what_others_write_is_text_and_never_markup(page, served, tmp_path):
+def test_what_others_write_is_text_and_never_markup(page, tmp_path):
     name = tmp_path / "<img src=x onerror=alert(1)>.mp4"
     shutil.copy(TIGER, name)
     page.get_by_label("choose a file").set_input_files(name)
@@ -152,11 +184,11 @@ def test_what_others_write_is_text_and_never_markup(page, served, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_issue(browser, served, scheme):
+def test_axe_finds_no_serious_issue(browser, nano_server, scheme):
     page = browser.new_page(color_scheme=scheme, bypass_csp=True)
     page.set_default_timeout(30_000)
     try:
-        page.goto(served[2].base)
+        page.goto(nano_server.base)
         page.get_by_label("or one on the server").select_option("tiger.mp4")
         ask(page, "What is heard last?")
         shot(page, scheme)

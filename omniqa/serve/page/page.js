@@ -36,14 +36,6 @@ function show(error) {
   if (error.status === 401) at("key-form").hidden = false;
 }
 
-function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  const pad = (number) => String(number).padStart(2, "0");
-  const hours = Math.floor(whole / 3600);
-  const minutes = Math.floor(whole / 60) % 60;
-  return hours ? `${hours}:${pad(minutes)}:${pad(whole % 60)}` : `${minutes}:${pad(whole % 60)}`;
-}
-
 function element(name, text, kind) {
   const made = document.createElement(name);
   made.textContent = text;
@@ -148,6 +140,7 @@ async function ask(question) {
     const headers = { "content-type": "application/json" };
     const options = { method: "POST", headers, body: JSON.stringify(body), signal: running.signal };
     let details = null;
+    let id = null;
     for await (const event of events(await call("/v1/chat/completions", options))) {
       if (event.error) throw new Refused(0, event.error.message);
       if (event.kind === "progress") {
@@ -159,10 +152,11 @@ async function ask(question) {
           answer.textContent += piece;
         }
         details = event.omniqa || details;
+        id = event.id;
       }
     }
     if (!details) throw new Refused(0, "The answer broke off.");
-    const turn = { question, answer: answer.textContent, details };
+    const turn = { id, question, answer: answer.textContent, details };
     state.turns.push(turn);
     item.append(facts(turn));
     look(turn);
@@ -193,24 +187,11 @@ function facts(turn) {
 
 function look(turn) {
   const { evidence, media } = turn.details;
-  const ends = evidence.map((chunk) => chunk.end_s);
-  const whole = Math.max(media.duration_s, at("player").duration || 0, ...ends);
-  const most = Math.max(...evidence.map((chunk) => chunk.score));
-  const chunks = [...evidence].sort((one, other) => one.start_s - other.start_s);
-  at("timeline").replaceChildren(...chunks.map((chunk) => {
-    const button = element("button", "");
-    const share = `${Math.round(100 * chunk.score)} %`;
-    button.type = "button";
-    button.title = `${clock(chunk.start_s)} to ${clock(chunk.end_s)}: ${share} of the attention`;
-    button.setAttribute("aria-label", button.title);
-    button.style.left = `${(100 * chunk.start_s) / whole}%`;
-    button.style.width = `${(100 * (chunk.end_s - chunk.start_s)) / whole}%`;
-    button.style.height = `${Math.max(25, (100 * chunk.score) / most)}%`;
-    button.addEventListener("click", () => seek(chunk.start_s));
-    return button;
-  }));
-  at("timeline-end").textContent = clock(whole);
-  at("looked").hidden = evidence.length === 0;
+  const parts = [...evidence].sort((one, other) => one.start_s - other.start_s);
+  const end = Math.max(media.duration_s, at("player").duration || 0, ...parts.map((part) => part.end_s));
+  at("looked").hidden = parts.length === 0;
+  at("timeline-end").textContent = clockText(end);
+  drawTimeline(at("timeline"), parts, { start_s: 0, end_s: end }, (part) => seek(part.start_s));
 }
 
 function seek(seconds) {
@@ -233,13 +214,31 @@ function reset() {
   update();
 }
 
-function save() {
-  const content = JSON.stringify({ clip: state.clip.name, turns: state.turns }, null, 2);
+function download(blob, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
-  link.download = "conversation.json";
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);
+}
+
+function save() {
+  const content = JSON.stringify({ clip: state.clip.name, turns: state.turns }, null, 2);
+  download(new Blob([content], { type: "application/json" }), "conversation.json");
+}
+
+async function report() {
+  const headers = { "content-type": "application/json" };
+  const body = JSON.stringify({ completions: state.turns.map((turn) => turn.id) });
+  at("error").textContent = "";
+  at("working").textContent = "making the report …";
+  try {
+    download(await (await call("/v1/reports", { method: "POST", headers, body })).blob(), "report.html");
+  } catch (error) {
+    show(error);
+  } finally {
+    at("working").textContent = "";
+  }
 }
 
 function update() {
@@ -247,7 +246,7 @@ function update() {
   at("send").disabled = busy || !state.clip;
   at("send").hidden = busy;
   at("stop").hidden = !busy;
-  at("reset").disabled = at("save").disabled = busy || state.turns.length === 0;
+  at("reset").disabled = at("save").disabled = at("report").disabled = busy || state.turns.length === 0;
 }
 
 function submit(event) {
@@ -265,6 +264,7 @@ at("question").addEventListener("keydown", (event) => {
 at("stop").addEventListener("click", stop);
 at("reset").addEventListener("click", reset);
 at("save").addEventListener("click", save);
+at("report").addEventListener("click", report);
 at("file").addEventListener("change", (event) => event.target.files[0] && upload(event.target.files[0]));
 at("listed").addEventListener("change", (event) => event.target.value && choose(event.target.value));
 at("key-form").addEventListener("submit", (event) => {
