@@ -7,13 +7,14 @@ import pytest
 
 from omniqa.report import save_report
 from tests.browser import serious_issues, shot
+from tests.media.clips import Audio, tone, write_clip
 from tests.report.conftest import TIGER
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 @pytest.fixture(scope="module")
-def files(answers, tmp_path_factory):
+def files(answers, nano_qa, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     save_report(folder / "one.html", answers[:1])
     save_report(folder / "two.html", answers, embed_media=True)
@@ -21,6 +22,8 @@ def files(answers, tmp_path_factory):
     shutil.copy(TIGER, name)
     hostile = [replace(answer, video=str(name), question=HOSTILE, text=HOSTILE) for answer in answers]
     save_report(folder / "hostile.html", hostile)
+    write_clip(folder / "sound.mp3", audio=Audio(tone(7.0), codec="libmp3lame"))
+    save_report(folder / "sound.html", [nano_qa.ask(folder / "sound.mp3", "What is heard?")])
     return folder
 
 
@@ -143,6 +146,20 @@ def test_an_embedded_clip_jumps_to_the_evidence(opened, answers):
     assert player.evaluate("player => player.currentTime") == pytest.approx(
         answers[0].evidence_spans[0].start_s, abs=0.1
     )
+
+
+def test_sound_alone_is_enlarged_by_chunk(opened):
+    page = opened("sound.html")
+    assert page.locator("#timeline button").count() == 4
+    page.locator("#timeline button").nth(1).click()
+    page.get_by_role("dialog", name="2 s to 4 s").wait_for()
+    assert page.locator("#excerpt img").count() == 1
+    assert page.locator("#large img").count() == 0
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("dialog", name="4 s to 6 s").wait_for()
+    page.keyboard.press("Escape")
+    assert "of sound" in page.locator("#layer-text").inner_text()
+    assert "picture" not in page.locator("#layer-text").inner_text()
 
 
 def test_what_others_write_stays_text(opened):
