@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
 from statistics import mean
 from typing import Any
 
@@ -175,6 +176,13 @@ def run_of(answer: Answer, figures: Figures) -> Run:
         kept=Layer(retention.video, retention.audio, retention.achieved, mean(answer.asked.planned) / tokens),
         warnings=answer.stats.media.warnings,
     )
+
+
+def words_beside(first: str, other: str) -> tuple[tuple[str, bool], ...]:
+    """The words of `other` in pieces, each with whether it stands there in place of, or beside, those of `first`."""
+    theirs, ours = first.split(), other.split()
+    changes = SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes()
+    return tuple((" ".join(ours[low:high]), tag != "equal") for tag, _, _, low, high in changes if high > low)
 
 
 def _facts(answer: Answer) -> tuple[tuple[str, str], ...]:

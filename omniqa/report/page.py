@@ -16,7 +16,7 @@ from omniqa.media.clip import Clip
 from omniqa.media.source import path_of
 from omniqa.pipeline.answer import Answer
 from omniqa.report.chart import Chart
-from omniqa.report.data import Figures, Run, run_of, shown
+from omniqa.report.data import Figures, Run, run_of, shown, words_beside
 from omniqa.report.film import Film, Filmed, film
 from omniqa.report.media import embedded
 from omniqa.terminal import LAYOUT, printable
@@ -82,6 +82,8 @@ def _filled(answers: Sequence[Answer], runs: Sequence[Run], pictures: Film, medi
     return page.render(
         clip=clip,
         runs=runs,
+        pieces=_beside_first(runs),
+        several_questions=len({run.question for run in runs}) > 1,
         charts=[Chart.of(run.layers) for run in runs],
         data=data,
         frames=[_url(frame) for frame in pictures.frames[::2]],
@@ -91,6 +93,12 @@ def _filled(answers: Sequence[Answer], runs: Sequence[Run], pictures: Film, medi
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _beside_first(runs: Sequence[Run]) -> list[tuple[tuple[str, bool], ...]]:
+    """Each answer in pieces, beside the first answer to the same question."""
+    firsts: dict[str, str] = {}
+    return [words_beside(firsts.setdefault(run.question, run.answer), run.answer) for run in runs]
 
 
 def _url(jpeg: bytes) -> str:

@@ -17,7 +17,7 @@ from omniqa.media.clip import Clip, sample
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
 from omniqa.report import render, save_report
-from omniqa.report.data import MOST_PARTS, Figures, run_of
+from omniqa.report.data import MOST_PARTS, Figures, run_of, words_beside
 from omniqa.report.page import clock
 from omniqa.report.pictures import jpeg, jpeg_within, mel_picture
 from tests.media.clips import Audio, Video, grey, tone, write_clip
@@ -132,6 +132,13 @@ def test_a_file_that_changed_is_refused(nano_qa, tmp_path):
     write_clip(path, Video([grey(k % 8, 112, 112) for k in range(40)], 10), Audio(tone(4.0)))
     with pytest.raises(MediaError, match="has changed"):
         render([answer])
+
+
+def test_words_that_the_first_answer_lacks_are_marked(answers):
+    texts = ["green heart, noise", "green heart, noise", "red heart, noise twice", ""]
+    page = render([replace(answers[0], text=text) for text in texts])
+    assert re.findall(r"<mark>(.*?)</mark>", page) == ["red", "twice"]
+    assert words_beside("a b", "") == ()
 
 
 def test_one_report_is_about_one_clip(nano_qa, answers):
