@@ -21,7 +21,7 @@ from omniqa.media.probe import MediaInfo
 from omniqa.media.video import shown_frames
 from omniqa.media.watchdog import heartbeat
 
-MOST_PIXELS = 2**23  # a larger picture is made smaller: encoders hold dozens of frames
+LARGEST_PICTURE = 2**23  # a larger picture is made smaller: encoders hold dozens of frames
 _TICK = Fraction(1, 90_000)
 _FASTEST = Fraction(1, 240)  # frames that are shown for less are left out
 _GAP = Fraction(1, 10)  # of sound, below which timestamps are rounded or drift
@@ -34,7 +34,7 @@ Picture = tuple[Fraction, Fraction, np.ndarray]
 def encode_span(info: MediaInfo, start: Fraction, end: Fraction, file: Path) -> str | None:
     """Decode a span of picture and sound, and encode it again.
 
-    The picture is upright, with square pixels, at its own size made even, and MOST_PIXELS large at most.
+    The picture is upright, with square pixels, at its own size made even, and LARGEST_PICTURE large at most.
 
     Args:
         info: the media file.
@@ -75,7 +75,7 @@ def _whole(begun: tuple) -> tuple:
 def _pictures(info: MediaInfo, start: Fraction, end: Fraction) -> Iterator[Picture]:
     """Pictures with their times, none shown for less than _FASTEST."""
     assert info.video is not None
-    scale = min(1.0, sqrt(MOST_PIXELS / (info.video.height * info.video.width)))
+    scale = min(1.0, sqrt(LARGEST_PICTURE / (info.video.height * info.video.width)))
     size = _even(info.video.height * scale), _even(info.video.width * scale)
     last = start - 1
     for since, until, picture in shown_frames(info, start, end, size):

@@ -155,7 +155,7 @@ def test_a_turned_picture_stays_upright(tmp_path, options):
 
 
 def test_a_picture_too_large_to_encode_is_made_smaller(tmp_path, monkeypatch):
-    monkeypatch.setattr("omniqa.media.cut_encode.MOST_PIXELS", 64 * 48 // 4)
+    monkeypatch.setattr("omniqa.media.cut_encode.LARGEST_PICTURE", 64 * 48 // 4)
     source = clip(tmp_path / "clip.mp4", seconds=1, sound=False, options=LONG)
     (path,) = cut(source, [(0.52, 1.0)], tmp_path / "cuts")
     assert (probe(path).video.width, probe(path).video.height) == (32, 24)

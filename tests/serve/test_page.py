@@ -149,6 +149,7 @@ def test_an_error_is_a_sentence(page, tmp_path):
     page.get_by_role("button", name="Ask").click()
     page.get_by_role("alert").get_by_text("notes.mp4").wait_for()
     shot(page, "error")
+    page.locator("#player").wait_for(state="hidden")
     text = page.get_by_role("alert").inner_text()
     assert text.endswith(".")
     assert "\n" not in text

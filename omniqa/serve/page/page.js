@@ -274,7 +274,9 @@ at("key-form").addEventListener("submit", (event) => {
   connect();
 });
 at("player").addEventListener("error", () => {
-  if (state.clip) at("clip-name").textContent = `${state.clip.name} (this browser can't play it; omniqa may still read it)`;
+  if (!state.clip) return;
+  at("player").hidden = true;
+  at("clip-name").textContent = `${state.clip.name} (this browser can't play it; omniqa may still read it)`;
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   at("drop").addEventListener(name, (event) => {
