@@ -148,7 +148,7 @@ def test_one_report_is_about_one_clip(nano_qa, answers):
 
 
 def test_the_report_is_written_as_utf_8(answers, tmp_path):
-    save_report(tmp_path / "a.html", [replace(answers[0], text="Grüße 猫")])
+    save_report(tmp_path / "a.html", [replace(answers[0], text="Grüße 猫", video="a\udcff\x00.mp4")], TIGER)
     assert "Grüße 猫" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
