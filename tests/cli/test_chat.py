@@ -115,7 +115,7 @@ def test_a_conversation_on_a_terminal_outlives_ctrl_c_and_a_resize(checkpoint, c
     arguments = ["-m", "omniqa", "chat", str(clip), "--model", str(checkpoint), "--min-pixels", "784"]
     child = pexpect.spawn(
         sys.executable, [*arguments, "--max-new-tokens", "400"], env=environment, cwd=tmp_path, encoding="utf-8",
-        codec_errors="replace", timeout=60, dimensions=(24, 80),
+        codec_errors="replace", timeout=180, dimensions=(24, 80),
     )  # fmt: skip
     shown = child.logfile_read = io.StringIO()
     prompt = "\\?2004h"  # the editor asks for bracketed paste whenever it begins a line
