@@ -137,6 +137,7 @@ def _lead(panel: Panel, retention: float) -> str:
 def plot(panels: list[Panel], path: Path) -> None:
     """A panel an evaluation and number of moments; methods that prune inside the decoder are drawn through."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     columns = len(panels) // len(MOMENTS)
     figure = Figure(figsize=(4.2 * columns, 7), layout="constrained")
@@ -150,6 +151,7 @@ def plot(panels: list[Panel], path: Path) -> None:
         place.set_title(f"{panel.title}, {panel.moments} moment{'s' if panel.moments != 'one' else ''}", fontsize=9)
         place.set_xscale("log")
         place.set_xticks([0.05, 0.1, 0.2, 0.3, 0.5], ["0.05", "0.1", "0.2", "0.3", "0.5"])
+        place.xaxis.set_minor_locator(NullLocator())
     figure.supxlabel("retention achieved")
     figure.supylabel("right")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
