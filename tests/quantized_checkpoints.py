@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ SETTINGS = "quantization_config"
 INDEX = "model.safetensors.index.json"
 FLOAT_PARTS = ["visual", "audio_tower", "model.visual", "model.audio_tower", "lm_head"]
 GROUP = 32
+BLOCK = 64
 GPTQ = {
     "quant_method": "gptq", "checkpoint_format": "gptq", "bits": 4, "group_size": GROUP, "sym": True,
     "desc_act": False, "lm_head": False, "pack_dtype": "int32",
@@ -139,7 +141,7 @@ def gptq(base: Path, out: Path) -> None:
     pytest.importorskip("gptqmodel")
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
 
-    tensors = _packed(base, TorchLinear)
+    tensors = _packed(base, partial(_pack, kind=TorchLinear))
     for name, tensor in [*tensors.items()]:
         if name.endswith("qzeros"):
             tensors[name] = tensor - 0x11111111
@@ -153,16 +155,29 @@ def awq(base: Path, out: Path) -> None:
     pytest.importorskip("gptqmodel")
     from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
 
-    tensors = {name: tensor for name, tensor in _packed(base, AwqTorchLinear).items() if not name.endswith("g_idx")}
+    tensors = {
+        name: tensor
+        for name, tensor in _packed(base, partial(_pack, kind=AwqTorchLinear)).items()
+        if not name.endswith("g_idx")
+    }
     settings = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
     settings |= {"modules_to_not_convert": ["visual", "audio_tower"]}
     names = {"modules_to_not_convert": FLOAT_PARTS}
     _save(base, out, lambda alone: _save_tensors(alone / "model.safetensors", tensors), settings, names)
 
 
+def fp8(base: Path, out: Path) -> None:
+    """FP8 in blocks, as transformers stores it, with the parts that stay floats named as older versions name them."""
+    tensors = _packed(base, _pack_fp8)
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [BLOCK, BLOCK]}
+    settings |= {"modules_to_not_convert": ["visual", "audio_tower", "lm_head"]}
+    names = {"modules_to_not_convert": FLOAT_PARTS}
+    _save(base, out, lambda alone: _save_tensors(alone / "model.safetensors", tensors), settings, names)
+
+
 def by_hand(base: Path, out: Path) -> None:
     """GPTQ's layout with nothing meaningful in it, by no package: names, shapes and types alone."""
-    tensors = _packed(base, None)
+    tensors = _packed(base, _pack)
     _save(base, out, lambda alone: _save_tensors(alone / "model.safetensors", tensors), GPTQ)
 
 
@@ -180,18 +195,26 @@ def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
 
 
-def _packed(base: Path, kind: Any) -> dict[str, torch.Tensor]:
-    """The Thinker's tensors in bfloat16, the weights of the decoder's linear layers packed in 4 bits by `kind`."""
+def _packed(base: Path, pack: Callable[[torch.Tensor], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The Thinker's tensors in bfloat16; for the weights of the decoder's linear layers, what `pack` makes of them."""
     shards = sorted(base.glob("*.safetensors"))
     stored = {name: tensor.bfloat16() for shard in shards for name, tensor in load_file(shard).items()}
     found = {name: tensor for name, tensor in stored.items() if name.startswith("thinker.")}
     for name in [name for name in found if "model.layers" in name and name.endswith("proj.weight")]:
         layer = name.removesuffix(".weight")
-        found |= {f"{layer}.{part}": tensor for part, tensor in _pack(found.pop(name), kind).items()}
+        found |= {f"{layer}.{part}": tensor for part, tensor in pack(found.pop(name)).items()}
     return found
 
 
-def _pack(weight: torch.Tensor, kind: Any) -> dict[str, torch.Tensor]:
+def _pack_fp8(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A weight (out, in), whose sides are multiples of a block's."""
+    blocks = weight.float().unflatten(1, (-1, BLOCK)).unflatten(0, (-1, BLOCK))  # (·, BLOCK, ·, BLOCK)
+    scales = blocks.abs().amax((1, 3), keepdim=True) / torch.finfo(torch.float8_e4m3fn).max
+    values = (blocks / scales).flatten(2).flatten(0, 1).to(torch.float8_e4m3fn)
+    return {"weight": values, "weight_scale_inv": scales[:, 0, :, 0]}
+
+
+def _pack(weight: torch.Tensor, kind: Any = None) -> dict[str, torch.Tensor]:
     """A weight (out, in) in 4 bits, rounded to the nearest step; without a `kind`, of zeros."""
     if kind is None:
         (out, into), groups = weight.shape, weight.shape[1] // GROUP

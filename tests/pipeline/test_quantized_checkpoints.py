@@ -202,3 +202,10 @@ def _edit(folder, keep):
     kept = keep(index["weight_map"])
     index["weight_map"] = {name: index["weight_map"][name] for name in kept}
     (folder / INDEX).write_text(json.dumps(index))
+
+
+def test_fp8_is_refused_on_a_cpu(checkpoint, tmp_path):
+    pytest.importorskip("accelerate")
+    quantized.fp8(checkpoint, tmp_path / "fp8")
+    with pytest.raises(ModelError, match="FP8 needs a GPU"):
+        omniqa.load(str(tmp_path / "fp8"), device="cpu")

@@ -49,6 +49,9 @@ def load_quantized(
     kind: Any = Qwen2_5OmniThinkerForConditionalGeneration
     quantization = checkpoint.quantization
     assert quantization is not None
+    if quantization.method == "fp8" and device.type == "cpu":
+        # transformers expands these weights, to another type than the rest has, and does not miss a scale.
+        raise failed(checkpoint.name, quantization, "FP8 needs a GPU")
     config.quantization_config = settings = _settings(checkpoint, quantization)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it tells at each product what it does
     try:
