@@ -21,6 +21,7 @@ NEWEST_TESTED = {
     "typer": "0.29",
     "rich": "15",
     "prompt-toolkit": "3.0",
+    "jinja2": "3.1",
 }
 PACKAGES = tuple(name for name in NEWEST_TESTED if name != "python")
 MODULES = {name.replace("-", "_"): name for name in PACKAGES}  # the package of each module
