@@ -26,7 +26,8 @@ from omniqa.serve.turns import TurnQueue
 
 GONE = 499  # the status of a request whose client did not wait for it, as nginx counts it
 _READERS = 16  # threads that read clips that clients name
-_BEFORE_VALUES, _VALUES = (b",", b"[", b"{"), 200_000  # what stands before each value of JSON but some; of one request
+_MAX_VALUES = 200_000  # of a request's JSON
+_VALUE_MARKS = (b",", b"[", b"{")  # there are about as many of these as values
 
 
 class Completions:
@@ -94,8 +95,8 @@ class Completions:
 
     async def _parsed(self, body: bytes) -> ChatRequest:
         def parse() -> ChatRequest:
-            if sum(map(body.count, _BEFORE_VALUES)) > _VALUES:  # each takes far more memory than its character
-                raise bad_request(f"The request has more than {_VALUES:,} values.", "messages")
+            if sum(map(body.count, _VALUE_MARKS)) > _MAX_VALUES:  # each takes far more memory than its character
+                raise bad_request(f"The request has more than {_MAX_VALUES:,} values.", "messages")
             try:
                 value = strict_json.parse(body.decode("utf-8"))
             except ValueError as error:  # UnicodeDecodeError among them
