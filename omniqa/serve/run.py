@@ -7,14 +7,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from omniqa.errors import UsageError
 from omniqa.serve.app import Server
-from omniqa.serve.settings import ServeSettings
+from omniqa.serve.settings import Limits, ServeSettings
 
 if TYPE_CHECKING:
     from omniqa.pipeline.engine import OmniQA
@@ -65,7 +66,7 @@ def serve(
 def _config(server: Server, settings: ServeSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         server.app,
-        http=protocol(settings.limits.header_s, settings.limits.unread_s),
+        http=protocol(settings.limits),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -106,23 +107,58 @@ class Running(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def protocol(header_s: float, unread_s: float) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP, for clients whose headers come in time, and that read what they are sent.
+class _Lingering:
+    """A connection's transport whose `close` lets a client that still sends read its response first.
+
+    A socket that is closed with bytes of its client unread resets the connection, and the client may lose what it has
+    not read yet (RFC 9112, section 9.6). So the client is told that the response is over, and what it still sends is
+    dropped until it closes. A second `close` closes at once.
 
     Args:
-        header_s: seconds within which the headers must be there.
-        unread_s: seconds after which a client that reads nothing is given up.
+        transport: of the connection.
+        still_sends: whether the client does.
+        linger_s: seconds after which it is closed all the same.
     """
+
+    def __init__(self, transport: asyncio.Transport, still_sends: Callable[[], bool], linger_s: float) -> None:
+        self._transport, self._still_sends, self._linger_s = transport, still_sends, linger_s
+        self.end: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self.end is not None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close, now or once the client has."""
+        if self.is_closing() or not self._still_sends():
+            self._transport.close()
+            return
+        self.end = asyncio.get_running_loop().call_later(self._linger_s, self._transport.close)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+
+def protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP, for clients whose headers come in time, and that read what they are sent."""
 
     class TimedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
         _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            self._lingering = _Lingering(transport, self._still_sends, limits.linger_s)
+            super().connection_made(cast(asyncio.Transport, self._lingering))
             self._wait()
 
+        def _still_sends(self) -> bool:
+            return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+
         def data_received(self, data: bytes) -> None:
+            if self._lingering.end is not None:
+                return
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
@@ -131,7 +167,7 @@ def protocol(header_s: float, unread_s: float) -> type[asyncio.Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._unread = self.loop.call_later(unread_s, self.transport.abort)
+            self._unread = self.loop.call_later(limits.unread_s, self.transport.abort)
 
         def resume_writing(self) -> None:
             self._read()
@@ -140,6 +176,8 @@ def protocol(header_s: float, unread_s: float) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             self._read()
+            if self._lingering.end is not None:
+                self._lingering.end.cancel()
             super().connection_lost(exc)
 
         def _read(self) -> None:
@@ -148,7 +186,7 @@ def protocol(header_s: float, unread_s: float) -> type[asyncio.Protocol]:
                 self._unread = None
 
         def _wait(self) -> None:
-            self._timer = self.loop.call_later(header_s, self._give_up)
+            self._timer = self.loop.call_later(limits.header_s, self._give_up)
 
         def _stop(self) -> None:
             if self._timer is not None:

@@ -30,6 +30,7 @@ class Limits:
         body_rate: bytes a second below which a client is given up.
         header_s: seconds within which a request's headers must be there.
         unread_s: seconds after which a client that reads nothing of its response is given up.
+        linger_s: seconds in which a client that was refused may still send, so that it can read why.
         grace_s: seconds that open requests have when the server is told to end.
     """
 
@@ -46,6 +47,7 @@ class Limits:
     body_rate: int = 32_000
     header_s: float = 10.0
     unread_s: float = 60.0
+    linger_s: float = 10.0
     grace_s: float = 30.0
 
 

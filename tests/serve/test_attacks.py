@@ -190,6 +190,49 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(qa, media_root):
         assert not list(client.server.media.store.folder.iterdir())
 
 
+def connected(port):
+    """A client's socket."""
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+REFUSED = [  # whose bodies are not read
+    (413, b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3000000\r\n"),
+    (413, b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3000000\r\n"),
+    (421, b"POST /v1/files HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 3000000\r\n"),
+    (403, b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\norigin: http://else.org\r\ncontent-length: 3000000\r\n"),
+    (400, b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: none\r\n"),
+]
+
+
+@pytest.mark.parametrize(("status", "head"), REFUSED)
+def test_a_refused_client_may_send_its_body_first_and_then_read_why(qa, media_root, status, head):
+    """A connection that is closed with bytes unread is reset, and many clients then lose the response."""
+    limits = {"body_bytes": 1000, "upload_bytes": 5000}
+    with running(qa, settings_for(media_root, limits)) as client, connected(client.port) as sender:
+        sender.sendall(head + b"\r\n")
+        for _ in range(3):
+            time.sleep(0.1)  # the response is there, and not read
+            sender.sendall(b"x" * 1_000_000)
+        assert sender.recv(100).startswith(b"HTTP/1.1 %d" % status)
+        while sender.recv(100_000):
+            pass
+
+
+def send_slowly(sender):
+    """Send for 20 seconds, unless the connection ends."""
+    for _ in range(1000):
+        sender.sendall(b"x")
+        time.sleep(0.02)
+
+
+def test_a_refused_client_that_goes_on_sending_is_closed(qa, media_root):
+    limits = {"body_bytes": 1000, "linger_s": 0.2}
+    with running(qa, settings_for(media_root, limits)) as client, connected(client.port) as sender:
+        sender.sendall(REFUSED[0][1] + b"\r\n")
+        with pytest.raises(ConnectionError):
+            send_slowly(sender)
+
+
 def test_what_all_open_requests_hold_is_bounded(qa, media_root):
     limits = {"body_bytes": 1000, "bodies_bytes": 1500}
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900\r\n\r\n"
