@@ -15,7 +15,7 @@ transformers' process is started for each round, after omniqa's runs: memory the
 counts, each side answers about a short clip in each round. --theirs-dtype gives transformers the precision in which it
 is fastest on this machine, where that is not the checkpoint's own.
 --quantize adds rows of the same checkpoint in 8 bits, in turn with the others. Their floors are of the float rate, too.
---vision-block adds rows that prune before that block of the vision encoder, whose work is not counted then.
+--vision-block adds rows that prune before that block of the vision encoder; their floors are of what is left to do.
 Both models lie in one process then: its peak memory counts what was read of either.
 --encoders runs the encoders alone, both sides on the same arrays in one process, and needs none of these packages.
 It also tells, on a CPU, which of torch's operators take omniqa's time.
@@ -27,7 +27,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -84,6 +84,7 @@ class Bench:
     sampling: ClipOptions
     retentions: list[float]
     blocks: list[int]
+    questions: Sequence[str]
     runs: int
 
     def measure(self, clip: Path) -> dict[str, Any]:
@@ -95,9 +96,9 @@ class Bench:
             rates.measure()
             self._warm_up()
             for name, qa, retention, block in self._cases():
-                first, second, answer = self.ours(qa, clip, retention, block)
-                found.setdefault(name, []).append(first)
-                found.setdefault(f"{name}, second question", []).append(second)
+                runs, answer = self.ours(qa, clip, retention, block)
+                for run, suffix in zip(runs, ("", ", second question"), strict=False):
+                    found.setdefault(f"{name}{suffix}", []).append(run)
             if self.theirs and not note:
                 try:
                     found[THEIRS].append(self.ask_theirs(clip, answer))
@@ -114,21 +115,20 @@ class Bench:
                 if self.quantized:
                     yield f"{name}{INT8}", self.quantized, retention, block
 
-    def ours(self, qa: OmniQA, clip: Path, retention: float, block: int | None = None) -> tuple[Run, Run, Answer]:
-        """The first question about a file, a second about the clip as it is encoded then; and the first's answer."""
+    def ours(self, qa: OmniQA, clip: Path, retention: float, block: int | None = None) -> tuple[list[Run], Answer]:
+        """The first question about a file, others about the clip as it is encoded then; and the first's answer."""
         options = {} if block is None else {"vision_block": block}
         pruner = registry.create("none" if retention == 1 else "omnidrop", retention, **options)
         rss_is_ours = reset_rss_peak()
         video = qa.encode(clip, self.sampling, method=pruner)
-        answers = qa.ask_all(video, QUESTIONS, pruner, decoding=FIRST, count_encoding=True)
+        answers = qa.ask_all(video, self.questions, pruner, decoding=FIRST, count_encoding=True)
         first = next(answers)
         reset_rss_peak()
-        second = next(answers)
-        work = operations(self._shape, **_work(first))
-        if block is not None:
-            del work["vision_encoder"]
+        work = operations(self._shape, **_work(first), rule=video.rule)
+        if block is not None and first.stats.media.grids_reused:
+            del work["vision_encoder"]  # of a rule, tokens of all grids are counted
         # What a second question computes depends on what the first one left, so it has no floor.
-        return _run(first, work, rss_is_ours), _run(second, {}, rss_is_ours), first
+        return [_run(first, work, rss_is_ours), *(_run(second, {}, rss_is_ours) for second in answers)], first
 
     def _warm_up(self) -> None:
         """omniqa answers about the short clip: weights are read, libraries started."""
@@ -213,6 +213,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grow", type=int, action="append", default=[], help="seconds of a clip that moves; repeats")
     parser.add_argument("--retention", type=float, action="append", help="repeats; 1.0 and 0.3 where not given")
     parser.add_argument("--vision-block", type=int, action="append", default=[], help="prune there, too; repeats")
+    parser.add_argument("--one-question", action="store_true", help="leave out the second about the encoded clip")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--max-frames", type=int, default=128)
@@ -265,7 +266,8 @@ def measure_all(given: argparse.Namespace, theirs: Callable[[], Theirs] | None, 
     )
     short = make_clip(folder / "short.mp4", SHORT_S, slides=False)
     retentions = given.retention or RETENTIONS
-    bench = Bench(qa, quantized, theirs, short, sampling, retentions, given.vision_block, given.runs)
+    questions = QUESTIONS[: 1 if given.one_question else None]
+    bench = Bench(qa, quantized, theirs, short, sampling, retentions, given.vision_block, questions, given.runs)
     wide = any(isinstance(module, UpcastLinear) for module in qa.model.module.modules())
     precision = str(torch.float32 if wide else qa.model.dtype).removeprefix("torch.")
     print(f"omniqa multiplies matrices in {precision}", flush=True)

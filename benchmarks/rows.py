@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from omniqa.models.qwen2_5_omni.flops import ModelShape
+from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.matmul_rate import matmul_rate
 
 THEIRS = "transformers"
@@ -58,11 +59,16 @@ class Rates:
 
 
 def operations(
-    shape: ModelShape, tokens: dict[str, int], grids: int, tokens_per_grid: int, lengths: Sequence[float]
+    shape: ModelShape,
+    tokens: dict[str, int],
+    grids: int,
+    tokens_per_grid: int,
+    lengths: Sequence[float],
+    rule: VisionRule | None = None,
 ) -> dict[str, float]:
-    """Operations by stage. grids: those encoded. lengths: tokens that each layer computed."""
+    """Operations by stage. grids: those encoded. lengths: tokens that each layer computed. rule: of their encoding."""
     return {
-        "vision_encoder": shape.vision_encoder(grids, tokens_per_grid),
+        "vision_encoder": shape.vision_encoder(grids, tokens_per_grid, rule),
         "audio_encoder": shape.audio_encoder(4 * tokens["audio"]),
         "prefill": shape.prefill(lengths),
     }

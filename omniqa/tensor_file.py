@@ -1,13 +1,15 @@
 """What a safetensors file holds, read by safetensors once the sizes that it claims are known to be there.
 
-Free of torch. Nothing is allocated for a tensor.
+Free of torch, but for `read_mapped`. Nothing is allocated for a tensor before its bytes are known to be there.
 """
 
 import os
 import struct
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,6 +18,11 @@ from omniqa.errors import first_line
 from omniqa.memory import is_out_of_memory
 from omniqa.typed_json import quotable
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP_BYTES = 2**28
+_SMALL_BYTES = 2**20
 HEADER_BYTES = 2**24  # published models have a sixtieth of it; the grid times of a million frames fill it
 _LENGTH = struct.Struct("<Q")
 
@@ -62,3 +69,28 @@ def read_header(file: BinaryIO) -> TensorFile:
             raise
         reason = first_line(error).removeprefix("Error while deserializing header: ")
         raise ValueError(f"has a broken header: {quotable(reason)}") from error
+
+
+def read_mapped(path: Path, names: Iterable[str], group_bytes: int | None = None) -> "dict[str, Tensor]":
+    """Tensors by name, mapped from a file whose header is right.
+
+    Args:
+        path: the file.
+        names: of tensors in it, in the order in which they will be used.
+        group_bytes: about as many are mapped together, and their pages leave this process's memory once none of them is
+            used any more; small tensors are copied. None maps all together: they stay as long as one of them does.
+
+    Raises:
+        SafetensorError, OSError: the file is another one by now.
+    """
+    found: dict[str, Tensor] = {}
+    left = deque(names)
+    while left:
+        bytes = 0
+        with safe_open(path, framework="pt") as file:
+            while left and (group_bytes is None or bytes < group_bytes):
+                name = left.popleft()
+                tensor = file.get_tensor(name)
+                bytes += tensor.nbytes
+                found[name] = tensor.clone() if group_bytes and tensor.nbytes < _SMALL_BYTES else tensor
+    return found

@@ -16,6 +16,7 @@ from omniqa.cache.weights_file import BLANK, LENGTH_BYTES, SCALES, check_digest,
 from omniqa.memory import is_out_of_memory
 from omniqa.runtime.int8 import WEIGHT_ERROR, QuantizedWeight
 from omniqa.runtime.quantize import INT8, Add, Scheme, Shapes, Stored
+from omniqa.tensor_file import GROUP_BYTES, read_mapped
 
 
 class WeightsCache:
@@ -168,9 +169,8 @@ def _read(path: Path, key: str, shapes: Shapes, scheme: Scheme) -> dict[str, Qua
                 raise ValueError(f"{name} is {part.get_dtype()} of shape {part.get_shape()}")
         scales = dict(zip(shapes, file.get_tensor(SCALES).clone().split(counts), strict=True))
         _check_scales([scales[name] for name in shapes if name in names])
-        return {
-            name: QuantizedWeight(file.get_tensor(name), scales[name]) if name in names else None for name in shapes
-        }
+    values = read_mapped(path, (name for name in shapes if name in names), GROUP_BYTES)
+    return {name: QuantizedWeight(values[name], scales[name]) if name in values else None for name in shapes}
 
 
 def _check_scales(scales: Sequence[Tensor]) -> None:

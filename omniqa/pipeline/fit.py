@@ -397,5 +397,5 @@ def _scratch(shape: ModelShape, item: int, upcasted: bool, quantize: str | None)
     merged, decoder = 4 * shape.vision["hidden_size"], shape.mlp * shape.width
     encoders = max(merged * merged, merged * shape.width)
     if quantize:
-        return decoder * item + (4 * encoders if upcasted else 0)
+        return 4 * (decoder + encoders) if upcasted else decoder * item
     return 4 * max(decoder, encoders) if upcasted else 0

@@ -1,9 +1,10 @@
 """Linear layers of 4-bit weights: NormalFloat in blocks of 64 (arXiv 2305.14314), by bitsandbytes."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniqa.runtime.int8 import QuantizedWeight
+from omniqa.runtime.upcast import WidenedLinear
 
 BLOCK = 64
 _PACKED = 2  # entries of a byte
@@ -30,8 +31,8 @@ def quantize_nf4(weight: Tensor) -> QuantizedWeight | None:
     return QuantizedWeight(values.view(values_shape(*weight.shape)), state.absmax.float().clamp(min=1e-30))
 
 
-class Nf4Linear(nn.Module):
-    """A linear layer of such a weight, without gradients."""
+class Nf4Linear(WidenedLinear):
+    """A linear layer of such a weight."""
 
     def __init__(self, weight: QuantizedWeight, shape: tuple[int, int], bias: Tensor | None = None) -> None:
         from bitsandbytes.functional import get_4bit_type
@@ -47,8 +48,8 @@ class Nf4Linear(nn.Module):
         self.register_buffer("levels", get_4bit_type("nf4", device=weight.values.device))
         self.register_buffer("bias", None if bias is None else bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, out) of (…, in), in the float type of x."""
+    def product(self, x: Tensor) -> Tensor:
+        """See WidenedLinear."""
         from bitsandbytes import matmul_4bit
         from bitsandbytes.functional import QuantState
 

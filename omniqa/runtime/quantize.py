@@ -16,7 +16,7 @@ from omniqa.runtime.scaled import ScaledLinear, quantize_fp8
 
 _CPU = torch.device("cpu")
 Shapes = Mapping[str, tuple[int, int]]
-Stored = Mapping[str, QuantizedWeight | None]
+Stored = dict[str, QuantizedWeight | None]
 Add = Callable[[str, QuantizedWeight | None], None]
 
 
@@ -150,7 +150,7 @@ def quantize(
         for name in shapes:
             parent, attribute, linear = places.pop(name)
             place = elsewhere.get(linear, device)
-            weight = scheme.quantize(linear.weight.to(place)) if stored is None else stored[name]
+            weight = scheme.quantize(linear.weight.to(place)) if stored is None else stored.pop(name)
             if stored is None:
                 add(name, weight)
             if weight is not None:

@@ -5,9 +5,10 @@ They save memory on any device, and no time: the weight is widened for each prod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniqa.runtime.int8 import QuantizedWeight
+from omniqa.runtime.upcast import WidenedLinear
 
 FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = torch.finfo(FP8).max
@@ -23,8 +24,8 @@ def quantize_fp8(weight: Tensor) -> QuantizedWeight | None:
     return QuantizedWeight((wide / scales[:, None]).clamp_(-_FP8_LARGEST, _FP8_LARGEST).to(FP8), scales)
 
 
-class ScaledLinear(nn.Module):
-    """A linear layer of such a weight, int8 or FP8, without gradients."""
+class ScaledLinear(WidenedLinear):
+    """A linear layer of such a weight, int8 or FP8."""
 
     def __init__(self, weight: QuantizedWeight, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -36,8 +37,8 @@ class ScaledLinear(nn.Module):
         self.register_buffer("scales", weight.scales)
         self.register_buffer("bias", None if bias is None else bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, out) of (…, in), in the float type of x."""
+    def product(self, x: Tensor) -> Tensor:
+        """See WidenedLinear."""
         out = F.linear(x, self.values.to(x.dtype)) * self.scales
         if self.bias is not None:
             out += self.bias

@@ -49,6 +49,28 @@ class UpcastLinear(nn.Linear):
         return F.linear(x.float(), self._scratch.upcasted(self.weight), bias).to(x.dtype)
 
 
+class WidenedLinear(nn.Module):
+    """A linear layer, without gradients, whose quantised weight is widened to the type of its input for each product.
+
+    Attributes:
+        upcasts: whether an input of many rows is widened to float32 first.
+    """
+
+    in_features: int
+    out_features: int
+    upcasts = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, out) of (…, in), in the float type of x."""
+        if self.upcasts and x.numel() >= _ROWS * self.in_features:
+            return self.product(x.float()).to(x.dtype)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """(…, out) of (…, in), in the float type of x and computed in it."""
+        raise NotImplementedError
+
+
 def float32_is_faster() -> bool:
     """Whether this machine's CPU multiplies matrices so much faster in float32 than in bfloat16.
 
@@ -81,12 +103,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def upcast(module: nn.Module) -> None:
-    """Let the linear layers inside `module`, whose weights are bfloat16, compute in float32."""
+    """Let the linear layers inside `module`, whose weights are bfloat16 or quantised, compute in float32."""
     scratch = _Scratch()
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if _is_plain(child) and child.weight.dtype == torch.bfloat16:
                 setattr(parent, name, UpcastLinear(child, scratch))
+            elif isinstance(child, WidenedLinear):
+                child.upcasts = True
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -1,5 +1,8 @@
 """A whole model in 8 bits: it answers, its encodings are its own, and what can't be is refused."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +44,22 @@ def test_all_linear_layers_but_the_head_are_quantised(nano):
     floats = [name for name, kind in kinds.items() if kind in (nn.Linear, UpcastLinear)]
     assert floats == ["lm_head"]
     assert sum(kind is Int8Linear for kind in kinds.values()) > 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a process's maps")
+@pytest.mark.parametrize("kept", [False, True])
+def test_float_weights_leave_memory_once_they_are_quantised(checkpoint, tmp_path, monkeypatch, kept):
+    """Else the peak is the whole checkpoint's size and that of its bytes."""
+    monkeypatch.setattr("omniqa.models.qwen2_5_omni.thinker.GROUP_BYTES", 1)
+    monkeypatch.setattr("omniqa.cache.weights.GROUP_BYTES", 1)
+    monkeypatch.setattr("omniqa.tensor_file._SMALL_BYTES", 0)
+    if kept:
+        omniqa.load(str(checkpoint), device="cpu", quantize="int8", weights_cache=tmp_path)
+    qa = omniqa.load(str(checkpoint), device="cpu", quantize="int8", weights_cache=tmp_path)
+    maps = Path("/proc/self/maps").read_text()
+    quantized = sum(isinstance(module, Int8Linear) for module in qa.model.module.modules())
+    assert 0 < maps.count(str(checkpoint)) <= len(qa.model.checkpoint.tensors) - quantized
+    assert str(tmp_path) not in maps  # the kernel has its own copy
 
 
 def test_what_stays_in_float_has_the_dtype_that_was_asked_for(nano):

@@ -6,6 +6,7 @@ from torch import nn
 
 from omniqa.runtime.int8 import quantize_weight
 from omniqa.runtime.scaled import ScaledLinear, quantize_fp8
+from omniqa.runtime.upcast import upcast
 
 
 def linear(into, out):
@@ -24,6 +25,18 @@ def test_products_are_those_of_the_rounded_weight(quantize, error, dtype):
     torch.testing.assert_close(out.float(), x.float() @ rounded.T + layer.bias, rtol=tolerance, atol=tolerance)
     assert out.dtype == dtype
     assert 0 < torch.linalg.norm(rounded - layer.weight) / torch.linalg.norm(layer.weight) < error
+
+
+@pytest.mark.parametrize("rows", [3, 70])
+def test_products_of_many_rows_are_upcast_where_that_is_faster(rows):
+    layer, x = linear(96, 64), torch.randn(rows, 96).bfloat16()
+    scaled = ScaledLinear(quantize_weight(layer.weight), layer.bias)
+    narrow, wide = scaled(x), scaled(x.float()).bfloat16()
+    upcast(nn.Sequential(scaled))
+    out = scaled(x)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, wide if rows == 70 else narrow)
+    assert not torch.equal(narrow, wide)
 
 
 def test_the_largest_entry_of_each_output_is_kept_by_fp8():

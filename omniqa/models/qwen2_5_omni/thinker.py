@@ -31,6 +31,7 @@ from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
 from omniqa.runtime.quantize import Scheme, WeightStore, quantize
 from omniqa.runtime.upcast import float32_is_faster, upcast
+from omniqa.tensor_file import GROUP_BYTES
 
 
 @dataclass(frozen=True)
@@ -235,12 +236,12 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
 def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype | None) -> tuple[Any, Any]:
     """transformers' module, on the CPU, and its report of what it loaded.
 
-    dtype: None is that of the largest stored weight, so that they stay mapped.
+    dtype: None is that of the largest stored weight, so that they stay mapped, in groups: they are to be quantised.
     """
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     kind: Any = Qwen2_5OmniThinkerForConditionalGeneration
-    tensors = read_tensors(checkpoint.tensors)
+    tensors = read_tensors(checkpoint.tensors, GROUP_BYTES if dtype is None else None)
     dtype = dtype or max(tensors.values(), key=torch.Tensor.numel).dtype
     module, report = kind.from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
