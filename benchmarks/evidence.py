@@ -24,7 +24,8 @@ from omniqa.nano.picture import centre
 from omniqa.nano.scenes import Scene, Thing
 from omniqa.pipeline.answer import Answer
 from omniqa.pipeline.encoded_clip import EncodedClip
-from omniqa.pipeline.engine import OmniQA, load
+from omniqa.pipeline.engine import OmniQA
+from omniqa.pipeline.load import load
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod
 from omniqa.runtime.generation_options import GenerationOptions

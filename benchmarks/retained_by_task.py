@@ -17,7 +17,8 @@ from omniqa.eval.nano import NanoClips
 from omniqa.eval.statistics import Z95
 from omniqa.models.base import AUDIO, VIDEO
 from omniqa.nano import world
-from omniqa.pipeline.engine import OmniQA, load
+from omniqa.pipeline.engine import OmniQA
+from omniqa.pipeline.load import load
 from omniqa.pipeline.trace import Trace
 from omniqa.pruning import registry
 from omniqa.pruning.contract import AnyMethod

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from omniqa.pipeline.conversation import Conversation as Conversation
     from omniqa.pipeline.encoded_clip import EncodedClip as EncodedClip
     from omniqa.pipeline.engine import OmniQA as OmniQA
-    from omniqa.pipeline.engine import load as load
+    from omniqa.pipeline.load import load as load
     from omniqa.pipeline.trace import Trace as Trace
     from omniqa.report.page import save_report as save_report
     from omniqa.runtime.generation_options import GenerationOptions as GenerationOptions
@@ -40,7 +40,8 @@ _MODULES = {
     "omniqa.pipeline.answer": ("Answer",),
     "omniqa.pipeline.conversation": ("Conversation",),
     "omniqa.pipeline.encoded_clip": ("EncodedClip",),
-    "omniqa.pipeline.engine": ("OmniQA", "load"),
+    "omniqa.pipeline.engine": ("OmniQA",),
+    "omniqa.pipeline.load": ("load",),
     "omniqa.pipeline.trace": ("Trace",),
     "omniqa.report.page": ("save_report",),
     "omniqa.runtime.generation_options": ("GenerationOptions",),

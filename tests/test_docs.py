@@ -12,7 +12,7 @@ import pytest
 
 from omniqa.cli.app import run
 from omniqa.nano import clips, world
-from omniqa.pipeline import engine
+from omniqa.pipeline import load as loading
 from tests.conftest import ROOT
 from tests.media.clips import Audio, tone, write_clip
 
@@ -92,7 +92,7 @@ def workplace(material, tmp_path, monkeypatch):
     for name, value in {**environment, **short, "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    load, loaded = engine.load_model, {}  # nano is loaded once a page
+    load, loaded = loading.load_model, {}  # nano is loaded once a page
 
     def once(checkpoint, device, dtype, **named):
         key = checkpoint.name, dtype, *named.items()
@@ -100,7 +100,7 @@ def workplace(material, tmp_path, monkeypatch):
             loaded[key] = load(checkpoint, device, dtype, **named)
         return loaded[key]
 
-    monkeypatch.setattr(engine, "load_model", once)
+    monkeypatch.setattr(loading, "load_model", once)
     return tmp_path
 
 

@@ -135,7 +135,7 @@ def _run(step: Callable[[str], None]) -> Finding:
 
 def _ask_nano(step: Callable[[str], None]) -> tuple[list[str], str]:
     """What nano says to each of CHECKS, and where it ran."""
-    from omniqa.pipeline.engine import load
+    from omniqa.pipeline.load import load
     from omniqa.pruning import registry
 
     qa = load(NANO, on_step=step)

@@ -144,7 +144,7 @@ def load_silently(
 ) -> "OmniQA":
     """The model; other processes may call this, too. Importing what it needs counts with its first answer."""
     begun = time.perf_counter()
-    from omniqa.pipeline.engine import load
+    from omniqa.pipeline.load import load
 
     imported = time.perf_counter() - begun
     qa = load(

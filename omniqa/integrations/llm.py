@@ -123,7 +123,7 @@ class Omniqa(llm.Model):
     def _model(self, name: str | None) -> "OmniQA":
         """The model, loaded once."""
         if self._loaded is None or self._loaded[0] != name:
-            from omniqa.pipeline.engine import load
+            from omniqa.pipeline.load import load
 
             self._loaded, self._encoded = None, None
             self._loaded = name, load(name, cache=os.environ.get("OMNIQA_CACHE"))

@@ -12,7 +12,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from omniqa.errors import UsageError
 from omniqa.media.sampling import ClipOptions
 from omniqa.pipeline.encoded_clip import EncodedClip
-from omniqa.pipeline.engine import load
+from omniqa.pipeline.load import load
 from omniqa.pruning.variants import method_variants
 from omniqa.runtime.generation_options import GenerationOptions
 

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omniqa.errors import MediaError, UsageError
+from omniqa.file_state import file_state
 from omniqa.media.clip import Clip, stream_clip
 from omniqa.media.mel import log_mel
-from omniqa.media.source import Source
+from omniqa.media.source import Source, path_of
 from omniqa.pipeline.answer import Asked
 from omniqa.report.pictures import jpeg_within, mel_picture
 
@@ -19,6 +21,7 @@ FRAME_BYTES = 1_300_000  # of all frames together
 _MOST_FRAME_BYTES = 24_000
 
 Filmed = str | Path | Source | Clip
+_last: dict[tuple[Any, ...], "Film"] = {}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Film:
 
 
 def film(video: Filmed, asked: Asked) -> Film:
-    """The frames and the sound that an answer is about.
+    """The frames and the sound that an answer is about. Those of the last file are kept: it may have more questions.
 
     Args:
         video: the file, which is decoded again, or the `Clip` that was asked about.
@@ -45,6 +48,18 @@ def film(video: Filmed, asked: Asked) -> Film:
         MediaError: the file can't be used, or holds something else than when it was asked about.
         UsageError: the answer is about a clip that was sampled before, and `video` is a file.
     """
+    state = None if isinstance(video, Clip) else file_state(path_of(video))
+    if isinstance(video, Clip) or state is None:
+        return _film(video, asked)
+    key = path_of(video), state, asked.shape, asked.geometry, asked.sampling
+    if (kept := _last.get(key)) is None:
+        kept = _film(video, asked)
+        _last.clear()
+        _last[key] = kept
+    return kept
+
+
+def _film(video: Filmed, asked: Asked) -> Film:
     shape = asked.shape
     most = min(_MOST_FRAME_BYTES, FRAME_BYTES // max(1, len(shape.grid_times) * asked.geometry.temporal_patch))
     clip, frames = (video, _small(video.frames, most)) if isinstance(video, Clip) else _decoded(video, asked, most)

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import evidence, retained_by_task
 from omniqa.eval.nano import NanoClips
 from omniqa.nano import world
-from omniqa.pipeline.engine import load
+from omniqa.pipeline.load import load
 from omniqa.pruning import registry
 
 CLIPS = NanoClips(seconds=4, scenes=2)

@@ -15,7 +15,7 @@ from omniqa.jobs.ray_engine import Actors, Pool, Worker, cluster
 from omniqa.jobs.rows import BatchRows
 from omniqa.jobs.runner import FailurePolicy, Runner
 from omniqa.media.sampling import ClipOptions
-from omniqa.pipeline.engine import load
+from omniqa.pipeline.load import load
 from omniqa.runtime.generation_options import GenerationOptions
 from tests.jobs.test_runner import timeless
 from tests.near import near

@@ -3,7 +3,7 @@
 import torch
 
 from omniqa.eval.nano import NanoClips
-from omniqa.pipeline.engine import load
+from omniqa.pipeline.load import load
 from omniqa.pruning import registry
 
 

@@ -10,7 +10,7 @@ import pytest
 from omniqa.media.clip import Clip
 from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
 from omniqa.pipeline.answer import EVIDENCE_CHUNKS, Evidence, ModalityGain, find_evidence, join_evidence, measure_gain
-from omniqa.pipeline.engine import load
+from omniqa.pipeline.load import load
 from tests.media.clips import CLOCKWISE, Video, grey, write_clip
 
 ROWS, COLS = 3, 4

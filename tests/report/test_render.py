@@ -16,7 +16,7 @@ from omniqa.errors import MediaError, UsageError
 from omniqa.media.clip import Clip, sample
 from omniqa.media.sampling import ClipOptions
 from omniqa.models.base import AUDIO, STANDARD, VIDEO, MediaShape
-from omniqa.report import render, save_report
+from omniqa.report import film, render, save_report
 from omniqa.report.data import MOST_PARTS, Figures, run_of, words_beside
 from omniqa.report.page import clock
 from omniqa.report.pictures import jpeg, jpeg_within, mel_picture
@@ -132,6 +132,17 @@ def test_a_file_that_changed_is_refused(nano_qa, tmp_path):
     write_clip(path, Video([grey(k % 8, 112, 112) for k in range(40)], 10), Audio(tone(4.0)))
     with pytest.raises(MediaError, match="has changed"):
         render([answer])
+
+
+def test_several_reports_about_a_file_decode_it_once_unless_it_is_taken_otherwise(nano_qa, tmp_path, monkeypatch):
+    path, taken = shutil.copy(TIGER, tmp_path / "a.mp4"), []
+    stream = film.stream_clip
+    monkeypatch.setattr(film, "stream_clip", lambda *args, **named: taken.append(args) or stream(*args, **named))
+    for question in (QUESTION, "What is heard first?"):
+        assert "data:image/jpeg" in render([nano_qa.ask(path, question)])
+    assert len(taken) == 1
+    render([nano_qa.ask(path, QUESTION, sampling=ClipOptions(start=1))])
+    assert len(taken) == 2
 
 
 def test_words_that_the_first_answer_lacks_are_marked(answers):
