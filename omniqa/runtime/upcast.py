@@ -7,7 +7,7 @@ The result is rounded once, so it is nearer to float32's than a product in bfloa
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,20 @@ class UpcastLinear(nn.Linear):
             return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
         return F.linear(x.float(), self._scratch.upcasted(self.weight), bias).to(x.dtype)
+
+
+class UpcastConv1d(nn.Module):
+    """A convolution that takes and gives bfloat16 and computes in float32: some CPUs take twenty times as long else."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self._how: Any = conv.stride, conv.padding, conv.dilation, conv.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, out, N') of (B, in, N)."""
+        bias = None if self.bias is None else self.bias.float()
+        return F.conv1d(x.float(), self.weight.float(), bias, *self._how).to(x.dtype)
 
 
 class WidenedLinear(nn.Module):
@@ -103,7 +117,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def upcast(module: nn.Module) -> None:
-    """Let the linear layers inside `module`, whose weights are bfloat16 or quantised, compute in float32."""
+    """Let linear layers and convolutions inside `module`, of bfloat16 or quantised weights, compute in float32."""
     scratch = _Scratch()
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -111,6 +125,8 @@ def upcast(module: nn.Module) -> None:
                 setattr(parent, name, UpcastLinear(child, scratch))
             elif isinstance(child, WidenedLinear):
                 child.upcasts = True
+            elif type(child) is nn.Conv1d and child.weight.dtype == torch.bfloat16 and child.padding_mode == "zeros":
+                setattr(parent, name, UpcastConv1d(child))
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -39,6 +39,18 @@ def test_rows_count_whatever_the_dimensions_in_front(layers):
     torch.testing.assert_close(layers(x), flat, rtol=ONE_STEP, atol=ONE_STEP)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_are_as_near_to_float32_as_rounding_once_allows(bias):
+    conv = nn.Conv1d(24, 40, 3, stride=2, padding=1, bias=bias).to(torch.bfloat16).requires_grad_(False)
+    x, holder = torch.randn(3, 24, 50).bfloat16(), nn.Sequential(conv)
+    names = list(holder.state_dict())
+    exact = nn.functional.conv1d(x.float(), conv.weight.float(), conv.bias.float() if bias else None, 2, 1)
+    upcast(holder)
+    assert holder(x).dtype == torch.bfloat16
+    torch.testing.assert_close(holder(x), exact.bfloat16(), rtol=ONE_STEP, atol=1e-5)
+    assert list(holder.state_dict()) == names
+
+
 def test_weights_stay_what_and_where_they_are(layers):
     before = {name: (weight.dtype, weight.data_ptr()) for name, weight in layers.state_dict().items()}
     upcast(layers)
