@@ -137,8 +137,12 @@ class _Lingering:
             self._transport.close()
             return
         self.end = asyncio.get_running_loop().call_later(self._linger_s, self._transport.close)
-        self._transport.write_eof()
-        self._transport.resume_reading()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has reset the connection
+            self._transport.close()
+        else:
+            self._transport.resume_reading()
 
 
 def protocol(limits: Limits) -> type[asyncio.Protocol]:

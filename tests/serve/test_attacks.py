@@ -5,6 +5,7 @@ import http.server
 import ipaddress
 import itertools
 import json
+import logging
 import os
 import random
 import signal
@@ -216,6 +217,17 @@ def test_a_refused_client_may_send_its_body_first_and_then_read_why(qa, media_ro
         assert sender.recv(100).startswith(b"HTTP/1.1 %d" % status)
         while sender.recv(100_000):
             pass
+
+
+def test_a_refused_client_that_resets_its_connection_does_no_harm(qa, media_root, caplog):
+    with running(qa, settings_for(media_root, {"body_bytes": 1000})) as client:
+        for number in range(100):
+            with connected(client.port) as sender:
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sender.sendall(REFUSED[0][1] + b"\r\n" + b"x" * number)
+                time.sleep(number % 10 / 2000)
+        assert client.ask("GET", "/health")[0] == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def send_slowly(sender):
