@@ -86,6 +86,8 @@ NUMBERS = st.floats(0, 1e6, allow_nan=False).map(lambda value: f"{value:.4f}")
     st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.text(max_size=60), NUMBERS), min_size=1, max_size=4),
     st.integers(20, 200),
 )
+@example([("00000000000", "0.0000", "0.0000", "000000000000", "0.0000")], 20)
+@example([("a", "0.0000", "0.0000", "a", "1000000.0000")], 20)
 @example([("omnidrop:tds=false,curve=exp 0.3", "0.3000", "1.0000", "words " * 9, "2.0000")], 60)
 def test_what_a_table_shows_is_whole(rows, width):
     columns = (
@@ -103,7 +105,8 @@ def test_what_a_table_shows_is_whole(rows, width):
         assert row[0] in shown
         assert row[1] in shown
     longest = max(len(column.title) for column in columns) + 2
-    longest += max(len(cell) for row in rows for cell in row[:3])
+    unbroken = (len(cell) for row in rows for cell in (*row[:3], row[4]))
+    longest += max(tables._TEXT_WIDTH, *unbroken)  # words are broken, but not more narrowly
     assert all(cell_len(line.rstrip()) <= max(width, longest) for line in shown.splitlines())
 
 

@@ -1,5 +1,7 @@
 """A whole model in 8 bits: it answers, its encodings are its own, and what can't be is refused."""
 
+import gc
+import shutil
 import sys
 from pathlib import Path
 
@@ -53,13 +55,18 @@ def test_float_weights_leave_memory_once_they_are_quantised(checkpoint, tmp_path
     monkeypatch.setattr("omniqa.models.qwen2_5_omni.thinker.GROUP_BYTES", 1)
     monkeypatch.setattr("omniqa.cache.weights.GROUP_BYTES", 1)
     monkeypatch.setattr("omniqa.tensor_file._SMALL_BYTES", 0)
+    folder, weights = (
+        shutil.copytree(checkpoint, tmp_path / "own"),
+        tmp_path / "weights",
+    )  # no other test maps this copy
     if kept:
-        omniqa.load(str(checkpoint), device="cpu", quantize="int8", weights_cache=tmp_path)
-    qa = omniqa.load(str(checkpoint), device="cpu", quantize="int8", weights_cache=tmp_path)
+        omniqa.load(str(folder), device="cpu", quantize="int8", weights_cache=weights)
+    qa = omniqa.load(str(folder), device="cpu", quantize="int8", weights_cache=weights)
+    gc.collect()  # what the first load left
     maps = Path("/proc/self/maps").read_text()
     quantized = sum(isinstance(module, Int8Linear) for module in qa.model.module.modules())
-    assert 0 < maps.count(str(checkpoint)) <= len(qa.model.checkpoint.tensors) - quantized
-    assert str(tmp_path) not in maps  # the kernel has its own copy
+    assert 0 < maps.count(str(folder)) <= len(qa.model.checkpoint.tensors) - quantized
+    assert str(weights) not in maps  # the kernel has its own copy
 
 
 def test_what_stays_in_float_has_the_dtype_that_was_asked_for(nano):
