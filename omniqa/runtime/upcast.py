@@ -50,7 +50,7 @@ class UpcastLinear(nn.Linear):
 
 
 class UpcastConv1d(nn.Module):
-    """A convolution that takes and gives bfloat16 and computes in float32: some CPUs take twenty times as long else."""
+    """A convolution that takes and gives bfloat16 and computes in float32."""
 
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
