@@ -15,8 +15,8 @@ transformers' process is started for each round, after omniqa's runs: memory the
 counts, each side answers about a short clip in each round. --theirs-dtype gives transformers the precision in which it
 is fastest on this machine, where that is not the checkpoint's own.
 --quantize adds rows of the same checkpoint in 8 bits, in turn with the others. Their floors are of the float rate, too.
---vision-block adds rows that prune before that block of the vision encoder; their floors are of what is left to do.
 Both models lie in one process then: its peak memory counts what was read of either.
+--vision-block adds rows that prune before that block of the vision encoder; their floors are of what is left to do.
 --encoders runs the encoders alone, both sides on the same arrays in one process, and needs none of these packages.
 It also tells, on a CPU, which of torch's operators take omniqa's time.
 """

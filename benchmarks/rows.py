@@ -39,7 +39,7 @@ class Run:
 class Rates:
     """The best matrix rates measured so far, in FLOP/s: in the model's dtype, and in float32.
 
-    A floor takes the faster: numbers can be widened for less than a product costs.
+    A floor takes the faster: numbers can be upcast for less than a product costs.
     """
 
     dtype: torch.dtype

@@ -238,7 +238,7 @@ def _decoder_bits(shape: ModelShape, quantize: str | None, kind: str) -> float |
 
 
 def _is_int8_products(quantize: str | None, kind: str) -> bool:
-    """Whether weights are multiplied as bytes, in the encoders too; all others are widened for each product."""
+    """Whether weights are multiplied as bytes, in the encoders too; all others are dequantised for each product."""
     return quantize == "int8" and kind == "cpu"
 
 
@@ -393,7 +393,7 @@ def _prefill(shape: ModelShape, rows: list[int], item: int, upcasted: bool, kind
 
 
 def _scratch(shape: ModelShape, item: int, upcasted: bool, quantize: str | None) -> int:
-    """Room for the largest weights that are widened for a product: to float32, and quantised ones to their floats."""
+    """Room for the largest weights that are upcast or dequantised for a product."""
     merged, decoder = 4 * shape.vision["hidden_size"], shape.mlp * shape.width
     encoders = max(merged * merged, merged * shape.width)
     if quantize:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from omniqa.runtime.int8 import QuantizedWeight
-from omniqa.runtime.upcast import WidenedLinear
+from omniqa.runtime.upcast import DequantizedLinear
 
 BLOCK = 64
 _PACKED = 2  # entries of a byte
@@ -31,7 +31,7 @@ def quantize_nf4(weight: Tensor) -> QuantizedWeight | None:
     return QuantizedWeight(values.view(values_shape(*weight.shape)), state.absmax.float().clamp(min=1e-30))
 
 
-class Nf4Linear(WidenedLinear):
+class Nf4Linear(DequantizedLinear):
     """A linear layer of such a weight."""
 
     def __init__(self, weight: QuantizedWeight, shape: tuple[int, int], bias: Tensor | None = None) -> None:
@@ -49,7 +49,7 @@ class Nf4Linear(WidenedLinear):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def product(self, x: Tensor) -> Tensor:
-        """See WidenedLinear."""
+        """See DequantizedLinear."""
         from bitsandbytes import matmul_4bit
         from bitsandbytes.functional import QuantState
 

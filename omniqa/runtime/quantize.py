@@ -74,7 +74,7 @@ class Int8Products:
 
 
 class Scaled(Int8Products):
-    """Bytes that are widened for each product, on any device: int8, or fp8."""
+    """Bytes that are dequantised for each product, on any device: int8, or fp8."""
 
     encoders = False
 

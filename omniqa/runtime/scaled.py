@@ -1,6 +1,6 @@
 """Linear layers whose weight is 8 bits an entry with a scale for each output, and whose products are of floats.
 
-They save memory on any device, and no time: the weight is widened for each product.
+They save memory on any device, and no time: the weight is dequantised for each product.
 """
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniqa.runtime.int8 import QuantizedWeight
-from omniqa.runtime.upcast import WidenedLinear
+from omniqa.runtime.upcast import DequantizedLinear
 
 FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = torch.finfo(FP8).max
@@ -24,7 +24,7 @@ def quantize_fp8(weight: Tensor) -> QuantizedWeight | None:
     return QuantizedWeight((wide / scales[:, None]).clamp_(-_FP8_LARGEST, _FP8_LARGEST).to(FP8), scales)
 
 
-class ScaledLinear(WidenedLinear):
+class ScaledLinear(DequantizedLinear):
     """A linear layer of such a weight, int8 or FP8."""
 
     def __init__(self, weight: QuantizedWeight, bias: Tensor | None = None) -> None:
@@ -38,7 +38,7 @@ class ScaledLinear(WidenedLinear):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def product(self, x: Tensor) -> Tensor:
-        """See WidenedLinear."""
+        """See DequantizedLinear."""
         out = F.linear(x, self.values.to(x.dtype)) * self.scales
         if self.bias is not None:
             out += self.bias

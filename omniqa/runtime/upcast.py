@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ROWS = 64  # fewer are bound by reading the weights, not by computing
-_WORTH = 1.2  # times faster, to make up for widening
+_WORTH = 1.2  # times faster, to make up for upcasting
 _SAMPLE = (256, 1024)  # rows and width of the products that tell
 _ROUNDS = 5
 
@@ -63,11 +63,11 @@ class UpcastConv1d(nn.Module):
         return F.conv1d(x.float(), self.weight.float(), bias, *self._how).to(x.dtype)
 
 
-class WidenedLinear(nn.Module):
-    """A linear layer, without gradients, whose quantised weight is widened to the type of its input for each product.
+class DequantizedLinear(nn.Module):
+    """A linear layer, without gradients, whose weight is dequantised to the type of its input for each product.
 
     Attributes:
-        upcasts: whether an input of many rows is widened to float32 first.
+        upcasts: whether an input of many rows is upcast to float32 first.
     """
 
     in_features: int
@@ -123,7 +123,7 @@ def upcast(module: nn.Module) -> None:
         for name, child in parent.named_children():
             if _is_plain(child) and child.weight.dtype == torch.bfloat16:
                 setattr(parent, name, UpcastLinear(child, scratch))
-            elif isinstance(child, WidenedLinear):
+            elif isinstance(child, DequantizedLinear):
                 child.upcasts = True
             elif type(child) is nn.Conv1d and child.weight.dtype == torch.bfloat16 and child.padding_mode == "zeros":
                 setattr(parent, name, UpcastConv1d(child))
