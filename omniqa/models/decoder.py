@@ -19,6 +19,7 @@ from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod
 from omniqa.runtime.attention import Attention, rotate
 from omniqa.runtime.kv_cache import KVCache
+from omniqa.runtime.merged import gated_mlp, project
 
 
 class Decoder:
@@ -162,16 +163,20 @@ class Decoder:
         layer = self.model.layers[number]
         attention, cos, sin = layer.self_attn, *rotary
         h = layer.input_layernorm(x)
-        q = rotate(attention.q_proj(h[first:]).unflatten(-1, (self.heads, -1)), cos[first:], sin[first:])
-        k = rotate(attention.k_proj(h).unflatten(-1, (self.kv_heads, -1)), cos, sin)
-        return q, k, attention.v_proj(h).unflatten(-1, (self.kv_heads, -1))
+        if first:
+            q, (k, v) = attention.q_proj(h[first:]), project(h, attention.k_proj, attention.v_proj)
+        else:
+            q, k, v = project(h, attention.q_proj, attention.k_proj, attention.v_proj)
+        q = rotate(q.unflatten(-1, (self.heads, -1)), cos[first:], sin[first:])
+        k = rotate(k.unflatten(-1, (self.kv_heads, -1)), cos, sin)
+        return q, k, v.unflatten(-1, (self.kv_heads, -1))
 
     def finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
         """The output (N, d) of layer `number`, from its input and what its heads attended to (N, H, D)."""
         layer = self.model.layers[number]
         x = x + layer.self_attn.o_proj(attended.flatten(1))
         blocks = x.split(self.mlp_rows or len(x) or 1)
-        outputs = [block + layer.mlp(layer.post_attention_layernorm(block)) for block in blocks]
+        outputs = [block + gated_mlp(layer.mlp, layer.post_attention_layernorm(block)) for block in blocks]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def load_model(
         checkpoint: which.
         device: where its weights go.
         dtype: what they become, if they stay floats.
-        scheme: how its linear layers are quantised, but for `lm_head`; None leaves them floats.
+        scheme: how its linear layers are quantised; None leaves them floats.
         store: where quantised weights are found or kept.
         layer_devices: of each layer of its decoder; empty puts them on `device` like all else.
 

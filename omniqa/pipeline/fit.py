@@ -225,9 +225,11 @@ def weight_bytes(shape: ModelShape, item: int, quantize: str | None = None, kind
     if bits is None:
         return shape.parameters * item
     stored = shape.quantization
-    encoders = _is_int8_products(quantize, kind) if stored is None else not stored.decoder_only
+    head = shape.head_parameters if stored is None and _is_int8_products(quantize, kind) else 0
+    encoders = head > 0 if stored is None else not stored.decoder_only
     quantized = shape.linear_parameters if encoders else shape.decoder_parameters
-    return (shape.parameters - quantized) * item + round(quantized * bits / 8)
+    floats = shape.parameters - quantized - (0 if shape.tied else head)  # embeddings stay as they are
+    return floats * item + round((quantized + head) * bits / 8)
 
 
 def _decoder_bits(shape: ModelShape, quantize: str | None, kind: str) -> float | None:
@@ -238,7 +240,7 @@ def _decoder_bits(shape: ModelShape, quantize: str | None, kind: str) -> float |
 
 
 def _is_int8_products(quantize: str | None, kind: str) -> bool:
-    """Whether weights are multiplied as bytes, in the encoders too; all others are dequantised for each product."""
+    """Whether bytes are multiplied, those of encoders and `lm_head` too; others are dequantised for each product."""
     return quantize == "int8" and kind == "cpu"
 
 

@@ -1,10 +1,11 @@
 """Quantising the linear layers of a loaded model in place, one at a time, so that no two copies stand in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from itertools import groupby
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from omniqa.errors import ModelError
 from omniqa.runtime import nf4
 from omniqa.runtime.int8 import KERNEL, VERSION, Int8Linear, QuantizedWeight, quantize_weight
+from omniqa.runtime.merged import split
 from omniqa.runtime.scaled import ScaledLinear, quantize_fp8
 
 _CPU = torch.device("cpu")
+# Names that transformers gives to layers of the same input, which stand side by side in their parent.
+_SAME_INPUT = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
 Shapes = Mapping[str, tuple[int, int]]
 Stored = dict[str, QuantizedWeight | None]
 Add = Callable[[str, QuantizedWeight | None], None]
@@ -39,12 +43,14 @@ class Scheme(Protocol):
     Attributes:
         name: tells files of such weights from others'; changes whenever the same weight would be quantised otherwise.
         stored: the type of the values, as safetensors calls it.
-        encoders: whether the encoders' layers are quantised, too.
+        everywhere: whether the encoders' layers and `lm_head` are quantised, too, and not the decoder's alone.
+        merges: whether layers that take the same input become one.
     """
 
     name: str
     stored: str
-    encoders: bool
+    everywhere: bool
+    merges: bool
 
     def sizes(self, out: int, into: int) -> tuple[tuple[int, int], int]:
         """The values' shape and the number of scales of a weight (out, into)."""
@@ -61,7 +67,7 @@ class Int8Products:
 
     name = f"{KERNEL} {VERSION}"
     stored = "I8"
-    encoders = True
+    everywhere = merges = True
 
     def sizes(self, out: int, into: int) -> tuple[tuple[int, int], int]:  # noqa: D102
         return (out, into), out
@@ -76,7 +82,7 @@ class Int8Products:
 class Scaled(Int8Products):
     """Bytes that are dequantised for each product, on any device: int8, or fp8."""
 
-    encoders = False
+    everywhere = merges = False
 
     def __init__(self, kind: str) -> None:
         self._is_fp8 = kind == "fp8"
@@ -95,7 +101,7 @@ class Nf4:
 
     name = "nf4-bitsandbytes 1"
     stored = "U8"
-    encoders = False
+    everywhere = merges = False
 
     def sizes(self, out: int, into: int) -> tuple[tuple[int, int], int]:  # noqa: D102
         return nf4.values_shape(out, into), nf4.scale_count(out, into)
@@ -147,24 +153,69 @@ def quantize(
     key = store.key(parts) if store else ""
     stored = store.find(key, shapes) if store else None
     with store.adding(key, shapes) if store and stored is None else nullcontext(_forget) as add:
-        for name in shapes:
-            parent, attribute, linear = places.pop(name)
-            place = elsewhere.get(linear, device)
-            weight = scheme.quantize(linear.weight.to(place)) if stored is None else stored.pop(name)
-            if stored is None:
-                add(name, weight)
-            if weight is not None:
-                weight = QuantizedWeight(weight.values.to(place), weight.scales.to(place))
-                setattr(parent, attribute, scheme.layer(weight, linear))
+        for _, run in groupby(shapes, lambda name: places[name].same_input):
+            weights = {}
+            for name in run:
+                place = elsewhere.get(places[name].linear, device)
+                weight = scheme.quantize(places[name].linear.weight.to(place)) if stored is None else stored.pop(name)
+                if stored is None:
+                    add(name, weight)
+                weights[places.pop(name)] = weight and QuantizedWeight(weight.values.to(place), weight.scales.to(place))
+            _replace(weights, scheme)
 
 
-def _linears(parts: Sequence[nn.Module]) -> Iterator[tuple[str, tuple[nn.Module, str, nn.Linear]]]:
-    """Name, parent, attribute and layer of every linear layer inside `parts`, the first one's first."""
+class _Place(NamedTuple):
+    """A linear layer, and the attribute of `parent` that it is."""
+
+    parent: nn.Module
+    attribute: str
+    linear: nn.Linear
+
+    @property
+    def same_input(self) -> tuple[int, object]:
+        """What is equal for two layers that take the same input."""
+        group = next((number for number, names in enumerate(_SAME_INPUT) if self.attribute in names), self.attribute)
+        return id(self.parent), group
+
+
+def _linears(parts: Sequence[nn.Module]) -> Iterator[tuple[str, _Place]]:
+    """Names and places of all linear layers inside `parts`, the first one's first."""
     for number, part in enumerate(parts):
         for path, parent in part.named_modules():
             for attribute, child in parent.named_children():
                 if type(child) is nn.Linear:
-                    yield ".".join(filter(None, (str(number), path, attribute))), (parent, attribute, child)
+                    yield ".".join(filter(None, (str(number), path, attribute))), _Place(parent, attribute, child)
+
+
+def _replace(weights: Mapping[_Place, QuantizedWeight | None], scheme: Scheme) -> None:
+    """Put quantised layers in the places of some that take the same input, and leave those that stay float."""
+    quantized = {place: weight for place, weight in weights.items() if weight is not None}
+    linears = [place.linear for place in quantized]
+    if scheme.merges and len(quantized) > 1:
+        whole = scheme.layer(_join_weights([*quantized.values()]), _join_biases(linears))
+        layers: Iterable[nn.Module] = split(whole, [linear.out_features for linear in linears])
+    else:
+        layers = map(scheme.layer, quantized.values(), linears)
+    for place, layer in zip(quantized, layers, strict=True):
+        setattr(place.parent, place.attribute, layer)
+
+
+def _join_weights(weights: Sequence[QuantizedWeight]) -> QuantizedWeight:
+    """The weight of all outputs of some layers, one layer's behind the other's."""
+    return QuantizedWeight(
+        torch.cat([weight.values for weight in weights]), torch.cat([weight.scales for weight in weights])
+    )
+
+
+def _join_biases(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """A layer of all outputs and biases of some layers, without a weight. A layer that has no bias has 0."""
+    joined = nn.Linear(linears[0].in_features, sum(linear.out_features for linear in linears), False, device="meta")
+    if any(linear.bias is not None for linear in linears):
+        biases = (
+            torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears
+        )
+        joined.bias = nn.Parameter(torch.cat([*biases]), requires_grad=False)
+    return joined
 
 
 def _forget(name: str, weight: QuantizedWeight | None) -> None:

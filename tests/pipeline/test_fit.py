@@ -202,7 +202,12 @@ def test_quantised_weights_count_a_byte_each_but_for_what_stays_in_float():
     linear = 36 * (2048 * (2 * 2048 + 2 * 256) + 3 * 2048 * 11008)  # of the decoder's layers
     linear += 32 * (4 * 1280**2 + 3 * 1280 * 3420) + 5120**2 + 5120 * 2048  # of the vision encoder
     linear += 32 * (4 * 1280**2 + 2 * 1280 * 5120) + 1280 * 2048  # of the audio encoder
-    assert plain.weights - small.weights == linear
+    head = 151936 * 2048
+    assert plain.weights - small.weights == linear + head
+    # Embeddings that lm_head shares stay floats, and its bytes come beside them.
+    tied = replace(shape, tied=True, parameters=shape.parameters - head)
+    plain, small = need(tied, minute(shape.layers)), need(tied, minute(shape.layers), quantize="int8")
+    assert plain.weights - small.weights == linear - head
     assert choose(machine(7), ModelRequest(HUB_3B, "cpu", quantize="int8")).need == small
     with pytest.raises(OutOfMemoryError):
         choose(machine(7), ModelRequest(HUB_3B, "cpu"))

@@ -41,11 +41,22 @@ def test_nano_answers_rightly_pruned_and_not_and_from_the_cache(nano):
         assert answers == list(CHECKS.values())
 
 
-def test_all_linear_layers_but_the_head_are_quantised(nano):
-    kinds = {name: type(module) for name, module in nano.model.module.named_modules()}
-    floats = [name for name, kind in kinds.items() if kind in (nn.Linear, UpcastLinear)]
-    assert floats == ["lm_head"]
-    assert sum(kind is Int8Linear for kind in kinds.values()) > 100
+def test_all_linear_layers_are_quantised_and_those_of_one_input_are_merged(nano):
+    modules = dict(nano.model.module.named_modules(remove_duplicate=False))
+    assert not [name for name, module in modules.items() if type(module) in (nn.Linear, UpcastLinear)]
+    assert modules["lm_head"].finer
+    for layer in nano.model.decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        assert attention.q_proj.whole is attention.k_proj.whole is attention.v_proj.whole
+        assert mlp.gate_proj.whole is mlp.up_proj.whole
+
+
+def test_a_merged_layer_is_multiplied_once_for_all_its_parts(nano, monkeypatch):
+    rows, run = [], Int8Linear.forward
+    monkeypatch.setattr(Int8Linear, "forward", lambda layer, x: rows.append(layer) or run(layer, x))
+    _first_logits(nano)
+    layers = nano.model.decoder.layers
+    assert rows.count(layers[0].self_attn.q_proj.whole) == rows.count(layers[0].mlp.up_proj.whole) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a process's maps")
@@ -94,7 +105,7 @@ def smaller(request, folders):
     return omniqa.load("nano", device="cpu", quantize=request.param, weights_cache=folders[1])
 
 
-def test_only_the_decoder_is_quantised_by_what_is_widened_for_each_product(smaller):
+def test_only_the_decoder_is_quantised_by_what_is_dequantised_for_each_product(smaller):
     kinds = {name: type(module) for name, module in smaller.model.decoder.layers.named_modules()}
     assert not [name for name, kind in kinds.items() if kind in (nn.Linear, UpcastLinear)]
     assert sum(kind in (ScaledLinear, Nf4Linear) for kind in kinds.values()) == 7 * smaller.model.layers

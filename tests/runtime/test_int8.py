@@ -74,6 +74,17 @@ def test_a_large_entry_does_not_drown_the_others(peak, bound, width):
     assert off(quantized(layer)(x), layer(x)).max() < bound
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_finer_layer_is_off_by_its_weight_alone(rows):
+    layer = linear(256, 512)
+    int8, weight = quantized(layer), quantize_weight(layer.weight)
+    int8.finer = True
+    x = torch.randn(rows, 512)
+    assert off(int8(x), layer(x)).max() < 0.006
+    layer.weight.copy_(weight.values * weight.scales[:, None])
+    assert off(int8(x), layer(x)).max() < 2e-4
+
+
 def test_zeros_give_the_bias():
     layer = linear(96, 64)
     assert torch.equal(quantized(layer)(torch.zeros(3, 64)), layer.bias.expand(3, -1))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from omniqa.models.encoded_media import AudioEncoding
 from omniqa.runtime.attention import Attention
+from omniqa.runtime.merged import project
 from omniqa.runtime.upload import upload
 
 BATCH_WINDOWS = 32
@@ -65,6 +66,5 @@ class AudioEncoder:
 
     def _project(self, attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, S, H, D)."""
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in projections)
-        return q, k, v
+        q, k, v = project(x, attention.q_proj, attention.k_proj, attention.v_proj)
+        return q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))

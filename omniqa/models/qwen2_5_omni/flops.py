@@ -58,8 +58,10 @@ class ModelShape:
         kv_heads: of its keys and values.
         layers: of the decoder.
         parameters: how many numbers the Thinker's weights hold.
-        linear_parameters: how many of them those of linear layers do, all but the head that gives the logits.
+        linear_parameters: how many of them those of linear layers do, all but `lm_head`.
         decoder_parameters: how many of these those of the decoder's layers do.
+        head_parameters: how many `lm_head`'s does.
+        tied: whether `lm_head`'s weight is that of the embeddings.
         vision: the vision encoder's configuration.
         audio: the audio encoder's configuration.
         stored: the dtype of the weights in the file, by torch's name.
@@ -74,6 +76,8 @@ class ModelShape:
     parameters: int
     linear_parameters: int
     decoder_parameters: int
+    head_parameters: int
+    tied: bool
     vision: dict[str, Any]
     audio: dict[str, Any]
     stored: str = BFLOAT16
@@ -102,6 +106,8 @@ class ModelShape:
             parameters=sum(prod(shape) for _, shape in tensors),
             linear_parameters=sum(linear.values()),
             decoder_parameters=sum(size for name, size in linear.items() if name.startswith("model.")),
+            head_parameters=text.vocab_size * text.hidden_size,
+            tied=config.tie_word_embeddings,
             vision=asdict(config.vision_config),
             audio=asdict(config.audio_config),
             stored=stored,

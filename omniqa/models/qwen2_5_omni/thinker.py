@@ -29,6 +29,7 @@ from omniqa.models.qwen2_5_omni.weights import read_tensors
 from omniqa.pruning.contract import AuxNetwork
 from omniqa.pruning.vision_rule import VisionRule
 from omniqa.runtime.attention import Attention
+from omniqa.runtime.int8 import Int8Linear
 from omniqa.runtime.quantize import Scheme, WeightStore, quantize
 from omniqa.runtime.upcast import float32_is_faster, upcast
 from omniqa.tensor_file import GROUP_BYTES
@@ -161,8 +162,8 @@ def load_thinker(
         dtype: float32 or bfloat16; None keeps what is stored (float16 becomes bfloat16). On the CPU, weights that keep
             their dtype stay in the mapped files and are paged in as they are first used; products of bfloat16 are
             computed in float32 where the CPU is faster at that.
-        scheme: quantise the linear layers of the decoder, and of both encoders if it says so; `lm_head` stays as it
-            is. Weights are read and quantised one by one from the mapped files.
+        scheme: quantise the linear layers of the decoder, and of both encoders and `lm_head` if it says so. Weights
+            are read and quantised one by one from the mapped files.
         store: where quantised weights are kept.
         layer_devices: of each layer of the decoder; empty puts them on `device` like all else.
 
@@ -189,10 +190,14 @@ def load_thinker(
     decoder = inner.language_model if inner else module.model
     visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
     if scheme is not None:
-        parts = [decoder.layers, visual, audio_tower] if scheme.encoders else [decoder.layers]
+        head = nn.ModuleDict({"lm_head": module.lm_head})
         places = zip(decoder.layers, layer_devices, strict=False)
         elsewhere = {inner: place for layer, place in places for inner in layer.modules()}
-        quantize(parts, store, scheme, device, elsewhere)
+        everything = [decoder.layers, visual, audio_tower, head]
+        quantize(everything if scheme.everywhere else everything[:1], store, scheme, device, elsewhere)
+        module.lm_head = head["lm_head"]
+        if isinstance(module.lm_head, Int8Linear):
+            module.lm_head.finer = True  # one row goes through it at a time, so it costs nothing
         for weight in module.parameters():  # what is left; buffers keep the precision that they were made with
             weight.data = weight.data.to(dtype)
     if checkpoint.quantization is None:
