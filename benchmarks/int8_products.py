@@ -121,11 +121,17 @@ def as_bitsandbytes(weight: Tensor) -> Product:
     return multiply
 
 
-def as_omniqa(weight: Tensor) -> Product:
+def as_omniqa(weight: Tensor) -> Int8Linear:
     stored = quantize_weight(weight)
     if stored is None:
         raise ValueError("omniqa keeps this weight in float")
     return Int8Linear(stored)
+
+
+def as_finer(weight: Tensor) -> Product:
+    layer = as_omniqa(weight)
+    layer.finer = True
+    return layer
 
 
 WAYS: dict[str, Callable[[Tensor], Product]] = {
@@ -142,6 +148,7 @@ WAYS: dict[str, Callable[[Tensor], Product]] = {
     "torchao, dynamic int8": as_torchao,
     "bitsandbytes, int8": as_bitsandbytes,
     "omniqa: FBGEMM by row": as_omniqa,
+    "omniqa: lm_head": as_finer,
 }
 
 
