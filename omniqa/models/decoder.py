@@ -19,7 +19,7 @@ from omniqa.pruning.budget import Plan
 from omniqa.pruning.contract import AnyMethod
 from omniqa.runtime.attention import Attention, rotate
 from omniqa.runtime.kv_cache import KVCache
-from omniqa.runtime.merged import gated_mlp, project
+from omniqa.runtime.merged import project
 
 
 class Decoder:
@@ -176,7 +176,7 @@ class Decoder:
         layer = self.model.layers[number]
         x = x + layer.self_attn.o_proj(attended.flatten(1))
         blocks = x.split(self.mlp_rows or len(x) or 1)
-        outputs = [block + gated_mlp(layer.mlp, layer.post_attention_layernorm(block)) for block in blocks]
+        outputs = [block + layer.mlp(layer.post_attention_layernorm(block)) for block in blocks]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def logits(self, x: Tensor) -> Tensor:

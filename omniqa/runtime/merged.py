@@ -42,8 +42,16 @@ def project(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     return tuple(out[..., part.outputs] for part in parts)
 
 
-def gated_mlp(mlp: Any, x: Tensor) -> Tensor:
-    """The output (…, d) of a gated MLP of transformers, its first two layers multiplied as one if they are merged."""
-    gate, up = project(x, mlp.gate_proj, mlp.up_proj)
-    out: Tensor = mlp.down_proj(mlp.act_fn(gate) * up)
-    return out
+class GatedMLP(nn.Module):
+    """A gated MLP of transformers, `mlp`, whose first two layers are parts of one."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.act_fn = mlp.act_fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, d) of (…, d)."""
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        out: Tensor = self.down_proj(self.act_fn(gate) * up)
+        return out

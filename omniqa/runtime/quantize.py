@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omniqa.errors import ModelError
 from omniqa.runtime import nf4
 from omniqa.runtime.int8 import KERNEL, VERSION, Int8Linear, QuantizedWeight, quantize_weight
-from omniqa.runtime.merged import split
+from omniqa.runtime.merged import GatedMLP, MergedPart, split
 from omniqa.runtime.scaled import ScaledLinear, quantize_fp8
 
 _CPU = torch.device("cpu")
@@ -162,6 +162,7 @@ def quantize(
                     add(name, weight)
                 weights[places.pop(name)] = weight and QuantizedWeight(weight.values.to(place), weight.scales.to(place))
             _replace(weights, scheme)
+    _multiply_gates_once(parts)
 
 
 class _Place(NamedTuple):
@@ -198,6 +199,14 @@ def _replace(weights: Mapping[_Place, QuantizedWeight | None], scheme: Scheme) -
         layers = map(scheme.layer, quantized.values(), linears)
     for place, layer in zip(quantized, layers, strict=True):
         setattr(place.parent, place.attribute, layer)
+
+
+def _multiply_gates_once(parts: Sequence[nn.Module]) -> None:
+    """Put a GatedMLP in the place of every MLP whose first two layers were merged."""
+    for parent in [module for part in parts for module in part.modules()]:
+        for name, child in [*parent.named_children()]:
+            if isinstance(getattr(child, "gate_proj", None), MergedPart) and isinstance(child.up_proj, MergedPart):
+                setattr(parent, name, GatedMLP(child))
 
 
 def _join_weights(weights: Sequence[QuantizedWeight]) -> QuantizedWeight:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from omniqa.runtime.int8 import Int8Linear, is_supported, quantize_weight
-from omniqa.runtime.merged import MergedPart, gated_mlp, project
+from omniqa.runtime.merged import GatedMLP, MergedPart, project
 from omniqa.runtime.quantize import Scaled, quantize
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch has no FBGEMM")
@@ -71,8 +71,8 @@ def test_weights_that_are_dequantised_for_each_product_are_not_merged():
 
 
 def test_a_gated_mlp_gives_what_its_own_forward_gives():
-    mlp = MLP().requires_grad_(False)
-    x = torch.randn(9, WIDTH)
-    assert torch.equal(gated_mlp(mlp, x), mlp(x))
-    quantize([mlp])
-    assert torch.equal(gated_mlp(mlp, x), mlp(x))
+    layer = nn.ModuleDict({"mlp": MLP()}).requires_grad_(False)
+    mlp, x = layer["mlp"], torch.randn(9, WIDTH)
+    quantize([layer])
+    assert isinstance(layer["mlp"], GatedMLP)
+    assert torch.equal(layer["mlp"](x), mlp(x))  # whose layers are the same quantised ones

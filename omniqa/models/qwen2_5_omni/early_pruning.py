@@ -19,7 +19,6 @@ from torch import Tensor
 
 from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE
 from omniqa.pruning.vision_rule import VisionRule
-from omniqa.runtime.merged import gated_mlp
 
 if TYPE_CHECKING:
     from omniqa.models.qwen2_5_omni.vision import GridTables, VisionEncoder
@@ -208,7 +207,7 @@ class _Batch:
         lengths = self._encoder.window_lengths(index, self._tables)
         seen = self._encoder.attention.windows(queries, keys[source], values[source], lengths)
         x = x + block.attn.proj(seen.flatten(2).flatten(0, 1)[queried])
-        return x + gated_mlp(block.mlp, block.norm2(x))
+        return x + block.mlp(block.norm2(x))
 
 
 def own_ids(tokens: Tensor, carried: int) -> Tensor:

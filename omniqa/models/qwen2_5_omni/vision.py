@@ -16,7 +16,6 @@ from torch import Tensor
 from omniqa.models.qwen2_5_omni.preprocessor import IMAGE_MEAN, IMAGE_STD
 from omniqa.models.qwen2_5_omni.windows import CELL, FRAMES, MERGE, PATCH, WindowOrder, window_order
 from omniqa.runtime.attention import Attention, rotate
-from omniqa.runtime.merged import gated_mlp
 from omniqa.runtime.upload import upload
 
 BATCH_PATCHES = 8192
@@ -127,7 +126,7 @@ class VisionEncoder:
             q, k, v = self.project(block.attn, block.norm1(x), tables.rotary)
             attended = self.attention.windows(q, k, v, self.window_lengths(index, tables))
             x = x + block.attn.proj(attended.flatten(2))
-            x = x + gated_mlp(block.mlp, block.norm2(x))
+            x = x + block.mlp(block.norm2(x))
         return x
 
     def window_lengths(self, index: int, tables: GridTables) -> tuple[int, ...]:
