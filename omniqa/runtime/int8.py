@@ -44,15 +44,20 @@ class QuantizedWeight:
 
 def quantize_weight(weight: Tensor) -> QuantizedWeight | None:
     """A weight (out, in) in 8 bits; None if that changes it by more than WEIGHT_ERROR, or it is not finite."""
-    wide = weight.detach().float()
-    largest = wide.abs().amax(1)
+    blocks = weight.detach().split(max(1, _BLOCK // weight.shape[1]))
+    values, scales, changes = map(torch.cat, zip(*map(_quantize_outputs, blocks), strict=True))
+    return QuantizedWeight(values, scales) if bool(changes.mean() <= WEIGHT_ERROR) else None
+
+
+def _quantize_outputs(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Values and scales of some outputs' weights, and by which share each is changed, (out,)."""
+    upcasted = weight.float()
+    largest = upcasted.abs().amax(1)
     scales = torch.where(largest > 0, largest / _WEIGHT_STEPS, 1.0)
-    steps = (wide / scales[:, None]).round_()
-    changed = torch.addcmul(wide, steps, scales[:, None], value=-1).abs_().sum(1)
-    others = wide.abs().sum(1) - largest + _EXACT * largest  # an output of one entry alone is exact
-    if not bool((changed / others.clamp(min=torch.finfo(torch.float32).tiny)).mean() <= WEIGHT_ERROR):
-        return None
-    return QuantizedWeight(steps.to(torch.int8), scales)
+    steps = (upcasted / scales[:, None]).round_()
+    changed = torch.addcmul(upcasted, steps, scales[:, None], value=-1).abs_().sum(1)
+    others = upcasted.abs().sum(1) - largest + _EXACT * largest  # an output of one entry alone is exact
+    return steps.to(torch.int8), scales, changed / others.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def is_supported() -> bool:

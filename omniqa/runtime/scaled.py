@@ -16,12 +16,12 @@ _FP8_LARGEST = torch.finfo(FP8).max
 
 def quantize_fp8(weight: Tensor) -> QuantizedWeight | None:
     """A weight (out, in) as float8_e4m3fn; None if it is not finite."""
-    wide = weight.detach().float()
-    largest = wide.abs().amax(1)
+    upcasted = weight.detach().float()
+    largest = upcasted.abs().amax(1)
     if not bool(largest.isfinite().all()):
         return None
     scales = torch.where(largest > 0, largest / _FP8_LARGEST, 1.0)
-    return QuantizedWeight((wide / scales[:, None]).clamp_(-_FP8_LARGEST, _FP8_LARGEST).to(FP8), scales)
+    return QuantizedWeight((upcasted / scales[:, None]).clamp_(-_FP8_LARGEST, _FP8_LARGEST).to(FP8), scales)
 
 
 class ScaledLinear(DequantizedLinear):

@@ -193,8 +193,9 @@ def load_thinker(
         head = nn.ModuleDict({"lm_head": module.lm_head})
         places = zip(decoder.layers, layer_devices, strict=False)
         elsewhere = {inner: place for layer, place in places for inner in layer.modules()}
-        everything = [decoder.layers, visual, audio_tower, head]
-        quantize(everything if scheme.everywhere else everything[:1], store, scheme, device, elsewhere)
+        # The head first: while its large weight is quantised it stands in memory several times.
+        parts = [head, decoder.layers, visual, audio_tower] if scheme.everywhere else [decoder.layers]
+        quantize(parts, store, scheme, device, elsewhere)
         module.lm_head = head["lm_head"]
         if isinstance(module.lm_head, Int8Linear):
             module.lm_head.finer = True  # one row goes through it at a time, so it costs nothing
