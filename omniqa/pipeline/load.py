@@ -51,7 +51,7 @@ def load(
         cache_bytes: how many bytes of them at most.
         reuse_static: 0 to 255, see `OmniQA`.
         quantize: "int8", "fp8" or "nf4": 8 or 4 bits for each weight of the decoder's layers, with int8 on a CPU of the
-            encoders', too (docs/models.md); None keeps them as floats of `dtype`.
+            encoders and `lm_head`, too (docs/models.md); None keeps them as floats of `dtype`.
         weights_cache: a folder where quantised weights are kept for other runs; None is the platform's.
         offload: "encoders" keeps both encoders in the machine's memory, and on the GPU while a clip is encoded only.
         on_step: gets the name of each step that takes long, as it begins: looking up, downloading, loading.
