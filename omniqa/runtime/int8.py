@@ -26,6 +26,7 @@ LEAST_STEPS = 1.0  # by the mean of a row's entries, its largest left out; round
 _WEIGHT_STEPS = 127
 _EXACT = 1e-3
 _BLOCK = 2**20  # entries that are scaled, multiplied and rounded together, so that they stay in the CPU's cache
+_LARGE = 2**25  # entries that are quantised together; many small blocks would leave holes in the process's memory
 _ENGINE = "fbgemm"
 
 
@@ -44,7 +45,7 @@ class QuantizedWeight:
 
 def quantize_weight(weight: Tensor) -> QuantizedWeight | None:
     """A weight (out, in) in 8 bits; None if that changes it by more than WEIGHT_ERROR, or it is not finite."""
-    blocks = weight.detach().split(max(1, _BLOCK // weight.shape[1]))
+    blocks = weight.detach().split(max(1, _LARGE // weight.shape[1]))
     values, scales, changes = map(torch.cat, zip(*map(_quantize_outputs, blocks), strict=True))
     return QuantizedWeight(values, scales) if bool(changes.mean() <= WEIGHT_ERROR) else None
 

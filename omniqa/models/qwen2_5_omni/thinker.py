@@ -191,6 +191,7 @@ def load_thinker(
     visual, audio_tower = (inner.visual, inner.audio_tower) if inner else (module.visual, module.audio_tower)
     if scheme is not None:
         head = nn.ModuleDict({"lm_head": module.lm_head})
+        module.lm_head = None  # so that its float weight can leave memory
         places = zip(decoder.layers, layer_devices, strict=False)
         elsewhere = {inner: place for layer, place in places for inner in layer.modules()}
         # The head first: while its large weight is quantised it stands in memory several times.
