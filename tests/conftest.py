@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 import pytest
+from hypothesis import settings
 
 from tests.browser import browser as browser
 
@@ -24,6 +25,10 @@ for _name in ("COLUMNS", "LINES"):
 # Two threads that wait for each other spin where other tests run beside: ten times the CPU time for work this small.
 # This process and those that tests start have one.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# How long an example takes depends on what else the machine does, and no test may.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 if find_spec("torch"):
     import torch

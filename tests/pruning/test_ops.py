@@ -123,7 +123,7 @@ def as_mask(droppable):
     return None if droppable is None else torch.tensor(droppable)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(layers())
 def test_tds_with_ties(layer):
     scores, chunk, k, max_chunk, droppable = layer
@@ -131,7 +131,7 @@ def test_tds_with_ties(layer):
     assert kept.tolist() == reference.drop_by_tds(scores, chunk, k, max_chunk, 0.25, droppable)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(layers())
 def test_lowest_scores_with_ties(layer):
     scores, _, k, _, droppable = layer

@@ -148,14 +148,14 @@ def test_t_mid_and_l_div_override_either_schedule():
 # --- the exact schedule ---
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(clips(), DEPTHS, RETENTIONS, st.sampled_from(["sigmoid", "exp"]), st.booleans())
 def test_any_retention_is_reached_on_any_clip(clip, layers, R, curve, layer_level):
     plan = solve_omnidrop(clip, layers, R, ScheduleOptions(curve=curve, plp=layer_level))
     assert off_target(plan, R) <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(clips(both=True), DEPTHS, RETENTIONS, st.sampled_from(["sigmoid", "exp"]))
 def test_any_retention_is_reached_where_audio_guides(clip, layers, R, curve):
     plan = solve_omnidrop(clip, layers, R, ScheduleOptions(curve=curve, guidance="audio"))
@@ -164,7 +164,7 @@ def test_any_retention_is_reached_where_audio_guides(clip, layers, R, curve):
     assert 1 <= audio <= plan.kept[-1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(clips(), st.integers(4, 400), st.floats(1e-4, 0.05))
 def test_even_a_retention_below_five_percent_is_reached(clip, layers, R):
     plan = solve_omnidrop(clip, layers, R)
@@ -172,7 +172,7 @@ def test_even_a_retention_below_five_percent_is_reached(clip, layers, R):
     assert plan.kept[-1] >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     clips(smallest=1, largest=400, both=True),
     st.integers(4, 40),
@@ -191,7 +191,7 @@ def test_the_counts_are_those_of_the_slow_reading(clip, layers, R, curve, layer_
     assert {name: getattr(plan, name) for name in slow} == slow
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(clips(), DEPTHS, RETENTIONS)
 def test_a_plan_agrees_with_itself(clip, layers, R):
     plan = solve_omnidrop(clip, layers, R)
