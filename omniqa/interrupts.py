@@ -1,11 +1,85 @@
-"""That work which ends early leaves nothing behind: Ctrl-C held back for a moment, errors that hold nothing open."""
+"""That work which ends early ends whole: no Ctrl-C is lost or comes halfway, and errors hold nothing open."""
 
+import _thread
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_SOON_S = 0.01  # once Python has left the hook
+
+
+def _own_handler() -> Callable[[int, FrameType | None], object] | None:
+    """What Python runs at Ctrl-C; None in threads other than the main one, which alone is interrupted."""
+    handler = signal.getsignal(signal.SIGINT)
+    return handler if callable(handler) and threading.current_thread() is threading.main_thread() else None
+
+
+@contextmanager
+def no_interrupt_lost() -> Iterator[None]:
+    """Let every Ctrl-C in the block leave it as KeyboardInterrupt, whoever drops or replaces that one on its way.
+
+    Python drops what is raised while it frees an object, such as in a finaliser: there it is raised once more. C code
+    may raise an error of its own in its place: that is told apart by the signal, which was noted. A part that handles
+    KeyboardInterrupt and goes on needs a block of its own. Outside the main thread this does nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed in the block.
+    """
+    handler = _own_handler()
+    if handler is None:
+        yield
+        return
+    presses = _Presses()
+    presses.watch()
+    try:
+        yield
+    except Exception as error:
+        if presses.count:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        presses.leave(handler)
+    if presses.count:
+        raise KeyboardInterrupt
+
+
+class _Presses:
+    """Every Ctrl-C from `watch` to `leave`, raised until it goes through."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._raises = True
+        self._other = sys.unraisablehook
+        self._again: list[threading.Timer] = []
+
+    def watch(self) -> None:
+        sys.unraisablehook = self._raise_again
+        signal.signal(signal.SIGINT, self._note)
+
+    def leave(self, handler: Callable[[int, FrameType | None], object]) -> None:
+        self._raises = False
+        for timer in self._again:
+            timer.cancel()
+            timer.join()
+        sys.unraisablehook = self._other
+        signal.signal(signal.SIGINT, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self._raises:
+            raise KeyboardInterrupt
+
+    def _raise_again(self, dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            self._other(dropped)
+            return
+        # Soon, not here: what is raised here is dropped, too.
+        self._again.append(threading.Timer(_SOON_S, _thread.interrupt_main))
+        self._again[-1].start()
 
 
 @contextmanager
@@ -14,8 +88,8 @@ def interrupts_held() -> Iterator[None]:
 
     Python interrupts the main thread alone; in others this does nothing.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    handler = _own_handler()
+    if handler is None:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
@@ -38,8 +112,8 @@ def interrupts_between_steps() -> Iterator[Callable[[], None]]:
         A function for the block to call between its steps. It raises KeyboardInterrupt once Ctrl-C has been pressed. A
         second Ctrl-C does not wait for it.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    handler = _own_handler()
+    if handler is None:
         yield lambda: None
         return
     pressed: list[int] = []

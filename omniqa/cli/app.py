@@ -24,6 +24,7 @@ from omniqa.cli.nano import app as nano
 from omniqa.cli.plan import plan
 from omniqa.cli.serve import serve
 from omniqa.errors import ModelError, OmniqaError, OutOfMemoryError, UsageError, first_line
+from omniqa.interrupts import no_interrupt_lost
 from omniqa.memory import MORE_MEMORY, memory_errors
 
 app = typer.Typer(
@@ -111,7 +112,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    with memory_errors():
+    with no_interrupt_lost(), memory_errors():
         code = app(arguments, prog_name="omniqa", standalone_mode=False)
     sys.stdout.flush()
     if code == INTERRUPTED:

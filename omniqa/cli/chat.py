@@ -1,6 +1,6 @@
 """`omniqa chat`: a conversation about one video."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +12,7 @@ from omniqa.cli.console import console
 from omniqa.cli.line_editor import LineEditor, is_interactive, stdin_lines
 from omniqa.cli.loading import check_clip, fitting, load_model, video_file
 from omniqa.errors import SOME_FAILED, UsageError
+from omniqa.interrupts import no_interrupt_lost
 
 if TYPE_CHECKING:
     from omniqa.pipeline.conversation import Conversation
@@ -68,13 +69,11 @@ def chat(
 def _talk(session: ChatSession, editor: LineEditor) -> None:
     """Handle lines until the user ends them. Ctrl-C ends what is at hand alone: a line, or an answer."""
     while not session.ended:
-        try:
+        with suppress(KeyboardInterrupt), no_interrupt_lost():
             line = editor.read()
             if line is None:
                 return
             session.handle(line)
-        except KeyboardInterrupt:
-            continue
 
 
 def _names() -> list[str]:
