@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from warnings import simplefilter
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 import omniqa
 from omniqa.cli.doctor import CHECKS, CLIP
-from omniqa.runtime.int8 import Int8Linear, activation_steps, quantize_weight
+from omniqa.runtime.int8 import Int8Linear, quantize_weight
+from omniqa.runtime.int8_kernels import Fbgemm, Kernel, OneDnn, activation_steps
 
 SHAPES = ((2048, 11008), (1280, 3420))  # in, out: the 3B's decoder and vision encoder
 ROWS = (1, 300, 1152)
@@ -121,11 +123,11 @@ def as_bitsandbytes(weight: Tensor) -> Product:
     return multiply
 
 
-def as_omniqa(weight: Tensor) -> Int8Linear:
+def as_omniqa(weight: Tensor, kernel: type[Kernel] = Fbgemm) -> Int8Linear:
     stored = quantize_weight(weight)
     if stored is None:
         raise ValueError("omniqa keeps this weight in float")
-    return Int8Linear(stored)
+    return Int8Linear(stored, kernel=kernel)
 
 
 def as_finer(weight: Tensor) -> Product:
@@ -148,6 +150,7 @@ WAYS: dict[str, Callable[[Tensor], Product]] = {
     "torchao, dynamic int8": as_torchao,
     "bitsandbytes, int8": as_bitsandbytes,
     "omniqa: FBGEMM by row": as_omniqa,
+    "omniqa: oneDNN by row": partial(as_omniqa, kernel=OneDnn),
     "omniqa: lm_head": as_finer,
 }
 

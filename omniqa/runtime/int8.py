@@ -1,4 +1,4 @@
-"""Linear layers whose products are of 8-bit integers, on a CPU: FBGEMM's kernel, as torch has it.
+"""Linear layers whose products are of 8-bit integers, on a CPU, by the kernels that torch has.
 
 A weight is one signed byte an entry, with a scale for each output. A row of activations is scaled by its own largest
 entry, so its result does not depend on the rows beside it: batches, pruning and caches change nothing.
@@ -11,23 +11,22 @@ Two bounds on the error, both measured when they are applied and not assumed:
   `LEAST_STEPS` on average, what rounding takes from the row is multiplied, too, in steps of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor, nn
+
+from omniqa.runtime.int8_kernels import WEIGHT_STEPS, Fbgemm, Kernel, activation_steps
 
 KERNEL = "int8-fbgemm"
 VERSION = 1  # counts up whenever the same weight would be quantised otherwise
 WEIGHT_ERROR = 0.03  # normal numbers have 0.01
 LEAST_STEPS = 1.0  # by the mean of a row's entries, its largest left out; rounding takes 0.29 of each
-_WEIGHT_STEPS = 127
 _EXACT = 1e-3
 _BLOCK = 2**20  # entries that are scaled, multiplied and rounded together, so that they stay in the CPU's cache
 _LARGE = 2**25  # entries that are quantised together; many small blocks would leave holes in the process's memory
-_ENGINE = "fbgemm"
 
 
 @dataclass(frozen=True)
@@ -54,28 +53,11 @@ def _quantize_outputs(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Values and scales of some outputs' weights, and by which share each is changed, (out,)."""
     upcasted = weight.float()
     largest = upcasted.abs().amax(1)
-    scales = torch.where(largest > 0, largest / _WEIGHT_STEPS, 1.0)
+    scales = torch.where(largest > 0, largest / WEIGHT_STEPS, 1.0)
     steps = (upcasted / scales[:, None]).round_()
     changed = torch.addcmul(upcasted, steps, scales[:, None], value=-1).abs_().sum(1)
     others = upcasted.abs().sum(1) - largest + _EXACT * largest  # an output of one entry alone is exact
     return steps.to(torch.int8), scales, changed / others.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def is_supported() -> bool:
-    """Whether this torch has the kernel for this machine."""
-    return _ENGINE in torch.backends.quantized.supported_engines
-
-
-@cache
-def activation_steps() -> int:
-    """How many steps a row's activations have on either side of 0: 127, or 63 if this CPU's kernel overflows.
-
-    AVX2 adds two products in 16 bits. Activations of 7 bits always fit there; the instructions that came later
-    (VNNI) add in 32 bits. The kernel is asked, not the list of the CPU's features.
-    """
-    full = _WEIGHT_STEPS
-    product = _multiply(torch.full((1, 64), float(full)), _pack(torch.full((32, 64), full, dtype=torch.int8)), full)
-    return full if bool((product == 64 * full * full).all()) else full // 2
 
 
 class Int8Linear(nn.Module):
@@ -86,7 +68,9 @@ class Int8Linear(nn.Module):
             rows take no longer than one: the weight has to be read.
     """
 
-    def __init__(self, weight: QuantizedWeight, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: QuantizedWeight, bias: Tensor | None = None, kernel: Callable[[Tensor], Kernel] = Fbgemm
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.values.shape
         # What the state holds tells models apart: of weights their scales, and how they are multiplied.
@@ -96,7 +80,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         self.register_buffer("kernel", torch.tensor([VERSION, activation_steps()]))
         self.finer = False
-        self._packed = _pack(weight.values)
+        self._weight = kernel(weight.values)
         self._steps = activation_steps()
         self._least_sum = self._steps + LEAST_STEPS * (self.in_features - 1)
 
@@ -119,11 +103,11 @@ class Int8Linear(nn.Module):
         if self.finer or bool(peaked.any()):  # what rounding takes from these rows is too much
             finer = torch.arange(len(rows)) if self.finer else peaked.nonzero()[:, 0]
             rest, rest_step, _ = self._scale(scaled[finer] - scaled[finer].round())
-            products = _multiply(torch.cat([scaled, rest]), self._packed, self._steps)
+            products = self._weight.multiply(torch.cat([scaled, rest]), self._steps)
             out = products[: len(rows)]
             out.index_add_(0, finer, products[len(rows) :].mul_(rest_step))
         else:
-            out = _multiply(scaled, self._packed, self._steps)
+            out = self._weight.multiply(scaled, self._steps)
         out.mul_(step).mul_(self.scales)
         if self.bias is not None:
             out += self.bias
@@ -138,23 +122,3 @@ class Int8Linear(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "Int8Linear":
         """What moves or converts a module leaves this one alone: the kernel wants it as it is."""
         return self
-
-
-def _pack(values: Tensor) -> torch.ScriptObject:
-    """A weight as the kernel keeps it. Scales stay outside, where they are exact."""
-    with catch_warnings():
-        # torch plans to replace these tensors by plain ones; the kernel takes no plain ones yet.
-        filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-        weight = torch._make_per_tensor_quantized_tensor(values.contiguous(), 1.0, 0)
-        before = torch.backends.quantized.engine
-        torch.backends.quantized.engine = _ENGINE
-        try:
-            return torch.ops.quantized.linear_prepack(weight, None)
-        finally:
-            torch.backends.quantized.engine = before
-
-
-def _multiply(rows: Tensor, packed: torch.ScriptObject, steps: int) -> Tensor:
-    """(N, out) float32: rows (N, in), within ±steps, rounded to whole numbers, times a packed weight."""
-    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-    return multiply(rows, 1.0, steps + 1, packed)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from omniqa.runtime.int8 import Int8Linear, is_supported, quantize_weight
+from omniqa.runtime.int8 import Int8Linear, quantize_weight
+from omniqa.runtime.int8_kernels import is_supported
 
 _CPU = torch.device("cpu")
 _SIZES = {"cpu": (1536, 2048), "cuda": (8192, 8192)}  # rows and width: enough to keep the device busy

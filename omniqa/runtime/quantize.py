@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from omniqa.errors import ModelError
 from omniqa.runtime import nf4
 from omniqa.runtime.int8 import KERNEL, VERSION, Int8Linear, QuantizedWeight, quantize_weight
+from omniqa.runtime.int8_kernels import Fbgemm, kernel_for_many_rows
 from omniqa.runtime.merged import GatedMLP, MergedPart, split
 from omniqa.runtime.scaled import ScaledLinear, quantize_fp8
 
@@ -58,8 +59,8 @@ class Scheme(Protocol):
     def quantize(self, weight: Tensor) -> QuantizedWeight | None:
         """The weight; None if it has to stay float."""
 
-    def layer(self, weight: QuantizedWeight, linear: nn.Linear) -> nn.Module:
-        """What stands in the place of `linear`."""
+    def layer(self, weight: QuantizedWeight, linear: nn.Linear, many_rows: bool) -> nn.Module:
+        """What stands in the place of `linear`. many_rows: it is never asked for a few rows alone."""
 
 
 class Int8Products:
@@ -75,8 +76,8 @@ class Int8Products:
     def quantize(self, weight: Tensor) -> QuantizedWeight | None:  # noqa: D102
         return quantize_weight(weight)
 
-    def layer(self, weight: QuantizedWeight, linear: nn.Linear) -> nn.Module:  # noqa: D102
-        return Int8Linear(weight, linear.bias)
+    def layer(self, weight: QuantizedWeight, linear: nn.Linear, many_rows: bool) -> nn.Module:  # noqa: D102
+        return Int8Linear(weight, linear.bias, kernel_for_many_rows() if many_rows else Fbgemm)
 
 
 class Scaled(Int8Products):
@@ -92,7 +93,7 @@ class Scaled(Int8Products):
     def quantize(self, weight: Tensor) -> QuantizedWeight | None:  # noqa: D102
         return quantize_fp8(weight) if self._is_fp8 else quantize_weight(weight)
 
-    def layer(self, weight: QuantizedWeight, linear: nn.Linear) -> nn.Module:  # noqa: D102
+    def layer(self, weight: QuantizedWeight, linear: nn.Linear, many_rows: bool) -> nn.Module:  # noqa: D102
         return ScaledLinear(weight, linear.bias)
 
 
@@ -109,7 +110,7 @@ class Nf4:
     def quantize(self, weight: Tensor) -> QuantizedWeight | None:  # noqa: D102
         return nf4.quantize_nf4(weight)
 
-    def layer(self, weight: QuantizedWeight, linear: nn.Linear) -> nn.Module:  # noqa: D102
+    def layer(self, weight: QuantizedWeight, linear: nn.Linear, many_rows: bool) -> nn.Module:  # noqa: D102
         return nf4.Nf4Linear(weight, (linear.out_features, linear.in_features), linear.bias)
 
 
@@ -138,6 +139,7 @@ def quantize(
     scheme: Scheme = INT8,
     device: torch.device = _CPU,
     elsewhere: Mapping[nn.Module, torch.device] = MappingProxyType({}),
+    many_rows: Sequence[nn.Module] = (),
 ) -> None:
     """Quantise the linear layers inside `parts`, but for those that the scheme leaves out.
 
@@ -147,9 +149,10 @@ def quantize(
         scheme: what they become.
         device: where this is done, and where the new layers are.
         elsewhere: linear layers of which this is another device.
+        many_rows: those of `parts` that are never asked for a few rows alone, as encoders.
     """
-    places = dict(_linears(parts))
-    shapes = {name: (linear.out_features, linear.in_features) for name, (_, _, linear) in places.items()}
+    places = dict(_linears(parts, many_rows))
+    shapes = {name: (linear.out_features, linear.in_features) for name, (_, _, linear, _) in places.items()}
     key = store.key(parts) if store else ""
     stored = store.find(key, shapes) if store else None
     with store.adding(key, shapes) if store and stored is None else nullcontext(_forget) as add:
@@ -166,11 +169,12 @@ def quantize(
 
 
 class _Place(NamedTuple):
-    """A linear layer, and the attribute of `parent` that it is."""
+    """A linear layer, the attribute of `parent` that it is, and whether it always takes many rows."""
 
     parent: nn.Module
     attribute: str
     linear: nn.Linear
+    many_rows: bool
 
     @property
     def same_input(self) -> tuple[int, object]:
@@ -179,24 +183,25 @@ class _Place(NamedTuple):
         return id(self.parent), group
 
 
-def _linears(parts: Sequence[nn.Module]) -> Iterator[tuple[str, _Place]]:
+def _linears(parts: Sequence[nn.Module], many_rows: Sequence[nn.Module]) -> Iterator[tuple[str, _Place]]:
     """Names and places of all linear layers inside `parts`, the first one's first."""
     for number, part in enumerate(parts):
         for path, parent in part.named_modules():
             for attribute, child in parent.named_children():
                 if type(child) is nn.Linear:
-                    yield ".".join(filter(None, (str(number), path, attribute))), _Place(parent, attribute, child)
+                    name = ".".join(filter(None, (str(number), path, attribute)))
+                    yield name, _Place(parent, attribute, child, part in many_rows)
 
 
 def _replace(weights: Mapping[_Place, QuantizedWeight | None], scheme: Scheme) -> None:
     """Put quantised layers in the places of some that take the same input, and leave those that stay float."""
     quantized = {place: weight for place, weight in weights.items() if weight is not None}
-    linears = [place.linear for place in quantized]
+    linears, many_rows = [place.linear for place in quantized], any(place.many_rows for place in quantized)
     if scheme.merges and len(quantized) > 1:
-        whole = scheme.layer(_join_weights([*quantized.values()]), _join_biases(linears))
+        whole = scheme.layer(_join_weights([*quantized.values()]), _join_biases(linears), many_rows)
         layers: Iterable[nn.Module] = split(whole, [linear.out_features for linear in linears])
     else:
-        layers = map(scheme.layer, quantized.values(), linears)
+        layers = (scheme.layer(weight, place.linear, many_rows) for place, weight in quantized.items())
     for place, layer in zip(quantized, layers, strict=True):
         setattr(place.parent, place.attribute, layer)
 

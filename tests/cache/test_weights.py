@@ -10,7 +10,8 @@ from torch import nn
 from omniqa.cache import weights
 from omniqa.cache.weights import WeightsCache
 from omniqa.cache.weights_file import SUFFIX, about, weights_folder
-from omniqa.runtime.int8 import Int8Linear, is_supported
+from omniqa.runtime.int8 import Int8Linear
+from omniqa.runtime.int8_kernels import is_supported
 from omniqa.runtime.quantize import quantize
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch has no FBGEMM")

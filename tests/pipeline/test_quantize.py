@@ -13,7 +13,8 @@ import omniqa
 from omniqa.cli.doctor import CHECKS, CLIP
 from omniqa.errors import ModelError, UsageError
 from omniqa.pruning import registry
-from omniqa.runtime.int8 import Int8Linear, is_supported
+from omniqa.runtime.int8 import Int8Linear
+from omniqa.runtime.int8_kernels import OneDnn, is_supported
 from omniqa.runtime.nf4 import Nf4Linear
 from omniqa.runtime.scaled import ScaledLinear
 from omniqa.runtime.upcast import UpcastLinear
@@ -78,6 +79,24 @@ def test_float_weights_leave_memory_once_they_are_quantised(checkpoint, tmp_path
     quantized = sum(isinstance(module, Int8Linear) for module in qa.model.module.modules())
     assert 0 < maps.count(str(folder)) <= len(qa.model.checkpoint.tensors) - quantized
     assert str(weights) not in maps  # the kernel has its own copy
+
+
+@pytest.mark.parametrize("nano", ["float32"], indirect=True)
+def test_encoders_give_the_same_by_either_kernel_and_the_decoder_keeps_its_own(nano, folders, monkeypatch):
+    packed = []
+
+    class Counted(OneDnn):
+        def __init__(self, values):
+            super().__init__(values)
+            packed.append(self)
+
+    monkeypatch.setattr("omniqa.runtime.quantize.kernel_for_many_rows", lambda: Counted)
+    other = omniqa.load("nano", device="cpu", dtype="float32", quantize="int8", weights_cache=folders[1])
+    encoders = [*other.model.visual.modules(), *other.model.audio_tower.modules()]
+    assert len(packed) == sum(isinstance(module, Int8Linear) for module in encoders) > 0
+    found, usual = other.encode(CLIP), nano.encode(CLIP)
+    assert torch.equal(found.video, usual.video)
+    assert torch.equal(found.audio.embeddings, usual.audio.embeddings)
 
 
 def test_what_stays_in_float_has_the_dtype_that_was_asked_for(nano):

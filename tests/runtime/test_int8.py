@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from omniqa.runtime.int8 import WEIGHT_ERROR, Int8Linear, is_supported, quantize_weight
+from omniqa.runtime import int8_kernels
+from omniqa.runtime.int8 import LEAST_STEPS, WEIGHT_ERROR, Int8Linear, quantize_weight
+from omniqa.runtime.int8_kernels import Fbgemm, OneDnn, activation_steps, is_supported, kernel_for_many_rows
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch has no FBGEMM")
 SHAPES = [(64, 96), (200, 7), (5, 300), (1, 1), (320, 320)]  # out, in
@@ -64,9 +66,11 @@ def test_rows_whose_size_differs_by_much_are_all_near_float32():
     assert off(quantized(layer)(x), layer(x)).max() < 0.04
 
 
-@pytest.mark.parametrize(("peak", "bound"), [(10.0, 0.07), (1e2, 0.03), (1e3, 0.03), (1e4, 0.03)])
+@pytest.mark.parametrize("peak", [10.0, 50.0, 1e2, 1e3, 1e4])
 @pytest.mark.parametrize("width", [40, 1024])
-def test_a_large_entry_does_not_drown_the_others(peak, bound, width):
+def test_a_large_entry_does_not_drown_the_others(peak, width):
+    normal = (2 / torch.pi) ** 0.5 * activation_steps() / peak  # steps of the others, on average
+    bound = 0.03 if normal < 0.8 * LEAST_STEPS else 0.01 + 1.3 * 0.29 / normal
     layer = linear(256, width, bias=False)
     layer.weight[:, 5] = 0  # so that all of the output comes from the small ones
     x = torch.randn(20, width)
@@ -142,3 +146,46 @@ def test_the_same_weight_is_quantised_the_same_in_float32_and_bfloat16():
     one, other = quantize_weight(weight), quantize_weight(weight.float())
     assert torch.equal(one.values, other.values)
     assert torch.equal(one.scales, other.scales)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_kernels_give_the_same_to_the_last_bit(shape):
+    layer = linear(*shape)
+    x = torch.randn(70, shape[1])
+    x[3] *= 1e5
+    x[5, 0] = 1e4
+    usual, other = (Int8Linear(quantize_weight(layer.weight), layer.bias, kernel)(x) for kernel in (Fbgemm, OneDnn))
+    assert torch.equal(usual, other)
+
+
+def test_the_kernels_round_as_each_other():
+    values = torch.eye(64, dtype=torch.int8)
+    rows = torch.linspace(-activation_steps(), activation_steps(), 64 * 33).view(33, 64)
+    halves = rows.round().clamp(-activation_steps() + 1, activation_steps() - 1) + 0.5
+    for each in (rows, halves, halves.nextafter(torch.tensor(-1e9)), rows[:0]):
+        usual, other = (kernel(values).multiply(each, activation_steps()) for kernel in (Fbgemm, OneDnn))
+        assert torch.equal(usual, other)
+        torch.testing.assert_close(usual, each, rtol=0, atol=0.5 + 1e-4)
+
+
+@pytest.fixture
+def asked_anew():
+    kernel_for_many_rows.cache_clear()
+    yield
+    kernel_for_many_rows.cache_clear()
+
+
+@pytest.mark.parametrize(("wrong_by", "seconds", "taken"), [(0, 0.5, OneDnn), (0, 0.9, Fbgemm), (1, 0.1, Fbgemm)])
+def test_the_other_kernel_is_taken_if_it_is_right_and_clearly_faster(asked_anew, monkeypatch, wrong_by, seconds, taken):
+    def asked(kernel, rows, steps):
+        is_other = isinstance(kernel, OneDnn)
+        return Fbgemm.multiply(usual, rows, steps) + wrong_by * is_other, seconds if is_other else 1.0
+
+    usual = Fbgemm(torch.ones(4, 1280, dtype=torch.int8))
+    monkeypatch.setattr(int8_kernels, "_asked", asked)
+    assert kernel_for_many_rows() is taken
+
+
+def test_a_torch_without_the_other_kernel_goes_on_with_the_usual_one(asked_anew, monkeypatch):
+    monkeypatch.setattr(int8_kernels.torch.ops, "onednn", object())
+    assert kernel_for_many_rows() is Fbgemm

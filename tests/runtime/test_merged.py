@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from omniqa.runtime.int8 import Int8Linear, is_supported, quantize_weight
+from omniqa.runtime.int8 import Int8Linear, quantize_weight
+from omniqa.runtime.int8_kernels import is_supported
 from omniqa.runtime.merged import GatedMLP, MergedPart, project
 from omniqa.runtime.quantize import Scaled, quantize
 

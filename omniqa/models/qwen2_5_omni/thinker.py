@@ -196,7 +196,7 @@ def load_thinker(
         elsewhere = {inner: place for layer, place in places for inner in layer.modules()}
         # The head first: while its large weight is quantised it stands in memory several times.
         parts = [head, decoder.layers, visual, audio_tower] if scheme.everywhere else [decoder.layers]
-        quantize(parts, store, scheme, device, elsewhere)
+        quantize(parts, store, scheme, device, elsewhere, many_rows=[visual, audio_tower])
         module.lm_head = head["lm_head"]
         if isinstance(module.lm_head, Int8Linear):
             module.lm_head.finer = True  # one row goes through it at a time, so it costs nothing
