@@ -89,7 +89,7 @@ class Table:
         table = self._that_fits(width)
         if table is None:
             for row in self.rows:
-                console.print(self._block(row, width), crop=False, no_wrap=True, overflow="ignore")
+                console.print(self._block(row, console, width), crop=False, no_wrap=True, overflow="ignore")
             return
         console.print(table._grid(width), crop=False)
         console.print()
@@ -132,15 +132,19 @@ class Table:
             grid.add_row(*row)
         return grid
 
-    def _block(self, row: Sequence[str], width: int) -> str:
+    def _block(self, row: Sequence[str], console: "Console", width: int) -> str:
         """A row as lines of its own, each with its header."""
-        import textwrap
+        from rich.cells import cell_len, set_cell_size
+        from rich.text import Text
 
-        titles = max(len(column.title) for column in self.columns)
+        titles = max(cell_len(column.title) for column in self.columns)
         lines = []
         for column, cell in zip(self.columns, row, strict=True):
             room = max(_TEXT_WIDTH, width - titles - _GAP)
-            pieces = textwrap.wrap(cell, room) if column.kind == "text" else [cell]
-            for index, piece in enumerate(pieces or [""]):
-                lines.append(f"{column.title if index == 0 else '':{titles}}{' ' * _GAP}{piece}".rstrip())
+            pieces = [Text(cell)]
+            if column.kind == "text":  # by terminal cells, of which a wide character takes two
+                pieces = [*pieces[0].wrap(console, room, overflow="fold")] or pieces
+            for index, piece in enumerate(pieces):
+                title = set_cell_size(column.title if index == 0 else "", titles)
+                lines.append(f"{title}{' ' * _GAP}{piece}".rstrip())
         return "\n".join([*lines, ""])

@@ -88,6 +88,8 @@ NUMBERS = st.floats(0, 1e6, allow_nan=False).map(lambda value: f"{value:.4f}")
 )
 @example([("00000000000", "0.0000", "0.0000", "000000000000", "0.0000")], 20)
 @example([("a", "0.0000", "0.0000", "a", "1000000.0000")], 20)
+@example([("00000000000", "0.0000", "0.0000", "0000000\x1b𠀀", "0.0000")], 20)
+@example([("00000000000", "0.0000", "0.0000", "動画が壊れている" * 4, "0.0000")], 40)
 @example([("omnidrop:tds=false,curve=exp 0.3", "0.3000", "1.0000", "words " * 9, "2.0000")], 60)
 def test_what_a_table_shows_is_whole(rows, width):
     columns = (
