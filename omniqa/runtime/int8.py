@@ -103,11 +103,11 @@ class Int8Linear(nn.Module):
         if self.finer or bool(peaked.any()):  # what rounding takes from these rows is too much
             finer = torch.arange(len(rows)) if self.finer else peaked.nonzero()[:, 0]
             rest, rest_step, _ = self._scale(scaled[finer] - scaled[finer].round())
-            products = self._weight.multiply(torch.cat([scaled, rest]), self._steps)
+            products = self._weight.multiply(torch.cat([scaled, rest]).round_(), self._steps)
             out = products[: len(rows)]
             out.index_add_(0, finer, products[len(rows) :].mul_(rest_step))
         else:
-            out = self._weight.multiply(scaled, self._steps)
+            out = self._weight.multiply(scaled.round_(), self._steps)
         out.mul_(step).mul_(self.scales)
         if self.bias is not None:
             out += self.bias

@@ -28,7 +28,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def multiply(self, rows: Tensor, steps: int) -> Tensor:
-        """(N, out) float32: rows (N, in), float32 within ±steps, rounded to whole numbers, times the weight."""
+        """(N, out) float32: rows (N, in), float32 that are whole numbers within ±steps, times the weight."""
 
 
 class Fbgemm(Kernel):
@@ -59,10 +59,9 @@ class OneDnn(Kernel):
         self._unscaled = torch.ones(1), torch.zeros(1, dtype=torch.int32)
 
     def multiply(self, rows: Tensor, steps: int) -> Tensor:  # noqa: D102
-        zero = steps + 1
-        whole = rows.add(zero).round_().to(torch.uint8)  # in this order, as FBGEMM does
+        whole = rows.add(steps + 1).to(torch.uint8), 1.0, steps + 1
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, zero, self._packed, *self._unscaled, None, 1.0, 0, torch.float32, "none", [], ""
+            *whole, self._packed, *self._unscaled, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product
 

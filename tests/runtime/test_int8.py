@@ -158,14 +158,16 @@ def test_both_kernels_give_the_same_to_the_last_bit(shape):
     assert torch.equal(usual, other)
 
 
-def test_the_kernels_round_as_each_other():
-    values = torch.eye(64, dtype=torch.int8)
-    rows = torch.linspace(-activation_steps(), activation_steps(), 64 * 33).view(33, 64)
-    halves = rows.round().clamp(-activation_steps() + 1, activation_steps() - 1) + 0.5
-    for each in (rows, halves, halves.nextafter(torch.tensor(-1e9)), rows[:0]):
-        usual, other = (kernel(values).multiply(each, activation_steps()) for kernel in (Fbgemm, OneDnn))
+def test_both_kernels_give_the_same_where_rounding_is_close():
+    layer = linear(64, 64)
+    x = torch.linspace(-1, 1, 64 * 33).view(33, 64)
+    x[:, 0] = 1.0
+    halves = (x * activation_steps()).round().clamp(1 - activation_steps()) - 0.5
+    halves[:, 0] = activation_steps()
+    weight = quantize_weight(layer.weight)
+    for each in (x, halves, halves.nextafter(torch.tensor(-1e9)), halves.nextafter(torch.tensor(1e9)), x[:0]):
+        usual, other = (Int8Linear(weight, layer.bias, kernel)(each) for kernel in (Fbgemm, OneDnn))
         assert torch.equal(usual, other)
-        torch.testing.assert_close(usual, each, rtol=0, atol=0.5 + 1e-4)
 
 
 @pytest.fixture
