@@ -1,8 +1,8 @@
 """The kernels that torch has for 8-bit products on a CPU. Both give the same sums, to the last bit.
 
-FBGEMM reads a weight for one row about as fast as memory gives it. For many rows oneDNN takes half of FBGEMM's time or
-less where the CPU multiplies blocks of bytes (AMX); for one row it is slower everywhere. A weight is kept as one of
-them wants it: both would take twice the memory.
+FBGEMM reads a weight for one row about as fast as memory gives it. For many rows oneDNN takes about half of
+FBGEMM's time where the CPU multiplies blocks of bytes (AMX); for one row of a large layer it takes twice as long. A
+weight is kept as one of them wants it: both would take twice the memory.
 """
 
 import time
