@@ -152,7 +152,7 @@ def test_a_closed_stdin_is_one_line_and_exit_code_2(command):
 
 
 def test_a_reader_that_has_gone_ends_quietly():
-    done = shell("omniqa plan | head -c 1; exit ${PIPESTATUS[0]}")
+    done = shell("omniqa plan | true; exit ${PIPESTATUS[0]}")
     assert (done.returncode, done.stderr) == (1, "")
 
 
