@@ -15,7 +15,7 @@ from torch import Tensor
 
 WEIGHT_STEPS = 127
 _ENGINE = "fbgemm"
-_ASKED = 256, 1280, 1280  # rows, inputs and outputs of the product that kernels are compared by
+_TRIAL = 256, 1280, 1280  # rows, inputs and outputs of the product that both kernels are timed on
 _GAIN = 1.25  # how much faster the other kernel has to be
 
 
@@ -85,22 +85,22 @@ def activation_steps() -> int:
 
 @cache
 def kernel_for_many_rows() -> type[Kernel]:
-    """The kernel for weights that are never multiplied by a few rows alone.
+    """The kernel for weights whose products all have many rows.
 
-    It is asked for one product, and taken if it gives what FBGEMM gives, in clearly less time.
+    It is oneDNN's if that gives FBGEMM's sums for one product, in clearly less time.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return Fbgemm
-    count, width, out = _ASKED
+    count, width, out = _TRIAL
     random, steps = torch.Generator().manual_seed(0), activation_steps()
     values = torch.randint(-WEIGHT_STEPS, WEIGHT_STEPS + 1, (out, width), generator=random).to(torch.int8)
     rows = torch.randint(-steps, steps + 1, (count, width), generator=random).float()
-    (sums, usual), (others, found) = (_asked(kind(values), rows, steps) for kind in (Fbgemm, OneDnn))
+    (sums, usual), (others, found) = (_timed(kind(values), rows, steps) for kind in (Fbgemm, OneDnn))
     return OneDnn if torch.equal(sums, others) and found * _GAIN < usual else Fbgemm
 
 
-def _asked(kernel: Kernel, rows: Tensor, steps: int) -> tuple[Tensor, float]:
-    """A product, and the least seconds that it took."""
+def _timed(kernel: Kernel, rows: Tensor, steps: int) -> tuple[Tensor, float]:
+    """A product (N, out), and its shortest time of five, in seconds."""
     seconds, sums = [], kernel.multiply(rows, steps)
     for _ in range(5):
         start = time.perf_counter()

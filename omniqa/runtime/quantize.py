@@ -60,7 +60,13 @@ class Scheme(Protocol):
         """The weight; None if it has to stay float."""
 
     def layer(self, weight: QuantizedWeight, linear: nn.Linear, many_rows: bool) -> nn.Module:
-        """What stands in the place of `linear`. many_rows: it is never asked for a few rows alone."""
+        """The layer that replaces `linear`.
+
+        Args:
+            weight: its weight, quantised.
+            linear: the layer, for its shape and bias.
+            many_rows: whether every product has many rows, as in an encoder.
+        """
 
 
 class Int8Products:
@@ -149,7 +155,7 @@ def quantize(
         scheme: what they become.
         device: where this is done, and where the new layers are.
         elsewhere: linear layers of which this is another device.
-        many_rows: those of `parts` that are never asked for a few rows alone, as encoders.
+        many_rows: those of `parts` whose products all have many rows: the encoders.
     """
     places = dict(_linears(parts, many_rows))
     shapes = {name: (linear.out_features, linear.in_features) for name, (_, _, linear, _) in places.items()}

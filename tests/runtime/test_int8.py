@@ -184,7 +184,7 @@ def test_the_other_kernel_is_taken_if_it_is_right_and_clearly_faster(asked_anew,
         return Fbgemm.multiply(usual, rows, steps) + wrong_by * is_other, seconds if is_other else 1.0
 
     usual = Fbgemm(torch.ones(4, 1280, dtype=torch.int8))
-    monkeypatch.setattr(int8_kernels, "_asked", asked)
+    monkeypatch.setattr(int8_kernels, "_timed", asked)
     assert kernel_for_many_rows() is taken
 
 
